@@ -1,0 +1,12 @@
+"""The one error that means: the user's input is wrong."""
+
+from __future__ import annotations
+
+__all__ = ["UserError"]
+
+
+class UserError(ValueError):
+    """Wrong input: the message is one line that says what, where, and what to do about it.
+
+    The command line prints it without a traceback and ends with status 2.
+    """

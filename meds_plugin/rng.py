@@ -1,0 +1,50 @@
+"""Random generators keyed by seed and purpose, so that the order of calls never matters."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["derive_seed", "numpy_rng", "torch_generator", "torch_seeded"]
+
+
+def derive_seed(seed: int, *purpose: str | int) -> int:
+    """Derive an independent 63-bit seed from a run's seed and what the numbers are for.
+
+    Args:
+        seed: The run's seed.
+        *purpose: What is drawn, e.g. ``("noise", "bottle")``; any other purpose gives other numbers.
+
+    Returns:
+        An integer in [0, 2**63).
+    """
+    key = "\x1f".join([str(seed), *(f"{type(part).__name__}:{part}" for part in purpose)])
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") >> 1
+
+
+def numpy_rng(seed: int, *purpose: str | int) -> np.random.Generator:
+    """Return numpy's generator for one purpose (see `derive_seed`)."""
+    return np.random.default_rng(derive_seed(seed, *purpose))
+
+
+def torch_generator(seed: int, *purpose: str | int) -> torch.Generator:
+    """Return a CPU torch generator for one purpose (see `derive_seed`)."""
+    return torch.Generator().manual_seed(derive_seed(seed, *purpose))
+
+
+@contextlib.contextmanager
+def torch_seeded(seed: int, *purpose: str | int) -> Iterator[None]:
+    """Seed torch's global generators inside the block and restore them after it.
+
+    For code that can only draw from the global generator: weight initialisation and dropout.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed(seed, *purpose))
+        yield
