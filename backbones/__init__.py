@@ -1,1 +1,20 @@
-"""TODO."""
+"""Anomaly detectors for `meds_plugin`; each loads on first use, so that importing this is free."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from backbones.dinomaly import Dinomaly
+
+__all__ = ["Dinomaly"]
+
+_MODULES = {"Dinomaly": "backbones.dinomaly"}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    if name not in _MODULES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(import_module(_MODULES[name]), name)

@@ -1,1 +1,60 @@
-"""TODO."""
+"""MeDS for PyTorch Lightning: anomaly detectors that stand dirty training data."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from meds_plugin.callbacks import (
+        DistillationCallback,
+        MemoryEnsembleCallback,
+        ProgressiveSelectionCallback,
+    )
+    from meds_plugin.data import AnomalyDataModule
+    from meds_plugin.detector import Detector
+    from meds_plugin.ensemble import MemorySettings
+    from meds_plugin.errors import UserError
+    from meds_plugin.optim import OptimizerSettings
+    from meds_plugin.testing import evaluate
+    from meds_plugin.wrapper import MeDSWrapper
+
+__all__ = [
+    "AnomalyDataModule",
+    "Detector",
+    "DistillationCallback",
+    "MeDSWrapper",
+    "MemoryEnsembleCallback",
+    "MemorySettings",
+    "OptimizerSettings",
+    "ProgressiveSelectionCallback",
+    "UserError",
+    "evaluate",
+]
+
+_HOMES = {
+    "AnomalyDataModule": "data",
+    "Detector": "detector",
+    "DistillationCallback": "callbacks",
+    "MeDSWrapper": "wrapper",
+    "MemoryEnsembleCallback": "callbacks",
+    "MemorySettings": "ensemble",
+    "OptimizerSettings": "optim",
+    "ProgressiveSelectionCallback": "callbacks",
+    "UserError": "errors",
+    "evaluate": "testing",
+}
+
+try:
+    __version__ = version("meds-plugin")
+except PackageNotFoundError:  # a checkout that is not installed
+    __version__ = "0+unknown"
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public name
+    """Import a public name when it is first used; the command line answers faster for it."""
+    if name not in _HOMES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(import_module(f"meds_plugin.{_HOMES[name]}"), name)

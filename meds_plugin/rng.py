@@ -20,7 +20,7 @@ def derive_seed(seed: int, *purpose: str | int) -> int:
 
     Args:
         seed: The run's seed.
-        *purpose: What is drawn, e.g. ``("noise", "bottle")``; any other purpose gives other numbers.
+        *purpose: What is drawn, e.g. ``("noise", "bottle")``; another purpose, other numbers.
 
     Returns:
         An integer in [0, 2**63).
@@ -40,11 +40,20 @@ def torch_generator(seed: int, *purpose: str | int) -> torch.Generator:
 
 
 @contextlib.contextmanager
-def torch_seeded(seed: int, *purpose: str | int) -> Iterator[None]:
+def torch_seeded(
+    seed: int, *purpose: str | int, device: torch.device | None = None
+) -> Iterator[None]:
     """Seed torch's global generators inside the block and restore them after it.
 
     For code that can only draw from the global generator: weight initialisation and dropout.
+
+    Args:
+        seed: The run's seed.
+        *purpose: What is drawn (see `derive_seed`).
+        device: Also restore the generator of this accelerator; the CPU's always is.
     """
-    with torch.random.fork_rng():
+    devices = [] if device is None or device.type == "cpu" else [device]
+    kind = devices[0].type if devices else "cuda"
+    with torch.random.fork_rng(devices=devices, device_type=kind):
         torch.manual_seed(derive_seed(seed, *purpose))
         yield

@@ -1,4 +1,4 @@
-"""What an image is to the rest of the package: where it lies, what it is called, what is known of it."""
+"""What an image is to the rest of the package: where it lies, its name, what is known of it."""
 
 from __future__ import annotations
 

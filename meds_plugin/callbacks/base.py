@@ -1,0 +1,54 @@
+"""What the three callbacks share: how they get at the training images of a trainer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from meds_plugin.default_encoder import default_features
+from meds_plugin.detector import DetectorView
+from meds_plugin.encodings import EncodedImages
+from meds_plugin.reader import ImageReader
+from meds_plugin.stream import TrainingStream
+
+if TYPE_CHECKING:
+    import lightning as L
+
+__all__ = ["shows_progress", "training_stream"]
+
+
+class _MakesStream(Protocol):
+    def make_stream(self, reader: ImageReader) -> TrainingStream: ...
+
+
+def training_stream(trainer: L.Trainer, module: L.LightningModule) -> TrainingStream:
+    """Return the stream the trainer trains on; put one in the place of its loader first.
+
+    A `MeDSWrapper` makes its own. Any other LightningModule whose call turns images into an
+    anomaly map trains on batches as its loader gives them, in an order and subset of ours.
+
+    Raises:
+        TypeError: If the training loader is no DataLoader over a map-style data set.
+    """
+    source: Any = trainer.fit_loop._data_source  # noqa: SLF001 - Lightning has no public way
+    if isinstance(source.instance, TrainingStream):
+        return source.instance
+    reader = ImageReader(source.dataloader())
+    if hasattr(module, "make_stream"):
+        stream = cast("_MakesStream", module).make_stream(reader)
+    else:
+        view = DetectorView(module, default_features)
+        last = trainer.max_steps
+        stream = TrainingStream(
+            EncodedImages(reader, view, limit_gb=0.0),
+            seed=0,
+            end_of_stage=lambda _: last if last > 0 else 2**62,
+            raw=True,
+        )
+    stream.attach(trainer)
+    return stream
+
+
+def shows_progress(trainer: L.Trainer) -> bool:
+    """Whether this rank shows progress bars."""
+    bar = trainer.progress_bar_callback
+    return trainer.is_global_zero and bar is not None and bar.is_enabled

@@ -1,0 +1,104 @@
+"""Stage 2: teach the detector the memory scores."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import lightning as L
+
+from meds_plugin.callbacks.base import training_stream
+from meds_plugin.callbacks.memory_ensemble import MemoryEnsembleCallback
+from meds_plugin.distillation import distillation_loss
+from meds_plugin.scoring import score_images
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["DistillationCallback"]
+
+
+class DistillationCallback(L.Callback):
+    """Hold the targets of distillation, and the distilled model's scores at its end.
+
+    A `MeDSWrapper` asks it for the loss of each distillation step; another LightningModule may do
+    the same in its ``training_step``.
+
+    Args:
+        end: Step at which distillation ends and the distilled model is scored.
+        targets: ``[N, h, w]`` memory scores by training index; default: those of the trainer's
+            `MemoryEnsembleCallback`.
+        loss: ``l2`` (reference) or ``l1``.
+        weight: Factor of the loss; the reference's is 10.
+        top: Share of a map's largest values that make the image score.
+
+    Attributes:
+        scores: ``[N]`` image scores of the distilled model, higher = more anomalous; ``None``
+            before the end of distillation. Saved in checkpoints.
+    """
+
+    def __init__(
+        self,
+        end: int,
+        targets: Tensor | None = None,
+        *,
+        loss: Literal["l2", "l1"] = "l2",
+        weight: float = 10.0,
+        top: float = 0.01,
+    ) -> None:
+        self.end = end
+        self.targets = targets
+        self.kind = loss
+        self.weight = weight
+        self.top = top
+        self.scores: Tensor | None = None
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Listen for the end of distillation."""
+        if stage != "fit":
+            return
+        stream = training_stream(trainer, pl_module)
+
+        def finish(step: int) -> None:
+            if step >= self.end and self.scores is None:
+                self.scores = score_images(stream.images, top=self.top, device=pl_module.device)
+
+        stream.on_pass(finish)
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take over the memory's scores as targets.
+
+        Raises:
+            ValueError: If there are none.
+        """
+        del pl_module
+        if self.targets is not None:
+            return
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, MemoryEnsembleCallback):
+                self.targets = callback.maps
+        if self.targets is None:
+            msg = (
+                "distillation has no targets: give some, or put a MemoryEnsembleCallback before it"
+            )
+            raise ValueError(msg)
+
+    def loss(self, maps: Tensor, indices: Tensor) -> Tensor:
+        """Return the distillation loss of a batch.
+
+        Args:
+            maps: ``[B, h, w]`` anomaly maps with gradient.
+            indices: ``[B]`` training indices of the images.
+        """
+        if self.targets is None:
+            msg = "distillation targets exist only once a fit has started"
+            raise RuntimeError(msg)
+        targets = self.targets[indices.cpu()].to(maps.device)
+        return distillation_loss(maps, targets, kind=self.kind, weight=self.weight)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the distilled model's scores; the targets belong to the memory."""
+        return {"scores": self.scores}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore `state_dict`."""
+        self.scores = state_dict["scores"]

@@ -1,0 +1,138 @@
+"""Stage 1: score every training patch by its distance to random memories."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from meds_plugin.callbacks.base import shows_progress, training_stream
+from meds_plugin.detector import grid_of
+from meds_plugin.encodings import chunked
+from meds_plugin.ensemble import MemorySettings, ensemble_scores
+from meds_plugin.metrics import image_score
+from meds_plugin.progress import track
+from meds_plugin.reader import images_of
+from meds_plugin.scoring import evaluating
+from meds_plugin.selection import group_indices
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from meds_plugin.encodings import EncodedImages
+    from meds_plugin.stream import TrainingStream
+
+__all__ = ["MemoryEnsembleCallback", "patch_features"]
+
+
+class MemoryEnsembleCallback(L.Callback):
+    """Compute memory scores of all training images before training starts.
+
+    Works with `MeDSWrapper` and with any LightningModule whose call turns images into an anomaly
+    map. Groups of the data set (categories, views) are scored separately.
+
+    Args:
+        settings: The ensemble.
+        seed: The run's seed; matters to drawn memories only.
+        top: Share of a map's largest values that make the image score.
+
+    Attributes:
+        maps: ``[N, h, w]`` cosine distances in [0, 2], higher = more anomalous; ``None`` before
+            the fit. Saved in checkpoints.
+        seconds: Time the stage took, encoding included.
+    """
+
+    def __init__(
+        self, settings: MemorySettings | None = None, *, seed: int = 0, top: float = 0.01
+    ) -> None:
+        self.settings = settings or MemorySettings()
+        self.seed = seed
+        self.top = top
+        self.maps: Tensor | None = None
+        self.seconds = 0.0
+        self._stream: TrainingStream | None = None
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Get at the training images."""
+        if stage == "fit":
+            self._stream = training_stream(trainer, pl_module)
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Score the training images, unless a checkpoint brought the scores."""
+        if self.maps is not None or self._stream is None:
+            return
+        start = time.perf_counter()
+        images = self._stream.images
+        progress = shows_progress(trainer)
+        groups = group_indices(images.reader.groups)
+        maps: Tensor | None = None
+        for name, members in groups.items():
+            features, grid = patch_features(
+                images,
+                members.tolist(),
+                device=pl_module.device,
+                progress=f"memory {name}" if progress else None,
+            )
+            scores = ensemble_scores(features, self.settings, seed=self.seed, group=name).cpu()
+            if maps is None:
+                maps = torch.empty(len(images), *grid)
+            maps[members] = scores.view(-1, *grid)
+        self.maps = maps
+        self.seconds = time.perf_counter() - start
+
+    def image_scores(self) -> Tensor:
+        """Return ``[N]`` image scores, higher = more anomalous.
+
+        Raises:
+            RuntimeError: Before the scores exist.
+        """
+        if self.maps is None:
+            msg = "memory scores exist only once a fit has started"
+            raise RuntimeError(msg)
+        return image_score(self.maps, self.top)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the scores."""
+        return {"maps": self.maps, "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore `state_dict`."""
+        self.maps, self.seconds = state_dict["maps"], state_dict["seconds"]
+
+
+def patch_features(
+    images: EncodedImages,
+    indices: Sequence[int],
+    *,
+    device: torch.device,
+    progress: str | None = None,
+) -> tuple[Tensor, tuple[int, int]]:
+    """Encode some images for the memory.
+
+    Args:
+        images: The images and the detector.
+        indices: Which images.
+        device: Where the detector is.
+        progress: Name for a progress bar; ``None`` shows none.
+
+    Returns:
+        Features ``[len(indices), P, D]`` on the device, and the patch grid (h, w).
+    """
+    plan = chunked(indices, images.reader.batch_size)
+    batches = track(
+        images.reader.batches(plan),
+        description=progress or "",
+        total=len(plan),
+        enabled=progress is not None,
+    )
+    parts, grid = [], (0, 0)
+    with evaluating(images.view.detector):
+        for batch in batches:
+            pixels = images_of(batch).to(device)
+            features = images.view.features(pixels)
+            grid = grid_of(features, pixels)
+            parts.append(features.flatten(2).transpose(1, 2) if features.ndim == 4 else features)
+    return torch.cat(parts), grid

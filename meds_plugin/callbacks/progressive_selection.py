@@ -1,0 +1,130 @@
+"""Stage 3: choose, pass by pass, the images to fine-tune on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from meds_plugin.callbacks.base import training_stream
+from meds_plugin.scoring import score_images
+from meds_plugin.selection import group_indices, mix, select_by_group
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from meds_plugin.stream import TrainingStream
+
+__all__ = ["ProgressiveSelectionCallback"]
+
+
+class ProgressiveSelectionCallback(L.Callback):
+    """Before every pass, keep the images that the model finds inconspicuous.
+
+    Works with `MeDSWrapper` and with any LightningModule whose call turns images into an anomaly
+    map. Statistics are kept for every group of the data set (category, view) separately.
+
+    Args:
+        total_steps: Optimiser steps of the stage, T.
+        start: Step at which the stage begins; before it, all images are used.
+        k: Final multiple of the MAD in the threshold.
+        top: Share of a map's largest values that make the image score; 0 takes the maximum, as
+            the paper writes it.
+        initial: Gives the scores ``[N]`` that the first selection goes by; default: the model's
+            own at that step.
+
+    Attributes:
+        initial_scores: ``[N]`` scores of the first selection, higher = more anomalous.
+        history: A row for each refresh and group: ``step, category, kept, threshold, median,
+            mad``. Both are saved in checkpoints.
+    """
+
+    def __init__(
+        self,
+        total_steps: int,
+        *,
+        start: int = 0,
+        k: float = 3.0,
+        top: float = 0.01,
+        initial: Callable[[], Tensor] | None = None,
+    ) -> None:
+        self.total_steps = total_steps
+        self.start = start
+        self.k = k
+        self.top = top
+        self.initial_scores: Tensor | None = None
+        self.history: list[dict[str, int | float | str]] = []
+        self._initial = initial
+        self._stream: TrainingStream | None = None
+        self._module: L.LightningModule | None = None
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Listen for the passes."""
+        if stage == "fit":
+            self._stream, self._module = training_stream(trainer, pl_module), pl_module
+            self._stream.on_pass(self.refresh)
+
+    def refresh(self, step: int) -> None:
+        """Choose the images of the pass that begins at a step."""
+        if step < self.start or self._stream is None:
+            return
+        self._stream.subset = self.choose(step, self._scores(step))
+
+    def choose(self, step: int, scores: Tensor) -> Tensor:
+        """Apply the rule to scores, record it in the history, and return what is kept.
+
+        Args:
+            step: The trainer's step.
+            scores: ``[N]`` selection scores, higher = more anomalous.
+
+        Returns:
+            Ascending indices of the images kept in any group.
+        """
+        if self._stream is None:
+            msg = "selection needs the training images of a fit"
+            raise RuntimeError(msg)
+        chosen = select_by_group(
+            scores,
+            group_indices(self._stream.images.reader.groups),
+            step=step - self.start,
+            total_steps=self.total_steps,
+            k=self.k,
+        )
+        for name, selection in chosen.items():
+            self.history.append(
+                {
+                    "step": step,
+                    "category": name,
+                    "kept": len(selection.indices),
+                    "threshold": selection.threshold,
+                    "median": selection.median,
+                    "mad": selection.mad,
+                }
+            )
+        return torch.cat([selection.indices for selection in chosen.values()]).sort().values
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what later refreshes depend on, and the history."""
+        return {"initial_scores": self.initial_scores, "history": self.history}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore `state_dict`."""
+        self.initial_scores = state_dict["initial_scores"]
+        self.history = state_dict["history"]
+
+    def _scores(self, step: int) -> Tensor:
+        """Return eta_t; the first refresh defines the initial scores."""
+        if self.initial_scores is None:
+            self.initial_scores = self._current() if self._initial is None else self._initial()
+        progress = step - self.start
+        if progress == 0:
+            return self.initial_scores
+        return mix(self.initial_scores, self._current(), progress, self.total_steps)
+
+    def _current(self) -> Tensor:
+        if self._stream is None or self._module is None:
+            msg = "selection needs the training images of a fit"
+            raise RuntimeError(msg)
+        return score_images(self._stream.images, top=self.top, device=self._module.device)

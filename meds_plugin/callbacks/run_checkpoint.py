@@ -1,0 +1,58 @@
+"""Keeps one checkpoint of a run up to date, so that nothing is lost when it is killed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from meds_plugin.stages import StagePlan
+
+__all__ = ["RunCheckpoint"]
+
+
+class RunCheckpoint(L.Callback):
+    """Write the checkpoint after stage 1, every so many steps, and at the end of every stage.
+
+    Args:
+        path: The file; replaced only by a complete one.
+        plan: The stages.
+        every: Steps between two checkpoints.
+    """
+
+    def __init__(self, path: Path, plan: StagePlan, *, every: int) -> None:
+        self.path = path
+        self.every = every
+        self._ends = {stage.end for stage in plan.stages}
+        self._saved = -1
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save what stage 1 found."""
+        del pl_module
+        if trainer.global_step == 0:
+            self.save(trainer)
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,  # noqa: ANN401 - Lightning's hook
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+    ) -> None:
+        """Save if it is time."""
+        del pl_module, outputs, batch, batch_idx
+        step = trainer.global_step
+        if step != self._saved and (step % self.every == 0 or step in self._ends):
+            self.save(trainer)
+
+    def save(self, trainer: L.Trainer) -> None:
+        """Write the checkpoint; call it on every rank."""
+        temporary = self.path.with_name(f".{self.path.name}.tmp")
+        trainer.save_checkpoint(temporary)
+        if trainer.is_global_zero:
+            temporary.replace(self.path)
+        self._saved = trainer.global_step

@@ -1,0 +1,108 @@
+"""The memory ensemble as a run configures it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from meds_plugin.errors import UserError
+from meds_plugin.memory import bootstrap_scores, draw_subsets, expected_scores
+from meds_plugin.rng import torch_generator
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["MemorySettings", "ensemble_scores"]
+
+
+@dataclass(frozen=True)
+class MemorySettings:
+    """How training patches are scored in stage 1.
+
+    Attributes:
+        ensemble: ``expected``: the mean over all random memories, in closed form. ``bootstrap``:
+            the mean over ``size`` drawn ones, as the reference does it.
+        ratio: Share of the images (or patches) that a memory holds, in (0, 1].
+        size: Number of drawn memories; ``bootstrap`` only.
+        unit: What is drawn: whole images (reference) or single patches (paper); patches only in
+            closed form.
+        replacement: Whether images are drawn with replacement (reference).
+        leave_self_out: Whether an image's own patches never count as its memory.
+        round_cosine: Round cosines to 5 decimals as the reference does; ``bootstrap`` only.
+    """
+
+    ensemble: Literal["expected", "bootstrap"] = "expected"
+    ratio: float = 0.1
+    size: int = 100
+    unit: Literal["image", "patch"] = "image"
+    replacement: bool = True
+    leave_self_out: bool = False
+    round_cosine: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            UserError: Naming the key.
+        """
+        for key, value, allowed in (
+            ("memory.ensemble", self.ensemble, ("expected", "bootstrap")),
+            ("memory.unit", self.unit, ("image", "patch")),
+        ):
+            if value not in allowed:
+                msg = f"{key} must be {' or '.join(allowed)}, got {value!r}"
+                raise UserError(msg)
+        if not 0 < self.ratio <= 1:
+            msg = f"memory.ratio must be in (0, 1], got {self.ratio!r}; 0.1 is the paper's"
+            raise UserError(msg)
+        if self.size < 1:
+            msg = f"memory.size must be at least 1, got {self.size!r}"
+            raise UserError(msg)
+        if self.ensemble == "bootstrap" and (self.unit == "patch" or self.leave_self_out):
+            msg = (
+                "memory.unit=patch and memory.leave_self_out=true need memory.ensemble=expected; "
+                "the bootstrap draws whole images and leaves none out"
+            )
+            raise UserError(msg)
+
+
+def ensemble_scores(
+    features: Tensor,
+    settings: MemorySettings,
+    *,
+    seed: int,
+    group: str,
+    queries: Tensor | None = None,
+) -> Tensor:
+    """Score patches by their distance to random memories of one group's training features.
+
+    Args:
+        features: ``[N, P, D]`` training features of the group.
+        settings: The ensemble.
+        seed: The run's seed; matters to the bootstrap only.
+        group: The group's name; its memories are drawn independently of other groups'.
+        queries: ``[Q, P', D]`` features to score; default the training features themselves.
+
+    Returns:
+        ``[Q, P']`` cosine distances in [0, 2], higher = more anomalous.
+    """
+    if settings.ensemble == "bootstrap":
+        subsets = draw_subsets(
+            len(features),
+            settings.ratio,
+            settings.size,
+            generator=torch_generator(seed, "memory", group),
+            replacement=settings.replacement,
+        )
+        decimals = 5 if settings.round_cosine else None
+        return bootstrap_scores(features, subsets, queries, decimals=decimals)
+    # A group of one image has nothing else to be compared with: it stays its own memory.
+    leave_out = settings.leave_self_out and queries is None and len(features) > 1
+    return expected_scores(
+        features,
+        settings.ratio,
+        queries=queries,
+        unit=settings.unit,
+        replacement=settings.replacement,
+        leave_self_out=leave_out,
+    )

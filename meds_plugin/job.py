@@ -1,0 +1,222 @@
+"""One run from configuration to results: data, model, fit, ranking, evaluation."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+from hydra.utils import instantiate
+from lightning.pytorch.loggers import CSVLogger
+from omegaconf import DictConfig, OmegaConf
+
+from meds_plugin.callbacks.run_checkpoint import RunCheckpoint
+from meds_plugin.callbacks.stage_bar import StageBar
+from meds_plugin.ensemble import MemorySettings
+from meds_plugin.errors import UserError
+from meds_plugin.evaluation import EvaluationProtocol
+from meds_plugin.optim import OptimizerSettings
+from meds_plugin.report import print_report
+from meds_plugin.rng import torch_seeded
+from meds_plugin.runfolder import RunFolder, ranking_metrics
+from meds_plugin.testing import evaluate
+from meds_plugin.wrapper import MeDSWrapper
+
+if TYPE_CHECKING:
+    from meds_plugin.data import AnomalyDataModule
+
+__all__ = ["resume", "run"]
+
+log = logging.getLogger(__name__)
+
+
+def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, Any]:
+    """Do everything a configuration asks for.
+
+    Args:
+        config: The composed configuration.
+        path: The run's folder.
+        resuming: Go on from the folder's checkpoint, if it has one.
+
+    Returns:
+        The content of ``metrics.json``.
+
+    Raises:
+        UserError: If the input is wrong, or the folder holds a run that is not to be resumed.
+    """
+    if (
+        not resuming
+        and (path / "manifest.csv").exists()
+        and int(os.environ.get("LOCAL_RANK", 0)) == 0
+    ):
+        msg = f"{path} holds a run already: go on with resume={path}, or give another folder"
+        raise UserError(msg)
+    protocol = EvaluationProtocol(**_plain(config.evaluation))
+    memory = MemorySettings(**_plain(config.memory))
+    optimizer = OptimizerSettings(**_plain(config.backbone.optimizer))
+    folder = RunFolder(path)
+    datamodule = _data(config)
+    model = _model(config, datamodule, memory=memory, optimizer=optimizer)
+    trainer = _trainer(config, folder, model)
+    if trainer.is_global_zero:
+        folder.write_config(OmegaConf.to_yaml(config, resolve=True))
+        folder.write_manifest(datamodule.manifest_rows())
+    checkpoint = folder.checkpoint if resuming and folder.checkpoint.is_file() else None
+    trainer.fit(model, datamodule, ckpt_path=checkpoint, weights_only=True)
+    if not model.plan.stages:
+        trainer.save_checkpoint(folder.checkpoint)
+    start = time.perf_counter()
+    scores = model.training_scores()
+    results = evaluate(
+        model, datamodule, protocol=protocol, progress=trainer.is_global_zero and _bars(config)
+    )
+    seconds = {
+        "memory": model.memory.seconds if model.memory else 0.0,
+        **{"distill": 0.0, "finetune": 0.0, **model.seconds},
+        "evaluate": time.perf_counter() - start,
+    }
+    metrics = {
+        **results,
+        "ranking": ranking_metrics(datamodule.train.samples, scores.score),
+        "noise": _noise(datamodule),
+        "protocol": _protocol(config, model, protocol),
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+    }
+    if trainer.is_global_zero:
+        folder.write_ranking(datamodule.train.samples, scores)
+        folder.write_selection(model.selection.history if model.selection else [])
+        folder.write_metrics(metrics)
+        print_report(metrics, folder.path)
+    return metrics
+
+
+def resume(path: Path, overrides: list[str]) -> None:
+    """Go on with a run that stopped; leave a finished one as it is.
+
+    Args:
+        path: The run's folder.
+        overrides: What was given on the command line; only ``trainer.*`` may stand beside resume.
+
+    Raises:
+        UserError: If the folder holds no run, or something else was overridden.
+    """
+    config_file = path / "config.yaml"
+    if not config_file.is_file():
+        msg = f"resume={path}: no run there (no config.yaml); give the folder of a run"
+        raise UserError(msg)
+    others = [o for o in overrides if not o.lstrip("+").startswith(("resume=", "trainer."))]
+    if others:
+        msg = f"resume takes everything from the run: leave out {' '.join(others)}"
+        raise UserError(msg)
+    if _finished(path / "metrics.json"):
+        log.info("%s is finished: nothing to do", path)
+        return
+    config = OmegaConf.load(config_file)
+    if not isinstance(config, DictConfig):
+        msg = f"{config_file} is no configuration of a run"
+        raise UserError(msg)
+    given = OmegaConf.from_dotlist([o.lstrip("+") for o in overrides if "trainer." in o])
+    run(DictConfig(OmegaConf.merge(config, given)), path, resuming=True)
+
+
+def _finished(metrics: Path) -> bool:
+    """Whether the results are those of all steps; `trainer.max_steps` may have ended a run early."""
+    if not metrics.is_file():
+        return False
+    protocol = json.loads(metrics.read_text())["protocol"]
+    return bool(protocol["steps_done"] >= protocol["total_steps"])
+
+
+def _data(config: DictConfig) -> AnomalyDataModule:
+    datamodule: AnomalyDataModule = instantiate(
+        config.data, noise=config.noise, noise_protocol=config.noise_protocol, seed=config.seed
+    )
+    datamodule.setup("fit")
+    return datamodule
+
+
+def _model(
+    config: DictConfig,
+    datamodule: AnomalyDataModule,
+    *,
+    memory: MemorySettings,
+    optimizer: OptimizerSettings,
+) -> MeDSWrapper:
+    config.encoder.image_size = list(datamodule.preprocess.input_size)
+    with torch_seeded(config.seed, "detector"):
+        detector = instantiate(config.backbone.detector)
+    return MeDSWrapper(
+        detector,
+        method=config.method,
+        distill_steps=config.steps.distill,
+        finetune_steps=config.steps.finetune,
+        memory=memory,
+        distill_loss=config.distillation.loss,
+        selection_k=config.selection.k,
+        selection_top=config.selection.top,
+        optimizer=optimizer,
+        seed=config.seed,
+        cache_gb=config.cache_gb,
+    )
+
+
+def _trainer(config: DictConfig, folder: RunFolder, model: MeDSWrapper) -> L.Trainer:
+    settings = {key: value for key, value in _plain(config.trainer).items() if value is not None}
+    settings.setdefault("max_steps", model.total_steps)
+    callbacks: list[L.Callback] = [
+        RunCheckpoint(folder.checkpoint, model.plan, every=config.checkpoint_every)
+    ]
+    if _bars(config):
+        callbacks.append(StageBar(model.plan))
+    return L.Trainer(
+        **settings,
+        callbacks=callbacks,
+        logger=CSVLogger(folder.path, name="logs"),
+        enable_checkpointing=False,
+        num_sanity_val_steps=0,
+    )
+
+
+def _bars(config: DictConfig) -> bool:
+    return bool(config.trainer.enable_progress_bar)
+
+
+def _noise(datamodule: AnomalyDataModule) -> dict[str, Any]:
+    report = datamodule.noise_report
+    return {
+        "asked": report.asked,
+        "achieved_of_normal": report.achieved_of_normal,
+        "achieved_of_all": report.achieved_of_all,
+        "protocol": report.protocol,
+        "counts": report.counts,
+        "messages": report.messages,
+    }
+
+
+def _protocol(
+    config: DictConfig, model: MeDSWrapper, evaluation: EvaluationProtocol
+) -> dict[str, Any]:
+    return {
+        "method": config.method,
+        "backbone": config.backbone.name,
+        "encoder": config.encoder.model,
+        "seed": config.seed,
+        "steps": {stage.name: stage.steps for stage in model.plan.stages},
+        "total_steps": model.total_steps,
+        "steps_done": model.global_step,
+        "batch_size": config.data.batch_size,
+        "image_size": _plain(config.data.image_size),
+        "crop": _plain(config.data.crop),
+        "input_size": _plain(config.encoder.image_size),
+        "memory": _plain(config.memory),
+        "selection": _plain(config.selection),
+        "evaluation": evaluation.as_dict(),
+    }
+
+
+def _plain(node: Any) -> Any:  # noqa: ANN401 - any part of a configuration
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node

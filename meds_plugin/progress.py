@@ -1,0 +1,30 @@
+"""Progress bars for the long phases outside Lightning's training loop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+__all__ = ["track"]
+
+T = TypeVar("T")
+
+
+def track(
+    iterable: Iterable[T], *, description: str, total: int | None = None, enabled: bool = True
+) -> Iterator[T]:
+    """Yield the items behind a bar on standard error, which stays when it is full.
+
+    Args:
+        iterable: What to go through.
+        description: The phase's name.
+        total: Number of items, where the iterable does not tell.
+        enabled: ``False`` shows nothing.
+    """
+    yield from tqdm(
+        iterable, desc=description, total=total, disable=not enabled, dynamic_ncols=True
+    )

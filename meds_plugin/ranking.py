@@ -1,0 +1,56 @@
+"""How well a ranking of the training images finds the contaminated ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meds_plugin.metrics import score_curve
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+    from torch import Tensor
+
+__all__ = ["auprc", "inspection_depth"]
+
+
+def inspection_depth(scores: Tensor | ArrayLike, is_anomaly: Tensor | ArrayLike) -> float:
+    """Compute the share of the list to review until the last contaminated image is met.
+
+    The list is reviewed by descending score. Ties count against the ranking: images tied with the
+    last contaminated one are reviewed before it.
+
+    Args:
+        scores: ``[N]`` any real values, higher = more suspicious.
+        is_anomaly: ``[N]`` 0 or 1, 1 = contaminated.
+
+    Returns:
+        A float in (0, 1], lower is better; at best the share of contaminated images.
+
+    Raises:
+        UndefinedMetricError: If no image is contaminated.
+        ValueError: If shapes differ, scores are not finite, or labels are not 0 and 1.
+
+    Source:
+        Paper, active label correction ("inspection depth").
+    """
+    curve = score_curve(scores, is_anomaly, unit="images", need_negatives=False)
+    reviewed = curve.positives + int(curve.alarms[-1])
+    return reviewed / (curve.positives + curve.negatives)
+
+
+def auprc(scores: Tensor | ArrayLike, is_anomaly: Tensor | ArrayLike) -> float:
+    """Compute average precision with the contaminated images as the positives.
+
+    Args:
+        scores: ``[N]`` any real values, higher = more suspicious.
+        is_anomaly: ``[N]`` 0 or 1, 1 = contaminated.
+
+    Returns:
+        A float in [0, 1]; 1 where all images are contaminated.
+
+    Raises:
+        UndefinedMetricError: If no image is contaminated.
+        ValueError: If shapes differ, scores are not finite, or labels are not 0 and 1.
+    """
+    curve = score_curve(scores, is_anomaly, unit="images", need_negatives=False)
+    return curve.average_precision()

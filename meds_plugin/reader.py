@@ -1,0 +1,130 @@
+"""Reads chosen images of a user's data loader, in an order of our own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, Subset
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = ["ImageReader", "images_of"]
+
+
+class ImageReader:
+    """Random access, in batches, to the images behind a data loader.
+
+    The loader gives the data set, the batch size and the worker settings; its own order and
+    sampler are not used. A data set with an attribute ``groups`` (one name an image: category or
+    camera view) gets separate statistics for each group.
+
+    Args:
+        loader: A `torch.utils.data.DataLoader` over a map-style data set.
+
+    Raises:
+        TypeError: If it is something else.
+        ValueError: If the data set is empty, or ``groups`` has another length.
+    """
+
+    def __init__(self, loader: object) -> None:
+        if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+            msg = (
+                "training needs one torch DataLoader over a map-style data set (with __len__ and "
+                f"__getitem__), because images are chosen by index; got {type(loader).__name__}"
+            )
+            raise TypeError(msg)
+        self.dataset: Any = loader.dataset
+        size = len(self.dataset)
+        if size == 0:
+            msg = "the training data set is empty"
+            raise ValueError(msg)
+        self.groups = _groups(self.dataset, size)
+        self.batch_size = int(loader.batch_size or getattr(loader.batch_sampler, "batch_size", 16))
+        self._plan = _Plan()
+        workers = loader.num_workers
+        self._loader: DataLoader[Any] = DataLoader(
+            self.dataset,
+            batch_sampler=self._plan,
+            num_workers=workers,
+            collate_fn=loader.collate_fn,
+            pin_memory=loader.pin_memory,
+            timeout=loader.timeout,
+            worker_init_fn=loader.worker_init_fn,
+            multiprocessing_context=loader.multiprocessing_context,
+            persistent_workers=workers > 0,
+            # Without a generator of its own, each pass would draw from the global one.
+            generator=torch.Generator(),
+        )
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.groups)
+
+    def batches(self, plan: Sequence[Sequence[int]]) -> Iterator[Any]:
+        """Read the images of each index list as one batch, in order.
+
+        Args:
+            plan: Image indices of every batch.
+
+        Yields:
+            What the user's loader would give for those images.
+        """
+        if not plan:
+            return
+        self._plan.batches = plan
+        yield from self._loader
+
+
+class _Plan:
+    """A batch sampler whose batches are set from outside before each pass."""
+
+    def __init__(self) -> None:
+        self.batches: Sequence[Sequence[int]] = []
+
+    def __iter__(self) -> Iterator[list[int]]:
+        yield from ([int(i) for i in batch] for batch in self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+def images_of(batch: Any) -> Tensor:  # noqa: ANN401 - whatever a loader gives
+    """Find the images in a batch: itself, its first item, its ``image`` key or attribute.
+
+    Returns:
+        ``[B, 3, H, W]``.
+
+    Raises:
+        TypeError: If no tensor is found there.
+    """
+    found = batch
+    if isinstance(batch, (tuple, list)) and batch:
+        found = batch[0]
+    elif isinstance(batch, dict):
+        found = batch.get("image", batch.get("images"))
+    elif not isinstance(batch, Tensor):
+        found = getattr(batch, "image", None)
+    if not isinstance(found, Tensor):
+        msg = (
+            "a training batch must be a tensor of images, a tuple that starts with one, or have an "
+            f"'image' key or attribute; got {type(batch).__name__}"
+        )
+        raise TypeError(msg)
+    return found
+
+
+def _groups(dataset: Any, size: int) -> list[str]:  # noqa: ANN401 - any map-style data set
+    if isinstance(dataset, Subset) and not hasattr(dataset, "groups"):
+        whole = _groups(dataset.dataset, len(dataset.dataset))  # type: ignore[arg-type]
+        return [whole[int(index)] for index in dataset.indices]
+    groups = getattr(dataset, "groups", None)
+    if groups is None:
+        return ["all"] * size
+    names = [str(name) for name in groups]
+    if len(names) != size:
+        msg = f"the data set has {size} images but its groups name {len(names)}"
+        raise ValueError(msg)
+    return names

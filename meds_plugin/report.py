@@ -1,0 +1,43 @@
+"""The closing table of a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["print_report", "table"]
+
+
+def print_report(metrics: dict[str, Any], folder: Path) -> None:
+    """Print the metrics of every category, the ranking's quality, and where everything lies.
+
+    Args:
+        metrics: Content of ``metrics.json``.
+        folder: The run's folder.
+    """
+    protocol, noise, ranking = metrics["protocol"], metrics["noise"], metrics["ranking"]
+    asked = "as found" if noise["asked"] is None else f"{noise['asked']:g}"
+    print(f"\nmethod={protocol['method']} backbone={protocol['backbone']} noise={asked}")
+    print(table({**metrics["categories"], "mean": metrics["mean"]}))
+    reasons = {reason for reasons in metrics["skipped"].values() for reason in reasons.values()}
+    for reason in sorted(reasons):
+        print(f"not computed: {reason}")
+    if ranking["auprc"] is not None:
+        print(
+            f"ranking of the training images: AUPRC {ranking['auprc']:.3f}; all defective images "
+            f"are among the first {ranking['inspection_depth']:.0%}"
+        )
+    print(f"everything is in {folder}: metrics.json, ranking.csv (most suspicious first), ...")
+
+
+def table(rows: dict[str, dict[str, float | None]]) -> str:
+    """Lay out metrics as text, a row a name, three decimals, ``-`` where there is no value."""
+    names = list(next(iter(rows.values())))
+    width = max(len("category"), *(len(name) for name in rows))
+    lines = ["category".ljust(width) + "".join(f"{name:>9}" for name in names)]
+    for name, values in rows.items():
+        cells = ("-" if values[key] is None else f"{values[key]:.3f}" for key in names)
+        lines.append(name.ljust(width) + "".join(f"{cell:>9}" for cell in cells))
+    return "\n".join(lines)

@@ -1,0 +1,99 @@
+"""The main job: ``python -m meds_plugin.run backbone=dinomaly noise=0.4``."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from meds_plugin.conf_dir import conf_dir
+from meds_plugin.errors import UserError
+
+__all__ = ["main"]
+
+log = logging.getLogger(__name__)
+
+_failed: list[int] = []  # exit statuses of a sweep's failed jobs
+_started = False  # whether Hydra has come as far as our own code
+
+
+@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")
+def _hydra_main(config: DictConfig) -> None:
+    global _started  # noqa: PLW0603 - tells Hydra's errors from ours
+    _started = True
+    context = HydraConfig.get()
+    if context.mode == RunMode.MULTIRUN and "LOCAL_RANK" not in os.environ:
+        _run_apart(list(context.overrides.task), Path(context.runtime.output_dir))
+        return
+    # Heavy imports come late: a wrong override is answered at once.
+    from meds_plugin.job import resume, run
+
+    folder = Path(context.runtime.output_dir)
+    if config.resume is not None:
+        resume(Path(config.resume), list(context.overrides.task))
+    else:
+        run(config, folder)
+
+
+def main() -> None:
+    """Run the command line; ends with status 2 and one line where the input is wrong."""
+    os.environ.setdefault("MEDS_STARTED", datetime.now().astimezone().strftime("%Y-%m-%d/%H-%M-%S"))
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach this function instead of Hydra's printer
+    _resume_in_place()
+    try:
+        _hydra_main()
+    except UserError as error:
+        _refuse(str(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        _refuse(str(error))
+    except OSError as error:
+        if _started:
+            raise
+        _refuse(
+            f"the run folder cannot be written ({error}): give another one with hydra.run.dir=DIR"
+        )
+    if _failed:
+        sys.exit(max(_failed))
+
+
+def _refuse(message: str) -> None:
+    line = " ".join(message.split())
+    print(f"meds_plugin: {line}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _resume_in_place() -> None:
+    """Let Hydra write into the folder of the run that is resumed, not into a new one."""
+    given = [arg.removeprefix("resume=").strip("'\"") for arg in sys.argv if "resume=" in arg[:7]]
+    if given and Path(given[0]).is_dir() and not any("hydra.run.dir=" in arg for arg in sys.argv):
+        quoted = str(Path(given[0]).resolve()).replace("'", "\\'")
+        sys.argv += [f"hydra.run.dir='{quoted}'", "hydra.output_subdir=null"]
+
+
+def _run_apart(overrides: list[str], folder: Path) -> None:
+    """Run one job of a sweep in a process of its own.
+
+    Distributed jobs leave environment variables and process groups behind that would change the
+    next job in the same process.
+    """
+    quoted = str(folder.resolve()).replace("'", "\\'")
+    command = [sys.executable, "-m", "meds_plugin.run", *overrides, f"hydra.run.dir='{quoted}'"]
+    log.info("%s -> %s", " ".join(overrides) or "(defaults)", folder)
+    status = subprocess.run(command, check=False).returncode  # noqa: S603 - our own module
+    if status:
+        log.error("job failed with status %d: %s", status, " ".join(overrides))
+        _failed.append(status if status > 0 else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""A run's folder: what each file holds, and how it is written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from meds_plugin.atomic import write_csv, write_json, write_text
+from meds_plugin.data.module import ManifestRow
+from meds_plugin.errors import UserError
+from meds_plugin.metrics import UndefinedMetricError
+from meds_plugin.ranking import auprc, inspection_depth
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from meds_plugin.data import Sample
+    from meds_plugin.wrapper import TrainingScores
+
+__all__ = ["RunFolder", "ranking_metrics"]
+
+RANKING = ("rank", "path", "category", "score", "selected", "injected", "memory", "distilled")
+SELECTION = ("step", "category", "kept", "threshold", "median", "mad")
+
+
+class RunFolder:
+    """The files of one run.
+
+    Args:
+        path: The folder; made if it is not there.
+
+    Raises:
+        UserError: If it cannot be made or written to.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            probe = path / ".probe"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            msg = (
+                f"the run folder {path} cannot be written ({error.strerror}): "
+                "give another one with hydra.run.dir=DIR"
+            )
+            raise UserError(msg) from None
+
+    @property
+    def config(self) -> Path:
+        """The run's whole configuration, resolved."""
+        return self.path / "config.yaml"
+
+    @property
+    def checkpoint(self) -> Path:
+        """Trainable weights, stage, selection and data order."""
+        return self.path / "model.ckpt"
+
+    @property
+    def metrics(self) -> Path:
+        """The results; written last, so it marks a finished run."""
+        return self.path / "metrics.json"
+
+    def write_config(self, text: str) -> None:
+        """Write ``config.yaml``."""
+        write_text(self.config, text)
+
+    def write_manifest(self, rows: Sequence[ManifestRow]) -> None:
+        """Write ``manifest.csv``: what is trained on."""
+        write_csv(
+            self.path / "manifest.csv",
+            ManifestRow._fields,
+            ({**row._asdict(), "injected": _flag(row.injected)} for row in rows),
+        )
+
+    def write_ranking(self, samples: Sequence[Sample], scores: TrainingScores) -> None:
+        """Write ``ranking.csv``: training images from most to least suspicious."""
+        order = sorted(range(len(samples)), key=lambda i: (-float(scores.score[i]), i))
+        rows = (
+            {
+                "rank": rank,
+                "path": samples[i].path,
+                "category": samples[i].category,
+                "score": _number(scores.score, i),
+                "selected": int(scores.selected[i]),
+                "injected": _flag(samples[i].injected),
+                "memory": _number(scores.memory, i),
+                "distilled": _number(scores.distilled, i),
+            }
+            for rank, i in enumerate(order, start=1)
+        )
+        write_csv(self.path / "ranking.csv", RANKING, rows)
+
+    def write_selection(self, history: Sequence[dict[str, Any]]) -> None:
+        """Write ``selection.csv``: a row a refresh and category."""
+        write_csv(self.path / "selection.csv", SELECTION, history)
+
+    def write_metrics(self, metrics: dict[str, Any]) -> None:
+        """Write ``metrics.json``."""
+        write_json(self.metrics, metrics)
+
+
+def ranking_metrics(samples: Sequence[Sample], scores: Tensor) -> dict[str, Any]:
+    """Judge a ranking by which images the noise protocol added.
+
+    Args:
+        samples: The training images.
+        scores: ``[N]`` their scores, higher = more suspicious.
+
+    Returns:
+        ``auprc`` and ``inspection_depth`` over the whole list, in [0, 1], and under
+        ``categories`` of each category; ``None`` where nothing was added or it is unknown.
+    """
+    categories = {}
+    for name in sorted({sample.category for sample in samples}):
+        members = [i for i, sample in enumerate(samples) if sample.category == name]
+        categories[name] = _judge([samples[i] for i in members], scores[members])
+    return {**_judge(samples, scores), "categories": categories}
+
+
+def _judge(samples: Sequence[Sample], scores: Tensor) -> dict[str, float | None]:
+    truth = [bool(sample.injected) for sample in samples]
+    judges: dict[str, Callable[..., float]] = {
+        "auprc": auprc,
+        "inspection_depth": inspection_depth,
+    }
+    values: dict[str, float | None] = {}
+    for key, judge in judges.items():
+        try:
+            values[key] = judge(scores, truth)
+        except UndefinedMetricError:
+            values[key] = None
+    return values
+
+
+def _flag(value: bool | None) -> int | None:  # noqa: FBT001 - a cell of a table
+    return None if value is None else int(value)
+
+
+def _number(values: Tensor | None, index: int) -> str | None:
+    return None if values is None else f"{float(values[index]):.7g}"

@@ -1,0 +1,130 @@
+"""Runs a detector over images without training it: maps and image scores, on one rank or many."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, distributed
+
+from meds_plugin.detector import check_maps
+from meds_plugin.encodings import chunked
+from meds_plugin.metrics import image_score
+from meds_plugin.progress import track
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torch import nn
+
+    from meds_plugin.encodings import EncodedImages
+
+__all__ = ["evaluating", "score_images", "score_maps"]
+
+
+@torch.no_grad()
+def score_maps(
+    images: EncodedImages,
+    indices: Sequence[int],
+    *,
+    device: torch.device,
+    progress: str | None = None,
+) -> Tensor:
+    """Return the detector's anomaly maps of some images, in evaluation mode.
+
+    Args:
+        images: The images and the detector.
+        indices: Which images; each rank runs its share, every rank gets all results.
+        device: Where the detector is.
+        progress: Name for a progress bar; ``None`` shows none.
+
+    Returns:
+        ``[len(indices), h, w]`` float32 on the CPU, higher = more anomalous.
+
+    Raises:
+        ValueError: If the detector returns maps of a wrong shape or values that are not finite.
+    """
+    rank, world = _rank_and_world()
+    name = type(images.view.detector).__name__
+    mine = range(rank, len(indices), world)
+    plan = chunked(mine, images.reader.batch_size)
+    wanted = [[int(indices[place]) for place in places] for places in plan]
+    maps: Tensor | None = None
+    with evaluating(images.view.detector):
+        batches = track(
+            zip(plan, images.batches(wanted), strict=True),
+            description=progress or "",
+            total=len(plan),
+            enabled=progress is not None,
+        )
+        for places, batch in batches:
+            on_device = {key: value.to(device) for key, value in batch.items()}
+            got = images.view.anomaly_map(images.encoded(on_device)).float()
+            check_maps(got, batch=len(places), name=name)
+            if maps is None:
+                maps = torch.zeros(len(indices), *got.shape[1:])
+            maps[places] = got.cpu()
+    return _sum_over_ranks(maps, len(indices), device) if world > 1 else _required(maps)
+
+
+def score_images(
+    images: EncodedImages,
+    *,
+    top: float,
+    device: torch.device,
+    progress: str | None = None,
+    chunk: int = 4096,
+) -> Tensor:
+    """Return the selection score of every training image, ``[N]``, higher = more anomalous.
+
+    Args:
+        images: The images and the detector.
+        top: Share of a map's largest values that are averaged (see `metrics.image_score`).
+        device: Where the detector is.
+        progress: Name for a progress bar; ``None`` shows none.
+        chunk: Maps held at a time.
+    """
+    parts = chunked(range(len(images)), chunk)
+    return torch.cat(
+        [
+            image_score(score_maps(images, part, device=device, progress=progress), top)
+            for part in parts
+        ]
+    )
+
+
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put every part of a module into evaluation mode inside the block, then back as it was."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
+
+
+def _rank_and_world() -> tuple[int, int]:
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+def _sum_over_ranks(maps: Tensor | None, count: int, device: torch.device) -> Tensor:
+    """Add up the shares, each zero where another rank's results belong; some ranks have none."""
+    shape = torch.tensor(list(maps.shape[1:]) if maps is not None else [0, 0], device=device)
+    distributed.all_reduce(shape, op=distributed.ReduceOp.MAX)
+    if maps is None:
+        maps = torch.zeros(count, *shape.tolist())
+    shared = maps.to(device)
+    distributed.all_reduce(shared)
+    return shared.cpu()
+
+
+def _required(maps: Tensor | None) -> Tensor:
+    if maps is None:
+        msg = "there are no images to score"
+        raise ValueError(msg)
+    return maps

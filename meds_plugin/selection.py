@@ -1,0 +1,125 @@
+"""Progressive selection: which training images a detector may learn from at a step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping, Sequence
+
+__all__ = ["Selection", "group_indices", "mix", "select", "select_by_group"]
+
+
+class Selection(NamedTuple):
+    """The images one group keeps, and the figures behind the decision.
+
+    Attributes:
+        indices: ``[K]`` int64, ascending, K >= 1: images whose score lies under the threshold.
+        threshold: tau_t; an image is kept when its score is strictly smaller.
+        median: Lower median of the scores.
+        mad: Lower median of the absolute deviations from it, unscaled.
+    """
+
+    indices: Tensor
+    threshold: float
+    median: float
+    mad: float
+
+
+def mix(initial: Tensor, current: Tensor, step: int, total_steps: int) -> Tensor:
+    """Blend the scores of the distilled model into those of the current one.
+
+    Args:
+        initial: ``[N]`` image scores of the model that fine-tuning started from, higher = more
+            anomalous.
+        current: ``[N]`` image scores of the model at this step; not looked at in step 0.
+        step: Optimiser steps made in the selection stage, in [0, total_steps].
+        total_steps: Length of that stage.
+
+    Returns:
+        ``[N]`` eta_t = (1 - alpha) * initial + alpha * current, alpha = min(1, 2 * step / total).
+
+    Source:
+        Paper, section "progressive selection"; the reference's alpha reaches 1 at half time.
+    """
+    alpha = 1.0 - max(1.0 - _progress(step, total_steps) / 0.5, 0.0)
+    if alpha == 0.0:
+        return initial.clone()
+    if alpha == 1.0:
+        return current.clone()
+    return (1.0 - alpha) * initial + alpha * current
+
+
+def select(scores: Tensor, step: int, total_steps: int, k: float = 3.0) -> Selection:
+    """Keep the images of one group whose score is under median + k_t * MAD.
+
+    Args:
+        scores: ``[N]`` finite scores of one category (or view), higher = more anomalous, N >= 1.
+        step: Optimiser steps made in the selection stage; k_t = k * min(1, step / total_steps).
+        total_steps: Length of that stage.
+        k: Final multiple of the MAD; 3 in the reference for MVTec AD and VisA, 1 for Real-IAD.
+
+    Returns:
+        The selection. At step 0 fewer than half of the images are kept. Where nothing lies under
+        the threshold (ties, one image), the images at the minimum are kept instead.
+
+    Raises:
+        ValueError: If there are no scores or some are not finite.
+
+    Source:
+        Paper, tau_t; the reference's lower medians and strict comparison.
+    """
+    if scores.ndim != 1 or scores.numel() == 0:
+        msg = f"scores must be a non-empty vector, got shape {tuple(scores.shape)}"
+        raise ValueError(msg)
+    if not bool(torch.isfinite(scores).all()):
+        bad = torch.nonzero(~torch.isfinite(scores)).flatten()
+        msg = f"{len(bad)} of {len(scores)} scores are not finite; the first is image {int(bad[0])}"
+        raise ValueError(msg)
+    median = scores.median()  # torch's median is the lower one
+    mad = (scores - median).abs().median()
+    threshold = median + k * min(1.0, _progress(step, total_steps)) * mad
+    kept = torch.nonzero(scores < threshold).flatten()
+    if kept.numel() == 0:
+        kept = torch.nonzero(scores == scores.min()).flatten()
+    return Selection(kept, float(threshold), float(median), float(mad))
+
+
+def select_by_group(
+    scores: Tensor,
+    groups: Mapping[str, Tensor],
+    *,
+    step: int,
+    total_steps: int,
+    k: float = 3.0,
+) -> dict[str, Selection]:
+    """Apply `select` to every group on its own; indices refer to the whole set.
+
+    Args:
+        scores: ``[N]`` scores of all images, higher = more anomalous.
+        groups: Image indices of each group (see `group_indices`).
+        step: See `select`.
+        total_steps: See `select`.
+        k: See `select`.
+    """
+    chosen = {}
+    for name, members in groups.items():
+        own = select(scores[members], step, total_steps, k)
+        chosen[name] = own._replace(indices=members[own.indices])
+    return chosen
+
+
+def group_indices(groups: Sequence[Hashable]) -> dict[str, Tensor]:
+    """Return the ascending indices of every group's members, groups sorted by name."""
+    members: dict[str, list[int]] = {}
+    for index, name in enumerate(groups):
+        members.setdefault(str(name), []).append(index)
+    return {name: torch.tensor(members[name]) for name in sorted(members)}
+
+
+def _progress(step: int, total_steps: int) -> float:
+    """Return step / total_steps; a stage without steps is over from the start."""
+    return step / total_steps if total_steps > 0 else 1.0

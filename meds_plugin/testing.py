@@ -1,0 +1,110 @@
+"""Scores a model's test images category by category."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from meds_plugin.callbacks.memory_ensemble import patch_features
+from meds_plugin.encodings import EncodedImages
+from meds_plugin.ensemble import ensemble_scores
+from meds_plugin.evaluation import (
+    EvaluationProtocol,
+    category_metrics,
+    evaluation_maps,
+    evaluation_masks,
+    mean_metrics,
+)
+from meds_plugin.progress import track
+from meds_plugin.reader import ImageReader
+from meds_plugin.scoring import score_maps
+from meds_plugin.selection import group_indices
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from meds_plugin.data import AnomalyDataModule
+    from meds_plugin.data.dataset import ImageDataset
+    from meds_plugin.wrapper import MeDSWrapper
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    model: MeDSWrapper,
+    datamodule: AnomalyDataModule,
+    *,
+    protocol: EvaluationProtocol | None = None,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Compute the seven metrics of every category's test images.
+
+    Call it after ``fit``, on every rank.
+
+    Args:
+        model: The fitted model.
+        datamodule: The data it was fitted on.
+        protocol: How maps become scores; default: the reference's for Dinomaly.
+        progress: Show a progress bar.
+
+    Returns:
+        ``{"mean": {...}, "categories": {name: {...}}, "skipped": {name: {metric: reason}}}``;
+        metrics in [0, 1], or ``None`` where there is a reason.
+    """
+    protocol = protocol or EvaluationProtocol()
+    model.to(model.trainer.strategy.root_device)
+    test = datamodule.test
+    images = EncodedImages(ImageReader(datamodule.test_dataloader()), model.view, limit_gb=0.0)
+    members = group_indices(test.groups)
+    categories, skipped = {}, {}
+    for name, indices in track(
+        members.items(), description="evaluation", total=len(members), enabled=progress
+    ):
+        maps = (
+            score_maps(images, indices.tolist(), device=model.device)
+            if model.plan.stages
+            else _memory_maps(model, images, name, indices.tolist())
+        )
+        metrics, reasons = category_metrics(
+            evaluation_maps(maps, datamodule.preprocess.input_size, protocol),
+            _masks(test, indices.tolist(), protocol),
+            test.labels[indices],
+            protocol,
+        )
+        categories[name] = metrics
+        if reasons:
+            skipped[name] = reasons
+    return {
+        "mean": mean_metrics(list(categories.values())),
+        "categories": categories,
+        "skipped": skipped,
+    }
+
+
+def _memory_maps(
+    model: MeDSWrapper, images: EncodedImages, group: str, indices: list[int]
+) -> Tensor:
+    """Score test images by the memory of their own category's training images."""
+    if model.stream is None or model.memory is None:
+        msg = "memory scores need the training images of a fit"
+        raise RuntimeError(msg)
+    train = model.stream.images
+    members = group_indices(train.reader.groups)[group].tolist()
+    features, _ = patch_features(train, members, device=model.device)
+    queries, grid = patch_features(images, indices, device=model.device)
+    scores = ensemble_scores(
+        features, model.memory.settings, seed=model.seed, group=group, queries=queries
+    )
+    return scores.view(-1, *grid).cpu()
+
+
+def _masks(test: ImageDataset, indices: list[int], protocol: EvaluationProtocol) -> Tensor | None:
+    """Return ground truth ``[N, R, R]``, or ``None`` when a defective image has no mask."""
+    masks = []
+    for index in indices:
+        mask = test.mask(index)
+        if mask is None:
+            return None
+        masks.append(mask)
+    return evaluation_masks(torch.stack(masks), protocol)

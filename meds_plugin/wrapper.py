@@ -1,0 +1,344 @@
+"""`MeDSWrapper`: any anomaly detector, trained so that defects among its images do little harm."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from meds_plugin.callbacks import (
+    DistillationCallback,
+    MemoryEnsembleCallback,
+    ProgressiveSelectionCallback,
+)
+from meds_plugin.callbacks.base import training_stream
+from meds_plugin.checkpoint import check_saved, fingerprint, frozen_prefixes, without
+from meds_plugin.default_encoder import default_features
+from meds_plugin.detector import DetectorView, check_detector, check_maps
+from meds_plugin.encodings import EncodedImages
+from meds_plugin.ensemble import MemorySettings
+from meds_plugin.optim import OptimizerSettings, stable_adamw
+from meds_plugin.rng import torch_seeded
+from meds_plugin.scoring import score_images
+from meds_plugin.stages import Method, Stage, plan_stages
+from meds_plugin.stream import TrainingStream
+
+if TYPE_CHECKING:
+    from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+
+    from meds_plugin.reader import ImageReader
+
+__all__ = ["MeDSWrapper", "TrainingScores"]
+
+
+@dataclass(frozen=True)
+class TrainingScores:
+    """What a fit found out about every training image; all ``[N]``, higher = more anomalous.
+
+    Attributes:
+        score: Selection score of the final model (``method=memory``: the memory score).
+        selected: Whether the method keeps the image in the end; all where nothing is selected.
+        memory: Image score of the memory ensemble, or ``None`` where the method has none.
+        distilled: Image score of the distilled model, or ``None``.
+    """
+
+    score: Tensor
+    selected: Tensor
+    memory: Tensor | None
+    distilled: Tensor | None
+
+
+class MeDSWrapper(L.LightningModule):
+    """Train a detector by MeDS: memory ensemble, distillation, selection and fine-tuning.
+
+    All stages happen in one ``Trainer(max_steps=model.total_steps).fit(model, ...)``. The module
+    brings its callbacks, optimiser, schedules and gradient clipping; the loader gives data set,
+    batch size (of the whole job) and worker settings.
+
+    Args:
+        detector: Any module that maps images to an anomaly map (see `Detector`).
+        method: ``meds``, or a row of the ablation (see `stages.plan_stages`).
+        distill_steps: Optimiser steps of distillation; the paper trains 10 000.
+        finetune_steps: Optimiser steps of fine-tuning; the paper trains 10 000.
+        memory: How training patches are scored.
+        distill_loss: ``l2`` (reference) or ``l1``.
+        selection_k: Final multiple of the MAD in the threshold; 3 in the reference.
+        selection_top: Share of a map's largest values that make the selection score; 0.01 in the
+            reference, 0 for the paper's maximum.
+        optimizer: Optimiser and schedule, the same for both training stages.
+        features: Memory features ``[B, P, D]`` of images for a detector without ``features``;
+            default: the package's own encoder.
+        seed: Keys the order of images and the detector's randomness in training.
+        cache_gb: Largest size, in GB, to which the encoded training images may be kept in memory
+            where the detector has a frozen part; 0 encodes anew each time (needed when the data
+            set augments its images).
+
+    Attributes:
+        plan: The stages as step ranges.
+        seconds: Time spent in each stage so far, selection passes included.
+
+    Raises:
+        TypeError: If the detector's methods do not fit the protocol.
+        ValueError: If it has nothing to train.
+        UserError: If a setting is out of its range.
+    """
+
+    def __init__(
+        self,
+        detector: nn.Module,
+        *,
+        method: Method = "meds",
+        distill_steps: int = 1000,
+        finetune_steps: int = 1000,
+        memory: MemorySettings | None = None,
+        distill_loss: Literal["l2", "l1"] = "l2",
+        selection_k: float = 3.0,
+        selection_top: float = 0.01,
+        optimizer: OptimizerSettings | None = None,
+        features: nn.Module | None = None,
+        seed: int = 0,
+        cache_gb: float = 4.0,
+    ) -> None:
+        super().__init__()
+        self.strict_loading = False  # frozen weights are not in the checkpoints
+        self.detector = detector
+        self.view = DetectorView(detector, features or default_features)
+        check_detector(self.view)
+        self.method = method
+        self.plan = plan_stages(method, distill_steps=distill_steps, finetune_steps=finetune_steps)
+        self.optimizer_settings = optimizer or OptimizerSettings()
+        self.selection_top = selection_top
+        self.seed = seed
+        self.cache_gb = cache_gb
+        self.seconds = {stage.name: 0.0 for stage in self.plan.stages}
+        self.stream: TrainingStream | None = None
+        self._initial: dict[str, Tensor] | None = None
+        self._frozen = frozen_prefixes(detector, self.view.trainable_parameters())
+        self._clock = 0.0
+        self._draw = (-1, 0)  # step, and batches seen in it
+        self.memory: MemoryEnsembleCallback | None = None
+        self.distillation: DistillationCallback | None = None
+        self.selection: ProgressiveSelectionCallback | None = None
+        if self.plan.uses_memory:
+            self.memory = MemoryEnsembleCallback(memory, seed=seed, top=selection_top)
+        if stage := self.plan.named("distill"):
+            self.distillation = DistillationCallback(
+                stage.end, loss=distill_loss, top=selection_top
+            )
+        if stage := self.plan.named("finetune"):
+            self.selection = ProgressiveSelectionCallback(
+                stage.steps,
+                start=stage.start,
+                k=selection_k,
+                top=selection_top,
+                initial=self._selection_start,
+            )
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of all stages, for ``Trainer(max_steps=...)``."""
+        return self.plan.total_steps
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the detector's anomaly maps ``[B, h, w]``, higher = more anomalous."""
+        return self.view.anomaly_map(self.view.encode(images))
+
+    # Lightning's hooks, in the order in which they are called.
+
+    def configure_callbacks(self) -> list[L.Callback]:
+        """Bring the callbacks of the method's stages."""
+        own = (self.memory, self.distillation, self.selection)
+        return [callback for callback in own if callback is not None]
+
+    def make_stream(self, reader: ImageReader) -> TrainingStream:
+        """Make the stream of training batches; called once a fit, before any stage."""
+        images = EncodedImages(reader, self.view, limit_gb=self.cache_gb)
+        return TrainingStream(
+            images, seed=self.seed, end_of_stage=lambda step: self._stage(step).end
+        )
+
+    def setup(self, stage: str) -> None:
+        """Take over the training loader."""
+        if stage == "fit":
+            self.stream = training_stream(self.trainer, self)
+            # After the callbacks' listeners: selection must see the weights as distilled.
+            self.stream.on_pass(self._enter_stage)
+
+    def on_fit_start(self) -> None:
+        """Encode the training images once and, if the method needs them, keep initial weights."""
+        if self.stream is None or not self.plan.stages:
+            return
+        bar = self.trainer.progress_bar_callback
+        shown = self.trainer.is_global_zero and bar is not None and bar.is_enabled
+        self.stream.images.keep(self.device, progress=shown)
+        if self.plan.reinitialise and self._initial is None:
+            state = self.detector.state_dict()
+            self._initial = {
+                key: value.detach().cpu().clone()
+                for key, value in without(state, self._frozen).items()
+            }
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Return the optimiser, and a schedule that starts anew with every stage."""
+        settings = self.optimizer_settings
+        optimizer = stable_adamw(self.view.parameter_groups(), settings)
+        schedule = LambdaLR(optimizer, lambda step: self.learning_rate(step) / settings.lr)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of a step of the run."""
+        stage = self._stage(step)
+        return self.optimizer_settings.lr_at(step - stage.start, total=stage.steps)
+
+    def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
+        """Start the clock, unless the beginning of the pass has already."""
+        del batch, batch_idx
+        self._clock = self._clock or time.perf_counter()
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Return the loss of the current stage."""
+        del batch_idx
+        if self.stream is None:
+            msg = "training needs setup('fit')"
+            raise RuntimeError(msg)
+        stage = self._stage(self.global_step)
+        with self._seeded():
+            encoded = self.stream.images.encoded(batch)
+            if stage.name == "distill" and self.distillation is not None:
+                maps = self.view.anomaly_map(encoded)
+                check_maps(maps, batch=len(batch["index"]), name=type(self.detector).__name__)
+                loss = self.distillation.loss(maps, batch["index"])
+            else:
+                loss = self.view.loss(
+                    encoded, step=self.global_step - stage.start, total_steps=stage.steps
+                )
+        self.log(f"loss/{stage.name}", loss.detach(), batch_size=len(batch["index"]))
+        return loss
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip to the settings' norm, or as the trainer says where it says something."""
+        if gradient_clip_val is None and self.optimizer_settings.gradient_clip:
+            gradient_clip_val, gradient_clip_algorithm = (
+                self.optimizer_settings.gradient_clip,
+                "norm",
+            )
+        self.clip_gradients(
+            optimizer,
+            gradient_clip_val=gradient_clip_val,
+            gradient_clip_algorithm=gradient_clip_algorithm,
+        )
+
+    def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
+        """Book the time of the step."""
+        del outputs, batch, batch_idx
+        now = time.perf_counter()
+        self.seconds[self._stage(max(0, self.global_step - 1)).name] += now - self._clock
+        self._clock = now
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave the frozen weights out; their fingerprint stays."""
+        prefixes = [f"detector.{prefix}" for prefix in self._frozen]
+        checkpoint["state_dict"] = without(checkpoint["state_dict"], prefixes)
+        checkpoint["meds"] = {
+            "method": self.method,
+            "stage": self._stage(self.global_step).name if self.plan.stages else "memory",
+            "seconds": dict(self.seconds),
+            "frozen": fingerprint(self.detector, self._frozen),
+            "initial": self._initial if self._before_finetuning() else None,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that the checkpoint belongs to this detector and take over what it holds.
+
+        Raises:
+            UserError: If weights are missing, unexpected, or were trained on another encoder.
+        """
+        prefixes = [f"detector.{prefix}" for prefix in self._frozen]
+        saved = checkpoint.get("meds", {})
+        check_saved(
+            checkpoint["state_dict"],
+            expected=without(self.state_dict(), prefixes),
+            saved_fingerprint=saved.get("frozen"),
+            fingerprint=fingerprint(self.detector, self._frozen),
+        )
+        self.seconds.update(saved.get("seconds", {}))
+        self._initial = saved.get("initial")
+
+    # What a fit leaves behind.
+
+    def training_scores(self) -> TrainingScores:
+        """Score every training image with the final model.
+
+        Call it after ``fit``, on every rank.
+
+        Raises:
+            RuntimeError: Before a fit.
+        """
+        if self.stream is None or self.trainer is None:
+            msg = "training scores exist only after a fit"
+            raise RuntimeError(msg)
+        memory = self.memory.image_scores() if self.memory else None
+        if not self.plan.stages and memory is not None:
+            return TrainingScores(memory, torch.ones(len(memory), dtype=torch.bool), memory, None)
+        self.to(self.trainer.strategy.root_device)
+        score = score_images(
+            self.stream.images, top=self.selection_top, device=self.device, progress="ranking"
+        )
+        selected = torch.ones(len(score), dtype=torch.bool)
+        distilled = None
+        if self.plan.selection_scores is None and self.distillation:
+            distilled = score
+        elif self.distillation:
+            distilled = self.distillation.scores
+        if self.selection:
+            kept = self.selection.choose(self.global_step, score)
+            selected = torch.zeros_like(selected).index_fill_(0, kept, value=True)
+        return TrainingScores(score, selected, memory, distilled)
+
+    def _stage(self, step: int) -> Stage:
+        return self.plan.at(step)
+
+    def _before_finetuning(self) -> bool:
+        stage = self.plan.named("finetune")
+        return stage is not None and self.global_step <= stage.start
+
+    def _selection_start(self) -> Tensor:
+        """Return the scores of the first selection."""
+        source = self.memory if self.plan.selection_scores == "memory" else self.distillation
+        scores = source.image_scores() if isinstance(source, MemoryEnsembleCallback) else None
+        if isinstance(source, DistillationCallback):
+            scores = source.scores
+        if scores is None:
+            msg = "there are no scores to begin the selection with"
+            raise RuntimeError(msg)
+        return scores
+
+    def _enter_stage(self, step: int) -> None:
+        """Start a later stage with a fresh optimiser, as the reference does."""
+        self._clock = time.perf_counter()
+        if step == 0 or step != self._stage(step).start:
+            return
+        if self.plan.reinitialise and self._initial is not None:
+            self.detector.load_state_dict(self._initial, strict=False)
+            self._initial = None
+        for optimizer in self.trainer.optimizers:
+            optimizer.state.clear()
+
+    def _seeded(self) -> Any:  # noqa: ANN401 - a context manager
+        """Key the detector's randomness by step, not by what was drawn before."""
+        step, seen = self._draw
+        self._draw = (self.global_step, seen + 1 if step == self.global_step else 0)
+        return torch_seeded(self.seed, "train", *self._draw, self.global_rank, device=self.device)

@@ -1,0 +1,178 @@
+"""Compare the closed-form memory ensemble with the loop over drawn memories.
+
+Both run in one process, in turn; the shortest of the repeats counts, for other work on the machine
+only ever adds time. `python -m tests.benchmarks.memory --output memory.json`
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from meds_plugin.memory import bootstrap_scores, draw_subsets, expected_scores
+from meds_plugin.metrics import image_score
+from meds_plugin.rng import torch_generator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RATIO = 0.1
+
+
+def main() -> None:
+    """Measure, print a table, write figures where asked."""
+    options = _options()
+    torch.set_num_threads(options.threads)
+    features = synthetic_features(options.images, options.patches, options.channels)
+    subsets = draw_subsets(options.images, RATIO, options.memories)
+
+    def peak(dtype: torch.dtype) -> float:
+        square = torch.randn(2048, 2048).to(dtype)
+        out = torch.empty_like(square)
+        return 2 * 2048**3 / _measure(lambda: torch.mm(square, square, out=out))[0] / 1e9
+
+    runs: dict[str, Callable[[], Tensor]] = {
+        "expected, float32": lambda: expected_scores(features, RATIO),
+        "expected, bfloat16": lambda: expected_scores(features, RATIO, dtype=torch.bfloat16),
+        "bootstrap, float32": lambda: bootstrap_scores(features, subsets),
+        "loop over memories": lambda: loop(features, subsets),
+    }
+    seconds = dict.fromkeys(runs, float("inf"))
+    peaks = {"float32": 0.0, "bfloat16": 0.0}
+    scores: dict[str, Tensor] = {}
+    expected_scores(features[:4], RATIO)  # loads libraries
+    for _ in range(options.repeats):
+        for dtype in (torch.float32, torch.bfloat16):
+            name = str(dtype).removeprefix("torch.")
+            peaks[name] = max(peaks[name], peak(dtype))
+        for name, run in runs.items():
+            # The short ones are the easily disturbed ones.
+            times = 1 if name.startswith("loop") else 4
+            took, scores[name] = _measure(run, times)
+            seconds[name] = min(seconds[name], took)
+    report = _report(options, seconds, peaks, scores)
+    _print(report)
+    if options.output is not None:
+        options.output.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def synthetic_features(images: int, patches: int, channels: int) -> Tensor:
+    """Return ``[N, P, D]`` features: a texture a position, a shift an image, rare defects."""
+    draw = torch_generator(0, "benchmark", images, patches, channels)
+    textures = torch.randn(32, channels, generator=draw)
+    layout = torch.randint(32, (patches,), generator=draw)
+    features = textures[layout] + 0.4 * torch.randn(images, 1, channels, generator=draw)
+    features = features + 0.5 * torch.randn(images, patches, channels, generator=draw)
+    for image in range(0, images, 5):
+        size = 1 + patches // 50 + image % 7
+        defect = torch.randn(channels, generator=draw)
+        features[image, image : image + size] += (0.3 + 0.1 * (image % 11)) * defect
+    return features
+
+
+def loop(features: Tensor, subsets: list[Tensor]) -> Tensor:
+    """Score as the reference does: for each memory and image one product, then its minimum."""
+    unit = F.normalize(features, dim=-1)
+    total = torch.zeros(features.shape[:2])
+    for subset in subsets:
+        memory = unit[subset].flatten(0, 1).t()
+        for index, image in enumerate(unit):
+            total[index] += (1 - torch.round(image @ memory, decimals=5)).amin(1)
+    return total / len(subsets)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--images", type=int, default=50)
+    parser.add_argument("--patches", type=int, default=400)
+    parser.add_argument("--channels", type=int, default=384)
+    parser.add_argument("--memories", type=int, default=100)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--output", type=Path, help="write the figures here as JSON")
+    return parser.parse_args()
+
+
+def _measure(run: Callable[[], Tensor], times: int = 5) -> tuple[float, Tensor]:
+    """Return the shortest time in seconds and the last result."""
+    best = float("inf")
+    for _ in range(times):
+        start = time.perf_counter()
+        result = run()
+        best = min(best, time.perf_counter() - start)
+    return best, result
+
+
+def _report(
+    options: argparse.Namespace,
+    seconds: dict[str, float],
+    peaks: dict[str, float],
+    scores: dict[str, Tensor],
+) -> dict[str, object]:
+    reference = scores["loop over memories"]
+    pairs = options.images * (options.images - 1) / 2
+    work = pairs * 2 * options.patches**2 * options.channels / 1e9
+    rows = {}
+    for name, result in scores.items():
+        peak = peaks["bfloat16" if "bfloat16" in name else "float32"]
+        difference = (result - reference).abs()
+        rows[name] = {
+            "seconds": seconds[name],
+            "speedup": seconds["loop over memories"] / seconds[name],
+            "share_of_peak": None if "loop" in name else work / seconds[name] / peak,
+            "max_difference": float(difference.max()),
+            "mean_difference": float(difference.mean()),
+        }
+    exact, half = (
+        image_score(scores[f"expected, {kind}"][..., None], top=0.01)
+        for kind in ("float32", "bfloat16")
+    )
+    return {
+        "images": options.images,
+        "patches": options.patches,
+        "channels": options.channels,
+        "memories": options.memories,
+        "threads": options.threads,
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "peak_gflops": peaks,
+        "rank_agreement_bfloat16": float(spearmanr(exact.numpy(), half.numpy()).statistic),
+        "bfloat16_max_difference": float(
+            (scores["expected, float32"] - scores["expected, bfloat16"]).abs().max()
+        ),
+        "runs": rows,
+    }
+
+
+def _print(report: dict[str, object]) -> None:
+    size = ", ".join(f"{report[key]} {key}" for key in ("images", "patches", "channels"))
+    print(f"{size}, {report['memories']} memories, {report['threads']} threads")
+    print(f"{'':20}{'seconds':>9}{'speedup':>9}{'of peak':>9}{'max diff':>10}{'mean diff':>11}")
+    runs = report["runs"]
+    assert isinstance(runs, dict)
+    for name, row in runs.items():
+        share = row["share_of_peak"]
+        print(
+            f"{name:20}{row['seconds']:9.3f}{row['speedup']:9.1f}"
+            f"{'-' if share is None else format(share, '.0%'):>9}"
+            f"{row['max_difference']:10.5f}{row['mean_difference']:11.6f}"
+        )
+    print(f"matrix-product peak, GFLOP/s: {report['peak_gflops']}")
+    print(
+        "bfloat16 against float32: rank correlation of image scores "
+        f"{report['rank_agreement_bfloat16']:.5f}, "
+        f"max difference {report['bfloat16_max_difference']:.5f}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import errno
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from meds_plugin.data.mvtec import read_mvtec
+from meds_plugin.errors import UserError
+from tests.conftest import SHARED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PHOTOS = SHARED / "data" / "photo_textures"
+
+
+def _touch(root: Path, *names: str) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    root = tmp_path / "data"
+    for category in ("bottle", "cable"):
+        _touch(
+            root / category,
+            *(f"train/good/{n}.png" for n in (10, 9, "a")),
+            "test/good/0.png",
+            *(f"test/hole/{n}.png" for n in (2, 10, 1)),
+            *(f"ground_truth/hole/{n}_mask.png" for n in (1, 2, 10)),
+        )
+    _touch(root, "license.txt", "notes/read.txt", ".hidden/train/good/0.png")
+    return root
+
+
+def _failure(root: Path | str | None, categories: list[str] | None = None) -> str:
+    with pytest.raises(UserError) as caught:
+        read_mvtec(root, categories)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    return message
+
+
+def test_photo_textures() -> None:
+    if not PHOTOS.is_dir():
+        pytest.skip(f"the photographs are not here: {PHOTOS}")
+    split = read_mvtec(PHOTOS)
+    names = ["brick", "grass", "gravel"]
+    assert split.categories == names
+    assert Counter(sample.category for sample in split.train) == dict.fromkeys(names, 60)
+    defects = Counter((sample.category, sample.defect) for sample in split.test)
+    kinds = {None: 20, "foreign": 10, "scratch": 10, "stain": 10}
+    assert defects == {(name, kind): n for name in names for kind, n in kinds.items()}
+    assert all((sample.mask is not None) == sample.is_anomaly for sample in split.test)
+    assert split.train[0].path == "brick/train/good/000.png"
+
+
+def test_order_paths_and_masks(tree: Path) -> None:
+    split = read_mvtec(tree)
+    assert [sample.path for sample in split.train[:4]] == [
+        "bottle/train/good/9.png",
+        "bottle/train/good/10.png",
+        "bottle/train/good/a.png",
+        "cable/train/good/9.png",
+    ]
+    bottle = [sample for sample in split.test if sample.category == "bottle"]
+    assert [(sample.path, sample.defect) for sample in bottle] == [
+        ("bottle/test/good/0.png", None),
+        ("bottle/test/hole/1.png", "hole"),
+        ("bottle/test/hole/2.png", "hole"),
+        ("bottle/test/hole/10.png", "hole"),
+    ]
+    for sample in bottle[1:]:
+        assert isinstance(sample.image, Path)
+        assert sample.image == tree / sample.path
+        expected = tree / "bottle/ground_truth/hole" / f"{sample.image.stem}_mask.png"
+        assert sample.mask == expected
+    assert all(sample.injected is None for sample in split.train)
+
+
+def test_only_chosen_categories_are_read(tree: Path) -> None:
+    (tree / "bottle" / "ground_truth" / "hole" / "1_mask.png").unlink()  # would be an error
+    for categories in (["cable"], "cable", ["cable", "cable"]):
+        assert read_mvtec(tree, categories).categories == ["cable"]
+
+
+def test_order_of_categories_does_not_matter(tree: Path) -> None:
+    one, other = (read_mvtec(tree, names) for names in (["cable", "bottle"], ["bottle", "cable"]))
+    assert [sample.path for sample in one.train] == [sample.path for sample in other.train]
+
+
+def test_endings_in_any_case_and_other_files(tree: Path) -> None:
+    train = tree / "bottle" / "train" / "good"
+    _touch(train, "b.JPG", "c.jpeg", "d.Bmp", "e.TIF", "f.tiff", "g.webp")
+    _touch(train, "._9.png", ".DS_Store", "Thumbs.db", "list.csv", "folder.png/x.txt")
+    names = [Path(sample.path).name for sample in read_mvtec(tree, ["bottle"]).train]
+    assert names[:3] == ["9.png", "10.png", "a.png"]
+    assert names[3:] == ["b.JPG", "c.jpeg", "d.Bmp", "e.TIF", "f.tiff", "g.webp"]
+
+
+def test_masks_are_paired_by_stem(tree: Path) -> None:
+    truth = tree / "bottle" / "ground_truth" / "hole"
+    (truth / "2_mask.png").rename(truth / "2.bmp")
+    _touch(truth, "0_mask.png")  # belongs to no image; sorted pairing would shift all masks
+    masks = {s.path: s.mask for s in read_mvtec(tree, ["bottle"]).test if s.is_anomaly}
+    assert masks == {
+        "bottle/test/hole/1.png": truth / "1_mask.png",
+        "bottle/test/hole/2.png": truth / "2.bmp",
+        "bottle/test/hole/10.png": truth / "10_mask.png",
+    }
+
+
+def test_no_ground_truth_means_no_masks(tree: Path) -> None:
+    (tree / "bottle" / "ground_truth").rename(tree / "elsewhere")
+    split = read_mvtec(tree, ["bottle"])
+    assert all(sample.mask is None for sample in split.test)
+    assert sum(sample.is_anomaly for sample in split.test) == 3
+
+
+def test_missing_masks(tree: Path) -> None:
+    truth = tree / "bottle" / "ground_truth"
+    (truth / "hole" / "2_mask.png").unlink()
+    message = _failure(tree)
+    assert message.startswith(
+        f"{truth / 'hole'} lacks the masks of 1 of 3 images, first 2_mask.png"
+    )
+    assert f"remove {truth} to go without" in message
+    _touch(tree, "cable/test/dent/1.png")  # a kind without any mask beside one that has them
+    assert "lacks the masks of 1 of 1" in _failure(tree, ["cable"])
+
+
+def test_ambiguous_masks(tree: Path) -> None:
+    _touch(tree, "bottle/ground_truth/hole/2_mask.bmp")
+    assert "2_mask.bmp and 2_mask.png differ only in their ending" in _failure(tree)
+    _touch(tree, "cable/test/hole/1.jpg")
+    assert "1.jpg and 1.png differ only in their ending" in _failure(tree, ["cable"])
+
+
+def test_single_category(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    split = read_mvtec(tree / "bottle")
+    assert split.categories == ["bottle"]
+    assert split.train[0].path == "train/good/9.png"
+    monkeypatch.chdir(tree / "bottle" / "train")
+    assert read_mvtec("..", ["bottle"]).categories == ["bottle"]
+
+
+def test_links_are_followed_by_their_own_name(tree: Path, tmp_path: Path) -> None:
+    link = tmp_path / "links"
+    link.mkdir()
+    (link / "jar").symlink_to(tree / "bottle", target_is_directory=True)
+    split = read_mvtec(link)
+    assert split.categories == ["jar"]
+    assert split.train[0].path == "jar/train/good/9.png"
+    assert read_mvtec(link / "jar").categories == ["jar"]
+    lost = tree / "bottle" / "train" / "good" / "lost.png"
+    lost.symlink_to(tmp_path / "nowhere.png")  # kept, so that the check of all files names it
+    assert lost in [sample.image for sample in read_mvtec(tree).train]
+
+
+def test_home_folder(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tree.parent))
+    assert len(read_mvtec("~/data").train) == 6
+
+
+def test_missing_root(tree: Path) -> None:
+    assert _failure(None).startswith("data.root=DIR is missing: name the folder that holds CATEG")
+    assert f"data.root={tree / 'none'} does not exist; name the folder" in _failure(tree / "none")
+    assert "license.txt is a file, not a folder; name" in _failure(tree / "license.txt")
+
+
+def test_no_category(tree: Path, tmp_path: Path) -> None:
+    message = _failure(tmp_path)
+    assert f"data.root={tmp_path} holds no category: expected CATEGORY/train/good" in message
+    assert "found the folders data; name the folder above" in message
+    assert "found no folders" in _failure(tree / "notes")
+
+
+def test_unknown_category(tree: Path) -> None:
+    message = _failure(tree, ["cabel", "bottle"])
+    assert message == f"data.categories=[cabel]: not in data.root={tree}; there are: bottle, cable"
+    assert "not in data.root" in _failure(tree, ["../data/bottle"])
+    assert "no category is named; there are: bottle, cable" in _failure(tree, [])
+
+
+@pytest.mark.parametrize("remove", ["files", "folder"])
+def test_no_training_images(tree: Path, remove: str) -> None:
+    good = tree / "cable" / "train" / "good"
+    for file in good.iterdir():
+        file.unlink()
+    if remove == "folder":
+        good.rmdir()
+        good.parent.rmdir()
+    assert f"category cable: {good} has no training images (bmp jpeg jpg" in _failure(tree)
+
+
+def test_no_test_images(tree: Path) -> None:
+    (tree / "cable" / "test").rename(tree / "cable" / "tests")
+    message = _failure(tree)
+    assert f"category cable: {tree / 'cable' / 'test'}/TYPE has no test images" in message
+    assert "leave it out of data.categories" in message
+
+
+def test_unread_training_folders_are_told(tree: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _touch(tree, "cable/train/bad/0.png")
+    assert len(read_mvtec(tree, ["cable"]).train) == 3
+    assert "only train/good is read, not train/['bad']" in caplog.text
+
+
+def test_unreadable_folder(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    locked = tree / "cable" / "test" / "hole"
+    listing = Path.iterdir
+
+    def iterdir(path: Path) -> Iterator[Path]:
+        if path == locked:  # by hand, since an administrator may read every folder
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return listing(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    assert f"{locked} cannot be listed (Permission denied); check" in _failure(tree)

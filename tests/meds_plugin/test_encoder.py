@@ -1,0 +1,366 @@
+"""The frozen encoder: parity with the reference, every kind of ViT, weights, and errors."""
+
+from __future__ import annotations
+
+import pickle
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from meds_plugin.encoder import ViTEncoder, build_encoder, read_weights, resize_pos_embed
+from meds_plugin.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Golden = Callable[[str], dict[str, Any]]
+
+DINOV2 = "vit_base_patch14_reg4_dinov2"
+DINOV3 = "vit_small_patch16_dinov3"
+TINY = {"embed_dim": 48, "depth": 12, "num_heads": 4}
+SMALL = {"embed_dim": 32, "depth": 4, "num_heads": 4}
+LAYERS = tuple(range(2, 10))
+
+
+def tiny(weights: str = "random", image_size: int = 56) -> ViTEncoder:
+    return build_encoder(
+        model=DINOV2, image_size=image_size, layers=LAYERS, weights=weights, model_args=TINY
+    )
+
+
+def small(**arguments: object) -> ViTEncoder:
+    settings: dict[str, Any] = {
+        "model": DINOV2,
+        "image_size": 56,
+        "layers": [1, 2],
+        "weights": "random",
+        "model_args": SMALL,
+    }
+    settings.update(arguments)
+    return build_encoder(**settings)
+
+
+def tensors(arrays: dict[str, Any], prefix: str) -> dict[str, Tensor]:
+    return {
+        key.removeprefix(prefix): torch.from_numpy(value)
+        for key, value in arrays.items()
+        if key.startswith(prefix) and value.dtype.kind != "U"
+    }
+
+
+def one_line(caught: pytest.ExceptionInfo[UserError]) -> str:
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+# --- parity with the reference ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", [28, 32, 16])
+def test_positions_are_resized_as_in_the_reference(golden: Golden, side: int) -> None:
+    data = tensors(golden("pos_embed"), "")
+    own = resize_pos_embed(data["pos_embed_37"], (side, side), prefix_tokens=1)
+    torch.testing.assert_close(own, data[f"official_{side}"], rtol=0.0, atol=1e-6)
+    assert (own[:, 1:] - data[f"timm_antialias_{side}"]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("ending", [".pth", ".pt", ".safetensors"])
+def test_official_weights_give_the_references_tokens(
+    golden: Golden, tmp_path: Path, ending: str
+) -> None:
+    path = tmp_path / f"official{ending}"
+    weights = tensors(golden("dinomaly_tiny_weights"), "sd.encoder.")
+    assert {"register_tokens", "mask_token"} <= weights.keys()
+    save_file(weights, path) if ending == ".safetensors" else torch.save(weights, path)
+    encoder = tiny(str(path))
+    expected = tensors(golden("dinomaly_tiny"), "")
+    tokens = encoder.block_tokens(expected["input"])
+    assert len(tokens) == 8
+    torch.testing.assert_close(tokens[0], expected["tokens.block2"], rtol=0.0, atol=1e-4)
+    torch.testing.assert_close(tokens[-1], expected["tokens.block9"], rtol=0.0, atol=1e-4)
+    features = encoder.features(expected["input"])
+    torch.testing.assert_close(features, expected["memory_feature"], rtol=0.0, atol=1e-4)
+    position = expected["pos_embed.interp_official"][:, 1:]
+    torch.testing.assert_close(encoder.model.pos_embed, position, rtol=0.0, atol=1e-6)
+
+
+def test_weights_in_timms_names_give_the_same(golden: Golden, tmp_path: Path) -> None:
+    data = golden("dinomaly_tiny_timm")
+    official = tensors(golden("dinomaly_tiny_weights"), "")
+    pairs = zip(data["same.timm_key"], data["same.weights_key"], strict=True)
+    weights = {str(own): official[str(name)] for own, name in pairs}
+    weights["reg_token"] = torch.from_numpy(data["timm.reg_token"])
+    weights["cls_token"] = torch.from_numpy(data["timm.cls_token"])
+    weights["pos_embed"] = torch.from_numpy(data["native_pos_embed_timm"])
+    save_file(weights, tmp_path / "timm.safetensors")
+    encoder = tiny(str(tmp_path / "timm.safetensors"))
+    resized = torch.from_numpy(data["timm.pos_embed"])
+    torch.testing.assert_close(encoder.model.pos_embed, resized, rtol=0.0, atol=1e-6)
+    images = torch.from_numpy(golden("dinomaly_tiny")["input"])
+    for own, name in (
+        (encoder.block_tokens(images)[-1], "out.block9_with_prefix"),
+        (encoder.features(images), "out.forward_features_patch_tokens"),
+    ):
+        expected = torch.from_numpy(data[name])
+        assert (own - expected).norm() / expected.norm() < 1e-5
+
+
+# --- position embedding ----------------------------------------------------------------------
+
+
+def test_positions_of_a_grid_that_is_not_square() -> None:
+    by_row = torch.randn(7).repeat_interleave(7).view(1, 49, 1)
+    square = resize_pos_embed(by_row, (5, 5), prefix_tokens=0).view(5, 5)
+    wide = resize_pos_embed(by_row, (5, 9), prefix_tokens=0).view(5, 9)
+    torch.testing.assert_close(wide, square[:, :1].expand(5, 9))
+    tall = resize_pos_embed(by_row.view(7, 7).T.reshape(1, 49, 1), (9, 5), prefix_tokens=0)
+    torch.testing.assert_close(tall.view(9, 5), square[:, 0].expand(9, 5))
+
+
+def test_positions_of_the_same_grid_are_kept() -> None:
+    positions = torch.randn(1, 1 + 16, 3)
+    assert resize_pos_embed(positions, (4, 4), prefix_tokens=1) is positions
+    oblong = torch.randn(1, 12, 3)
+    assert resize_pos_embed(oblong, (3, 4), prefix_tokens=0) is oblong
+    with pytest.raises(UserError, match="12 patches"):
+        resize_pos_embed(oblong, (4, 4), prefix_tokens=0)
+
+
+# --- every kind of vision transformer --------------------------------------------------------
+
+KINDS: dict[str, tuple[str, dict[str, Any], int, int]] = {
+    "registers": (DINOV2, {}, 14, 5),
+    "class token": ("vit_base_patch14_dinov2", {}, 14, 1),
+    "patches only": ("vit_tiny_patch16_224", {"class_token": False, "global_pool": "avg"}, 16, 0),
+    "rotary": (DINOV3, {}, 16, 5),
+    "rotary, patches only": (DINOV3, {"class_token": False, "num_reg_tokens": 0}, 16, 0),
+    "embedded": ("embedded", {}, 8, 1),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tokens_are_the_blocks_outputs_and_later_blocks_do_not_run(kind: str) -> None:
+    model, extra, patch, prefix = KINDS[kind]
+    encoder = small(model=model, image_size=(2 * patch, 3 * patch), model_args={**SMALL, **extra})
+    assert encoder.image_size == (2 * patch, 3 * patch)
+    assert (encoder.grid, encoder.patch_size, encoder.prefix_tokens) == ((2, 3), patch, prefix)
+    assert (encoder.dim, encoder.heads, encoder.layers) == (32, 4, (1, 2))
+    seen: dict[int, Tensor] = {}
+
+    def keep(block: int) -> Callable[..., None]:
+        def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+            seen[block] = output
+
+        return hook
+
+    for index, block in enumerate(encoder.model.blocks):
+        block.register_forward_hook(keep(index))
+    images = torch.randn(2, 3, *encoder.image_size)
+    tokens = encoder.block_tokens(images)
+    assert sorted(seen) == [0, 1, 2]
+    for layer, token in zip(encoder.layers, tokens, strict=True):
+        assert token.shape == (2, prefix + 6, 32)
+        assert torch.equal(token, seen[layer])
+        assert not token.requires_grad
+    features = encoder.features(images)
+    assert sorted(seen) == [0, 1, 2, 3]
+    assert features.shape == (2, 6, 32)
+    torch.testing.assert_close(features.mean(-1), torch.zeros(2, 6), rtol=0.0, atol=1e-5)
+    assert torch.equal(encoder(images), features)
+
+
+def test_rotary_weights_fit_any_image_size(tmp_path: Path) -> None:
+    trained = small(model=DINOV3, image_size=64).model.state_dict()
+    assert "pos_embed" not in trained
+    save_file({**trained, "head.weight": torch.zeros(2, 32)}, tmp_path / "v3.safetensors")
+    encoder = small(model=DINOV3, image_size=(32, 80), weights=str(tmp_path / "v3.safetensors"))
+    dynamic = timm.create_model(DINOV3, num_classes=0, dynamic_img_size=True, **SMALL).eval()
+    dynamic.load_state_dict(trained)
+    images = torch.randn(1, 3, 32, 80)
+    with torch.no_grad():
+        expected = dynamic.forward_features(images)[:, 5:]
+    torch.testing.assert_close(encoder.features(images), expected)
+
+
+# --- frozen ----------------------------------------------------------------------------------
+
+
+def test_it_stays_frozen_whatever_is_asked() -> None:
+    encoder = small(model_args={**SMALL, "proj_drop_rate": 0.5})
+    parent = nn.Sequential(encoder, nn.Linear(32, 1))
+    images = torch.randn(2, 3, 56, 56)
+    expected = encoder.features(images)
+    encoder.requires_grad_(requires_grad=True).train()
+    assert not any(p.requires_grad for p in encoder.parameters())
+    parent.requires_grad_(requires_grad=True)
+    parent.train()
+    assert not any(p.requires_grad for p in encoder.parameters())
+    assert not any(module.training for module in encoder.modules())
+    assert torch.equal(encoder.features(images), expected)
+    parent(images).sum().backward()
+    assert all(p.grad is None for p in encoder.parameters())
+
+
+def test_tokens_can_be_trained_on() -> None:
+    tokens = small().block_tokens(torch.randn(1, 3, 56, 56))[0]
+    layer = nn.Linear(32, 1)
+    layer(tokens).sum().backward()  # inference tensors would refuse
+    assert layer.weight.grad is not None
+
+
+# --- weights ---------------------------------------------------------------------------------
+
+
+def test_random_weights_come_from_the_seed_alone() -> None:
+    before = torch.random.get_rng_state()
+    first, again, other = (small(seed=seed).model.state_dict() for seed in (3, 3, 4))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    name = "blocks.0.attn.qkv.weight"
+    assert not torch.equal(first[name], other[name])
+
+
+def test_the_embedded_encoder_is_one_and_the_same_everywhere() -> None:
+    one = build_encoder(model="embedded", image_size=128, layers=[2, 3], seed=1)
+    other = build_encoder(model="embedded", image_size=(64, 96), layers=[5], seed=2)
+    assert (one.dim, one.grid, other.grid) == (128, (16, 16), (8, 12))
+    weights, others = one.model.state_dict(), other.model.state_dict()
+    assert all(
+        torch.equal(weights[key], others[key]) for key in weights if not key.startswith("pos_embed")
+    )
+    resized = resize_pos_embed(weights["pos_embed"], (8, 12), prefix_tokens=0)
+    torch.testing.assert_close(others["pos_embed"], resized)
+    drawn = build_encoder(
+        model="embedded", image_size=128, layers=[2], weights="random", seed=1
+    ).model.state_dict()
+    assert not torch.equal(drawn["cls_token"], weights["cls_token"])
+
+
+def test_pretrained_weights_are_taken_at_their_own_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    create: Callable[..., nn.Module] = timm.create_model
+    native: dict[str, Tensor] = {}
+
+    def fake(name: str, *, pretrained: bool = False, **arguments: object) -> nn.Module:
+        model = create(name, **arguments)
+        if pretrained:
+            assert "img_size" not in arguments
+            native.update(model.state_dict())
+        return model
+
+    monkeypatch.setattr(timm, "create_model", fake)
+    encoder = small(weights=None)
+    assert native["pos_embed"].shape == (1, 37 * 37, 32)
+    own = encoder.model.state_dict()
+    expected = resize_pos_embed(native["pos_embed"], (4, 4), prefix_tokens=0)
+    assert torch.equal(own["pos_embed"], expected)
+    name = "blocks.3.mlp.fc1.weight"
+    assert torch.equal(own[name], native[name])
+
+
+def test_without_a_network_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    create: Callable[..., nn.Module] = timm.create_model
+
+    def offline(name: str, *, pretrained: bool = False, **arguments: object) -> nn.Module:
+        if pretrained:
+            msg = "cannot find the requested files\nPlease check your connection"
+            raise OSError(msg)
+        return create(name, **arguments)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(UserError) as caught:
+        small(weights=None)
+    message = one_line(caught)
+    assert DINOV2 in message
+    assert "encoder.weights=FILE" in message
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "odd.pth"
+    state = small().model.state_dict()
+    state["blocks.0.norm9.weight"] = state.pop("blocks.0.norm1.weight")
+    state["norm.bias"] = torch.zeros(33)
+    torch.save({"model": state}, path)
+    with pytest.raises(UserError) as caught:
+        small(weights=str(path))
+    message = one_line(caught)
+    for part in (str(path), "1 missing (blocks.0.norm1.weight)", "norm9", "shape (norm.bias)"):
+        assert part in message
+
+
+def test_refused_weights_change_nothing() -> None:
+    encoder = small()
+    before = {key: value.clone() for key, value in encoder.model.state_dict().items()}
+    state = {key: value + 1.0 for key, value in before.items() if key != "norm.bias"}
+    with pytest.raises(UserError, match=r"here does not fit.*norm\.bias"):
+        encoder.load_weights(state, source="here")
+    after = encoder.model.state_dict()
+    assert all(torch.equal(after[key], before[key]) for key in before)
+
+
+class Trap:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return pytest.fail, ("the file ran code",)
+
+
+def test_files_that_are_no_weights(tmp_path: Path) -> None:
+    (tmp_path / "cut.safetensors").write_bytes(b"\x00" * 20)
+    (tmp_path / "cut.pth").write_bytes(b"\x80")
+    (tmp_path / "trap.pth").write_bytes(pickle.dumps(Trap(), protocol=2))
+    (tmp_path / "weights.npz").write_bytes(b"")
+    torch.save({"epoch": 3}, tmp_path / "other.pt")
+    for name, told in {
+        "cut.safetensors": "cannot be read",
+        "cut.pth": "cannot be read",
+        "trap.pth": "cannot be read",
+        "weights.npz": "give a .safetensors",
+        "other.pt": "no named tensors",
+        "absent.pth": "no such file",
+    }.items():
+        with pytest.raises(UserError) as caught:
+            read_weights(tmp_path / name)
+        message = one_line(caught)
+        assert told in message
+        assert name in message
+
+
+# --- errors ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"image_size": 60}, ["data.image_size=60", "60 -> 56 or 70"]),
+        ({"image_size": [56, 100]}, ["data.image_size=[56, 100]", "nearest: 100 -> 98 or 112"]),
+        ({"image_size": 4}, ["4 -> 14 or 28"]),
+        ({"image_size": [1, 2, 3]}, ["data.image_size=[1, 2, 3]"]),
+        ({"image_size": 0}, ["data.image_size=0"]),
+        ({"layers": [2, 4]}, ["encoder.layers=[2, 4]", "0 to 3"]),
+        ({"layers": [-1, 2]}, ["encoder.layers"]),
+        ({"layers": [2, 1]}, ["encoder.layers"]),
+        ({"layers": []}, ["encoder.layers"]),
+        ({"model": "vit_of_no_kind"}, ["encoder.model=vit_of_no_kind"]),
+        ({"model": "resnet18", "model_args": None}, ["encoder.model=resnet18"]),
+        ({"model": "convnext_atto", "model_args": None}, ["encoder.model=convnext_atto"]),
+        ({"model_args": {"width": 3}}, ["width"]),
+    ],
+)
+def test_wrong_input_is_named(arguments: dict[str, Any], told: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        small(**arguments)
+    message = one_line(caught)
+    assert all(part in message for part in told), message
+
+
+def test_images_of_another_size_are_refused() -> None:
+    encoder = small()
+    for images in (torch.zeros(1, 3, 56, 70), torch.zeros(3, 56, 56)):
+        with pytest.raises(ValueError, match=r"\[B, 3, 56, 56\]"):
+            encoder.block_tokens(images)
+        with pytest.raises(ValueError, match=r"data\.image_size"):
+            encoder.features(images)

@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+import pytest
+import torch
+from torch import Tensor, nn
+
+from meds_plugin.errors import UserError
+from meds_plugin.stages import METHODS, Method
+from meds_plugin.wrapper import MeDSWrapper
+from tests.toys import BareDetector, FullDetector, ToyImages, loader, quiet_trainer, wrap
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def fit(detector: nn.Module, **settings: Any) -> MeDSWrapper:
+    torch.manual_seed(7)
+    model = wrap(detector, **settings)
+    quiet_trainer(model.total_steps).fit(model, loader())
+    return model
+
+
+def make(kind: type[nn.Module]) -> nn.Module:
+    torch.manual_seed(5)
+    return kind()
+
+
+def weights(model: MeDSWrapper) -> dict[str, Tensor]:
+    return {key: value.clone() for key, value in model.detector.state_dict().items()}
+
+
+@pytest.mark.parametrize("kind", [BareDetector, FullDetector])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_runs_and_scores_all_images(kind: type[nn.Module], method: Method) -> None:
+    model = fit(make(kind), method=method)
+    scores = model.training_scores()
+    assert scores.score.shape == scores.selected.shape == (20,)
+    assert bool(torch.isfinite(scores.score).all())
+    assert (scores.memory is None) == (method == "plain")
+    assert (scores.distilled is None) == (method in ("plain", "memory"))
+    assert model.global_step == model.total_steps
+
+
+def test_the_stages_follow_one_another() -> None:
+    detector = FullDetector()
+    model = fit(detector)
+    # 12 steps of distillation never ask for the detector's own loss
+    assert detector.losses == [(step, 16) for step in range(16)]
+    assert set(model.seconds) == {"distill", "finetune"}
+    assert all(seconds > 0 for seconds in model.seconds.values())
+
+
+def test_selection_starts_under_the_median_and_leaves_the_defects_out() -> None:
+    model = fit(make(FullDetector))
+    assert model.selection is not None
+    first = [row for row in model.selection.history if row["step"] == 12]
+    assert [row["category"] for row in first] == ["left", "right"]
+    assert all(int(row["kept"]) < 5 for row in first)
+    scores = model.training_scores()
+    assert scores.memory is not None
+    worst = set(scores.memory.topk(4).indices.tolist())
+    assert worst == set(ToyImages().anomalous)
+
+
+def test_distillation_learns_the_memory_scores() -> None:
+    model = wrap(make(FullDetector), method="distilled", distill_steps=150)
+    quiet_trainer(model.total_steps).fit(model, loader())
+    assert model.memory is not None
+    assert model.memory.maps is not None
+    with torch.no_grad():
+        before = make(FullDetector).eval()(ToyImages().images)
+        after = model.detector.eval()(ToyImages().images)
+    target = model.memory.maps
+    assert (after - target).square().mean() < 0.5 * (before - target).square().mean()
+
+
+def test_plain_trains_on_everything() -> None:
+    model = fit(make(FullDetector), method="plain")
+    assert model.stream is not None
+    assert len(model.stream.subset) == 20
+    assert bool(model.training_scores().selected.all())
+
+
+def test_optimiser_and_schedule_start_anew_with_fine_tuning() -> None:
+    seen: dict[int, tuple[float, int]] = {}
+
+    class Watch(L.Callback):
+        def on_before_optimizer_step(
+            self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any
+        ) -> None:
+            state = next(iter(optimizer.state.values()), {})
+            steps = int(state.get("step", 0))
+            seen[trainer.global_step] = (optimizer.param_groups[0]["lr"], steps)
+
+    model = wrap(make(FullDetector))
+    quiet_trainer(model.total_steps, callbacks=[Watch()]).fit(model, loader())
+    assert [seen[step][1] for step in (0, 11, 12, 13)] == [0, 11, 0, 1]
+    assert seen[0][0] == seen[12][0] == 0.0
+    assert seen[1][0] == pytest.approx(1e-2)
+
+
+def test_random_init_fine_tunes_from_the_initial_weights() -> None:
+    class Watch(L.Callback):
+        def on_train_batch_start(
+            self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+        ) -> None:
+            if trainer.global_step == 12 and isinstance(pl_module, MeDSWrapper):
+                found.update(weights(pl_module))
+
+    found: dict[str, Tensor] = {}
+    detector = make(FullDetector)
+    initial = {key: value.clone() for key, value in detector.state_dict().items()}
+    model = wrap(detector, method="random_init")
+    quiet_trainer(model.total_steps, callbacks=[Watch()]).fit(model, loader())
+    for key, value in initial.items():
+        torch.testing.assert_close(found[key], value)
+    meds = fit(make(FullDetector))
+    assert model.distillation is not None
+    assert meds.distillation is not None
+    torch.testing.assert_close(model.distillation.scores, meds.distillation.scores)
+
+
+def test_the_random_state_outside_does_not_matter() -> None:
+    results = []
+    for seed in (1, 2):
+        model = wrap(make(BareDetector))
+        torch.manual_seed(seed)
+        quiet_trainer(model.total_steps).fit(model, loader())
+        results.append(weights(model))
+    for key, value in results[0].items():
+        assert torch.equal(value, results[1][key])
+
+
+def test_the_number_of_workers_does_not_matter() -> None:
+    results = []
+    for workers in (0, 2):
+        model = wrap(make(BareDetector), distill_steps=4, finetune_steps=4)
+        quiet_trainer(model.total_steps).fit(model, loader(workers=workers))
+        results.append(weights(model))
+    for key, value in results[0].items():
+        assert torch.equal(value, results[1][key])
+
+
+def test_the_seed_matters() -> None:
+    first, second = (weights(fit(make(BareDetector), seed=seed)) for seed in (0, 1))
+    assert any(not torch.equal(value, second[key]) for key, value in first.items())
+
+
+class SaveAt(L.Callback):
+    """Saves a checkpoint after a step and stops there, as a kill would."""
+
+    def __init__(self, step: int, path: Path) -> None:
+        self.step, self.path = step, path
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any
+    ) -> None:
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.path)
+            trainer.should_stop = True
+
+
+# Stops in distillation, at its end, just after it, in fine-tuning, at the end of a pass, at the end.
+@pytest.mark.parametrize("step", [3, 12, 13, 14, 20, 27, 28])
+@pytest.mark.parametrize("method", ["meds", "random_init"])
+def test_a_resumed_fit_ends_where_an_unbroken_one_does(
+    tmp_path: Path, step: int, method: Method
+) -> None:
+    whole = fit(make(FullDetector), method=method)
+    stopped = wrap(make(FullDetector), method=method)
+    saver = SaveAt(step, tmp_path / "c.ckpt")
+    quiet_trainer(stopped.total_steps, callbacks=[saver]).fit(stopped, loader())
+    resumed = wrap(make(FullDetector), method=method)
+    quiet_trainer(resumed.total_steps).fit(
+        resumed, loader(), ckpt_path=tmp_path / "c.ckpt", weights_only=True
+    )
+    assert resumed.global_step == whole.global_step
+    for key, value in weights(whole).items():
+        assert torch.equal(value, weights(resumed)[key]), key
+    assert torch.equal(whole.training_scores().score, resumed.training_scores().score)
+    assert whole.selection is not None
+    assert resumed.selection is not None
+    assert whole.selection.history == resumed.selection.history
+
+
+def test_a_checkpoint_holds_no_frozen_weight_and_knows_the_encoder(tmp_path: Path) -> None:
+    model = fit(make(FullDetector))
+    path = tmp_path / "c.ckpt"
+    model.trainer.save_checkpoint(path)
+    saved = torch.load(path, weights_only=True)
+    assert set(saved["state_dict"]) == {"detector.head.weight", "detector.head.bias"}
+    assert saved["meds"]["stage"] == "finetune"
+    torch.manual_seed(99)
+    other = wrap(FullDetector())
+    with pytest.raises(UserError, match="encoder with other weights"):
+        quiet_trainer(1).fit(other, loader(), ckpt_path=path, weights_only=True)
+    with pytest.raises(UserError, match="of another model"):
+        quiet_trainer(1).fit(wrap(BareDetector()), loader(), ckpt_path=path, weights_only=True)
+
+
+def test_three_lines_are_enough() -> None:
+    model = MeDSWrapper(BareDetector())
+    trainer = quiet_trainer(4)
+    trainer.fit(model, loader())
+    assert model.total_steps == 2000
+    assert model.memory is not None
+    assert model.memory.maps is not None
+    assert model.memory.maps.shape == (20, 16, 16)  # the package's own encoder
+
+
+def test_a_trainers_clipping_goes_before_ours() -> None:
+    norms: list[float] = []
+
+    class Watch(L.Callback):
+        def on_train_batch_end(
+            self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any
+        ) -> None:
+            grads = [p.grad.norm() for p in pl_module.parameters() if p.grad is not None]
+            norms.append(float(torch.stack(grads).norm()))
+
+    for value in (None, 1e-4):
+        model = wrap(make(FullDetector))
+        quiet_trainer(2, gradient_clip_val=value, callbacks=[Watch()]).fit(model, loader())
+    assert max(norms[:2]) <= 0.1 + 1e-6
+    assert max(norms[2:]) <= 1e-4 + 1e-8
+
+
+def test_names_a_detector_whose_maps_have_a_wrong_shape() -> None:
+    class Wrong(BareDetector):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images).flatten(1)
+
+    with pytest.raises(ValueError, match="Wrong must return anomaly maps"):
+        fit(Wrong())
