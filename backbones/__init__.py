@@ -13,7 +13,7 @@ __all__ = ["Dinomaly"]
 _MODULES = {"Dinomaly": "backbones.dinomaly"}
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401
+def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)

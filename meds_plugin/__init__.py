@@ -52,7 +52,7 @@ except PackageNotFoundError:  # a checkout that is not installed
     __version__ = "0+unknown"
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public name
+def __getattr__(name: str) -> Any:
     """Import a public name when it is first used; the command line answers faster for it."""
     if name not in _HOMES:
         msg = f"module {__name__!r} has no attribute {name!r}"

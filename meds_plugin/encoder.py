@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ViTEncoder", "build_encoder", "check_state_dict", "read_weights", "resize_pos_embed"]
 
+log = logging.getLogger(__name__)
+
 EMBEDDED_NAME = "embedded"
 EMBEDDED_ARGS = {"patch_size": 8, "embed_dim": 128, "depth": 6, "num_heads": 4}
 EMBEDDED_IMAGE_SIZE = (128, 128)  # what its weights are made at
@@ -312,6 +314,7 @@ def _download(model: str, extra: dict[str, Any]) -> dict[str, Tensor]:
     """Return timm's pretrained weights, at the size they were trained at."""
     import timm
 
+    log.info("getting the pretrained weights of %s", model)
     hub = logging.getLogger("huggingface_hub")
     level = hub.level
     hub.setLevel(logging.ERROR)  # it would report each of its retries

@@ -87,7 +87,7 @@ class EncodedImages:
         return batch["encoded"] if "encoded" in batch else self.view.encode(batch["images"])
 
 
-def chunked(indices: Sequence[int] | Any, size: int) -> list[list[int]]:  # noqa: ANN401 - a tensor
+def chunked(indices: Sequence[int] | Any, size: int) -> list[list[int]]:
     """Cut indices into lists of at most ``size``, in order."""
     every = [int(index) for index in indices]
     return [every[start : start + size] for start in range(0, len(every), size)]

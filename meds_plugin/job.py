@@ -6,16 +6,18 @@ import json
 import logging
 import os
 import time
-from pathlib import Path
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig, OmegaConf
 
 from meds_plugin.callbacks.run_checkpoint import RunCheckpoint
 from meds_plugin.callbacks.stage_bar import StageBar
+from meds_plugin.data import AnomalyDataModule
 from meds_plugin.ensemble import MemorySettings
 from meds_plugin.errors import UserError
 from meds_plugin.evaluation import EvaluationProtocol
@@ -27,7 +29,7 @@ from meds_plugin.testing import evaluate
 from meds_plugin.wrapper import MeDSWrapper
 
 if TYPE_CHECKING:
-    from meds_plugin.data import AnomalyDataModule
+    from pathlib import Path
 
 __all__ = ["resume", "run"]
 
@@ -59,6 +61,7 @@ def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, 
     memory = MemorySettings(**_plain(config.memory))
     optimizer = OptimizerSettings(**_plain(config.backbone.optimizer))
     folder = RunFolder(path)
+    _quieten()
     datamodule = _data(config)
     model = _model(config, datamodule, memory=memory, optimizer=optimizer)
     trainer = _trainer(config, folder, model)
@@ -74,11 +77,9 @@ def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, 
     results = evaluate(
         model, datamodule, protocol=protocol, progress=trainer.is_global_zero and _bars(config)
     )
-    seconds = {
-        "memory": model.memory.seconds if model.memory else 0.0,
-        **{"distill": 0.0, "finetune": 0.0, **model.seconds},
-        "evaluate": time.perf_counter() - start,
-    }
+    seconds = {"memory": model.memory.seconds if model.memory else 0.0}
+    seconds |= {"distill": 0.0, "finetune": 0.0} | model.seconds
+    seconds["evaluate"] = time.perf_counter() - start
     metrics = {
         **results,
         "ranking": ranking_metrics(datamodule.train.samples, scores.score),
@@ -124,16 +125,34 @@ def resume(path: Path, overrides: list[str]) -> None:
 
 
 def _finished(metrics: Path) -> bool:
-    """Whether the results are those of all steps; `trainer.max_steps` may have ended a run early."""
+    """Whether the results are of all steps; `trainer.max_steps` may have ended a run early."""
     if not metrics.is_file():
         return False
     protocol = json.loads(metrics.read_text())["protocol"]
     return bool(protocol["steps_done"] >= protocol["total_steps"])
 
 
+def _build(node: DictConfig) -> Any:
+    """Instantiate a node; wrong input inside it stays a `UserError`."""
+    try:
+        return instantiate(node)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        raise
+
+
 def _data(config: DictConfig) -> AnomalyDataModule:
-    datamodule: AnomalyDataModule = instantiate(
-        config.data, noise=config.noise, noise_protocol=config.noise_protocol, seed=config.seed
+    data = config.data
+    datamodule = AnomalyDataModule(
+        source=_build(data.source),
+        noise=config.noise,
+        noise_protocol=config.noise_protocol,
+        seed=config.seed,
+        image_size=_plain(data.image_size),
+        crop=_plain(data.crop),
+        batch_size=data.batch_size,
+        num_workers=data.num_workers,
     )
     datamodule.setup("fit")
     return datamodule
@@ -148,7 +167,7 @@ def _model(
 ) -> MeDSWrapper:
     config.encoder.image_size = list(datamodule.preprocess.input_size)
     with torch_seeded(config.seed, "detector"):
-        detector = instantiate(config.backbone.detector)
+        detector = _build(config.backbone.detector)
     return MeDSWrapper(
         detector,
         method=config.method,
@@ -179,6 +198,17 @@ def _trainer(config: DictConfig, folder: RunFolder, model: MeDSWrapper) -> L.Tra
         enable_checkpointing=False,
         num_sanity_val_steps=0,
     )
+
+
+def _quieten() -> None:
+    """Keep Lightning's small talk out of the output; its warnings about us are beside the point."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (
+        ".*in eval mode at the start of training.*",
+        ".*LeafSpec.*",
+        ".*many workers.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
 
 
 def _bars(config: DictConfig) -> bool:
@@ -218,5 +248,5 @@ def _protocol(
     }
 
 
-def _plain(node: Any) -> Any:  # noqa: ANN401 - any part of a configuration
+def _plain(node: Any) -> Any:
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node

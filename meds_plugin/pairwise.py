@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ MEMORY_BUDGET = 1 << 30
 # blocks measured up to 15 % slower); a GPU wants work that fills it.
 _BLOCK_ELEMENTS = {"cpu": 1 << 18}
 _BLOCK_ELEMENTS_ELSEWHERE = 1 << 26
+_EPSILON = 1e-12  # of the reference's normalisation
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -62,6 +62,7 @@ class PatchVectors:
 
     Attributes:
         data: ``[N, P, D + padding]``, contiguous.
+        own: ``[N, P]`` distance of each patch to itself: 0, or 1 for a zero vector.
 
     Raises:
         ValueError: On a wrong shape, an empty tensor or a value that is not finite.
@@ -81,11 +82,15 @@ class PatchVectors:
         self.data = torch.zeros(count, patches, width, dtype=dtype, device=features.device)
         self.data[..., self.channels] = 1
         exact = torch.promote_types(dtype, torch.float32)
+        own = []
         for index, image in enumerate(features):
-            if not bool(torch.isfinite(image).all()):
-                msg = f"image {index} has features that are not finite"
+            norms = torch.linalg.vector_norm(image.to(exact), dim=-1, keepdim=True)
+            if not bool(torch.isfinite(norms).all()):
+                msg = f"image {index} has features that are not finite (or too large to square)"
                 raise ValueError(msg)
-            self.data[index, :, : self.channels] = F.normalize(image.to(exact), dim=-1, eps=1e-12)
+            self.data[index, :, : self.channels] = image / norms.clamp(min=_EPSILON)
+            own.append(1 - (norms[:, 0] / _EPSILON).clamp(max=1).square())
+        self.own = torch.stack(own).to(dtype)
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -96,10 +101,6 @@ class PatchVectors:
         left = self.data[image].clone()
         left[:, : self.channels].neg_()
         return left
-
-    def own(self, image: int) -> Tensor:
-        """Return ``[P]`` distances to the own image's nearest patch: 0, or 1 for a zero vector."""
-        return (self.data[image, :, : self.channels] == 0).all(-1).to(self.data.dtype)
 
     def blocks(self, left: Tensor, columns: range) -> Iterator[tuple[slice, Tensor]]:
         """Yield the distances from ``left`` to all patches of some images, as bit patterns.
@@ -199,7 +200,8 @@ def scan(
 
 
 def _own(vectors: PatchVectors, image: int, *, leave_self_out: bool) -> Tensor:
-    own = vectors.own(image)
+    """Return ``[P]`` distances to the nearest patch of the same image."""
+    own = vectors.own[image]
     return torch.full_like(own, torch.inf) if leave_self_out else own
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, TypeVar
 
 from tqdm import tqdm
@@ -9,7 +10,7 @@ from tqdm import tqdm
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["track"]
+__all__ = ["pace", "track"]
 
 T = TypeVar("T")
 
@@ -26,5 +27,15 @@ def track(
         enabled: ``False`` shows nothing.
     """
     yield from tqdm(
-        iterable, desc=description, total=total, disable=not enabled, dynamic_ncols=True
+        iterable,
+        desc=description,
+        total=total,
+        disable=not enabled,
+        dynamic_ncols=True,
+        mininterval=pace(),
     )
+
+
+def pace() -> float:
+    """Return the least seconds between two updates of a bar: many on a screen, few in a log."""
+    return 0.1 if sys.stderr.isatty() else 10.0

@@ -36,17 +36,18 @@ class ImageReader:
                 f"__getitem__), because images are chosen by index; got {type(loader).__name__}"
             )
             raise TypeError(msg)
-        self.dataset: Any = loader.dataset
-        size = len(self.dataset)
+        dataset: Any = loader.dataset
+        size = len(dataset)
         if size == 0:
             msg = "the training data set is empty"
             raise ValueError(msg)
-        self.groups = _groups(self.dataset, size)
-        self.batch_size = int(loader.batch_size or getattr(loader.batch_sampler, "batch_size", 16))
+        self.groups = _groups(dataset, size)
+        own_batches: Any = loader.batch_sampler
+        self.batch_size: int = loader.batch_size or getattr(own_batches, "batch_size", 16)
         self._plan = _Plan()
         workers = loader.num_workers
         self._loader: DataLoader[Any] = DataLoader(
-            self.dataset,
+            dataset,
             batch_sampler=self._plan,
             num_workers=workers,
             collate_fn=loader.collate_fn,
@@ -91,7 +92,7 @@ class _Plan:
         return len(self.batches)
 
 
-def images_of(batch: Any) -> Tensor:  # noqa: ANN401 - whatever a loader gives
+def images_of(batch: Any) -> Tensor:
     """Find the images in a batch: itself, its first item, its ``image`` key or attribute.
 
     Returns:
@@ -116,9 +117,10 @@ def images_of(batch: Any) -> Tensor:  # noqa: ANN401 - whatever a loader gives
     return found
 
 
-def _groups(dataset: Any, size: int) -> list[str]:  # noqa: ANN401 - any map-style data set
+def _groups(dataset: Any, size: int) -> list[str]:
     if isinstance(dataset, Subset) and not hasattr(dataset, "groups"):
-        whole = _groups(dataset.dataset, len(dataset.dataset))  # type: ignore[arg-type]
+        inner: Any = dataset.dataset
+        whole = _groups(inner, len(inner))
         return [whole[int(index)] for index in dataset.indices]
     groups = getattr(dataset, "groups", None)
     if groups is None:

@@ -6,43 +6,58 @@ import logging
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from meds_plugin.conf_dir import conf_dir
 from meds_plugin.errors import UserError
 
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
 __all__ = ["main"]
 
 log = logging.getLogger(__name__)
 
-_failed: list[int] = []  # exit statuses of a sweep's failed jobs
-_started = False  # whether Hydra has come as far as our own code
+
+@dataclass
+class _Outcome:
+    """What Hydra's caller does not get to know otherwise."""
+
+    started: bool = False  # Hydra has come as far as our own code
+    refusal: UserError | None = None  # raised through Hydra, it would be printed twice
+    status: int = 0  # worst exit status of a sweep's jobs
+
+
+_outcome = _Outcome()
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")
 def _hydra_main(config: DictConfig) -> None:
-    global _started  # noqa: PLW0603 - tells Hydra's errors from ours
-    _started = True
+    _outcome.started = True
     context = HydraConfig.get()
+    folder, overrides = Path(context.runtime.output_dir), list(context.overrides.task)
     if context.mode == RunMode.MULTIRUN and "LOCAL_RANK" not in os.environ:
-        _run_apart(list(context.overrides.task), Path(context.runtime.output_dir))
+        _run_apart(overrides, folder)
         return
     # Heavy imports come late: a wrong override is answered at once.
     from meds_plugin.job import resume, run
 
-    folder = Path(context.runtime.output_dir)
-    if config.resume is not None:
-        resume(Path(config.resume), list(context.overrides.task))
-    else:
-        run(config, folder)
+    try:
+        if config.resume is not None:
+            resume(Path(config.resume), overrides)
+        else:
+            run(config, folder)
+    except UserError as error:
+        _outcome.refusal = error
 
 
 def main() -> None:
@@ -52,18 +67,18 @@ def main() -> None:
     _resume_in_place()
     try:
         _hydra_main()
-    except UserError as error:
-        _refuse(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         _refuse(str(error))
     except OSError as error:
-        if _started:
+        if _outcome.started:
             raise
         _refuse(
             f"the run folder cannot be written ({error}): give another one with hydra.run.dir=DIR"
         )
-    if _failed:
-        sys.exit(max(_failed))
+    if _outcome.refusal is not None:
+        _refuse(str(_outcome.refusal))
+    if _outcome.status:
+        sys.exit(_outcome.status)
 
 
 def _refuse(message: str) -> None:
@@ -92,7 +107,7 @@ def _run_apart(overrides: list[str], folder: Path) -> None:
     status = subprocess.run(command, check=False).returncode  # noqa: S603 - our own module
     if status:
         log.error("job failed with status %d: %s", status, " ".join(overrides))
-        _failed.append(status if status > 0 else 1)
+        _outcome.status = max(_outcome.status, status if status > 0 else 1)
 
 
 if __name__ == "__main__":

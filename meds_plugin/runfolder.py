@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 from meds_plugin.atomic import write_csv, write_json, write_text
 from meds_plugin.data.module import ManifestRow
 from meds_plugin.errors import UserError
-from meds_plugin.metrics import UndefinedMetricError
 from meds_plugin.ranking import auprc, inspection_depth
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -123,20 +122,15 @@ def ranking_metrics(samples: Sequence[Sample], scores: Tensor) -> dict[str, Any]
 
 def _judge(samples: Sequence[Sample], scores: Tensor) -> dict[str, float | None]:
     truth = [bool(sample.injected) for sample in samples]
-    judges: dict[str, Callable[..., float]] = {
-        "auprc": auprc,
-        "inspection_depth": inspection_depth,
+    if not any(truth):
+        return {"auprc": None, "inspection_depth": None}
+    return {
+        "auprc": auprc(scores, truth),
+        "inspection_depth": inspection_depth(scores, truth),
     }
-    values: dict[str, float | None] = {}
-    for key, judge in judges.items():
-        try:
-            values[key] = judge(scores, truth)
-        except UndefinedMetricError:
-            values[key] = None
-    return values
 
 
-def _flag(value: bool | None) -> int | None:  # noqa: FBT001 - a cell of a table
+def _flag(value: bool | None) -> int | None:
     return None if value is None else int(value)
 
 

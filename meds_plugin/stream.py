@@ -57,7 +57,7 @@ class TrainingStream:
     def attach(self, trainer: L.Trainer) -> None:
         """Take the place of the trainer's training loader."""
         self._trainer = trainer
-        source = trainer.fit_loop._data_source  # noqa: SLF001 - Lightning has no public way
+        source = trainer.fit_loop._data_source
         source.instance, source.name = self, ""
 
     def on_pass(self, listener: Callable[[int], None]) -> None:
@@ -101,7 +101,7 @@ class TrainingStream:
         shuffled = self.subset[torch.randperm(len(self.subset), generator=generator)]
         size = self.images.reader.batch_size
         # A subset smaller than a batch is one batch; the reference would wait forever here.
-        return list(shuffled[: max(1, len(shuffled) // size) * size].split(size))
+        return list(torch.split(shuffled[: max(1, len(shuffled) // size) * size], size))
 
     def _plan(self) -> list[Tensor]:
         return self._order()[: self._steps * self._require_trainer().accumulate_grad_batches]

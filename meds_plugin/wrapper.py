@@ -16,12 +16,11 @@ from meds_plugin.callbacks import (
     MemoryEnsembleCallback,
     ProgressiveSelectionCallback,
 )
-from meds_plugin.callbacks.base import training_stream
+from meds_plugin.callbacks.base import shows_progress, training_stream
 from meds_plugin.checkpoint import check_saved, fingerprint, frozen_prefixes, without
 from meds_plugin.default_encoder import default_features
 from meds_plugin.detector import DetectorView, check_detector, check_maps
 from meds_plugin.encodings import EncodedImages
-from meds_plugin.ensemble import MemorySettings
 from meds_plugin.optim import OptimizerSettings, stable_adamw
 from meds_plugin.rng import torch_seeded
 from meds_plugin.scoring import score_images
@@ -31,6 +30,7 @@ from meds_plugin.stream import TrainingStream
 if TYPE_CHECKING:
     from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
+    from meds_plugin.ensemble import MemorySettings
     from meds_plugin.reader import ImageReader
 
 __all__ = ["MeDSWrapper", "TrainingScores"]
@@ -173,9 +173,7 @@ class MeDSWrapper(L.LightningModule):
         """Encode the training images once and, if the method needs them, keep initial weights."""
         if self.stream is None or not self.plan.stages:
             return
-        bar = self.trainer.progress_bar_callback
-        shown = self.trainer.is_global_zero and bar is not None and bar.is_enabled
-        self.stream.images.keep(self.device, progress=shown)
+        self.stream.images.keep(self.device, progress=shows_progress(self.trainer))
         if self.plan.reinitialise and self._initial is None:
             state = self.detector.state_dict()
             self._initial = {
@@ -295,7 +293,10 @@ class MeDSWrapper(L.LightningModule):
             return TrainingScores(memory, torch.ones(len(memory), dtype=torch.bool), memory, None)
         self.to(self.trainer.strategy.root_device)
         score = score_images(
-            self.stream.images, top=self.selection_top, device=self.device, progress="ranking"
+            self.stream.images,
+            top=self.selection_top,
+            device=self.device,
+            progress="ranking" if shows_progress(self.trainer) else None,
         )
         selected = torch.ones(len(score), dtype=torch.bool)
         distilled = None
@@ -337,7 +338,7 @@ class MeDSWrapper(L.LightningModule):
         for optimizer in self.trainer.optimizers:
             optimizer.state.clear()
 
-    def _seeded(self) -> Any:  # noqa: ANN401 - a context manager
+    def _seeded(self) -> Any:
         """Key the detector's randomness by step, not by what was drawn before."""
         step, seen = self._draw
         self._draw = (self.global_step, seen + 1 if step == self.global_step else 0)

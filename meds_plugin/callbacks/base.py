@@ -29,7 +29,7 @@ def training_stream(trainer: L.Trainer, module: L.LightningModule) -> TrainingSt
     Raises:
         TypeError: If the training loader is no DataLoader over a map-style data set.
     """
-    source: Any = trainer.fit_loop._data_source  # noqa: SLF001 - Lightning has no public way
+    source: Any = trainer.fit_loop._data_source
     if isinstance(source.instance, TrainingStream):
         return source.instance
     reader = ImageReader(source.dataloader())
@@ -50,5 +50,5 @@ def training_stream(trainer: L.Trainer, module: L.LightningModule) -> TrainingSt
 
 def shows_progress(trainer: L.Trainer) -> bool:
     """Whether this rank shows progress bars."""
-    bar = trainer.progress_bar_callback
-    return trainer.is_global_zero and bar is not None and bar.is_enabled
+    bar: Any = trainer.progress_bar_callback
+    return trainer.is_global_zero and bar is not None and bool(bar.is_enabled)

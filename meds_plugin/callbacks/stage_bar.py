@@ -8,6 +8,8 @@ from lightning.pytorch.callbacks import ProgressBar
 from torch import Tensor
 from tqdm import tqdm
 
+from meds_plugin.progress import pace
+
 if TYPE_CHECKING:
     import lightning as L
 
@@ -49,8 +51,8 @@ class StageBar(ProgressBar):
         self,
         trainer: L.Trainer,
         pl_module: L.LightningModule,
-        outputs: Any,  # noqa: ANN401 - Lightning's hook
-        batch: Any,  # noqa: ANN401
+        outputs: Any,
+        batch: Any,
         batch_idx: int,
     ) -> None:
         """Move the bar of the step's stage."""
@@ -68,6 +70,7 @@ class StageBar(ProgressBar):
                 initial=step - 1 - stage.start,
                 unit="step",
                 dynamic_ncols=True,
+                mininterval=pace(),
             )
         if self._bar is None:
             return

@@ -92,7 +92,7 @@ def loop(features: Tensor, subsets: list[Tensor]) -> Tensor:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--images", type=int, default=50)
+    parser.add_argument("--images", type=int, default=40)
     parser.add_argument("--patches", type=int, default=400)
     parser.add_argument("--channels", type=int, default=384)
     parser.add_argument("--memories", type=int, default=100)

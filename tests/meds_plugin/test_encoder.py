@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 from typing import TYPE_CHECKING, Any
 
@@ -265,9 +266,13 @@ def test_pretrained_weights_are_taken_at_their_own_size(monkeypatch: pytest.Monk
 
 def test_without_a_network_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     create: Callable[..., nn.Module] = timm.create_model
+    hub = logging.getLogger("huggingface_hub")
+    hub.setLevel(logging.WARNING)
+    levels: list[int] = []
 
     def offline(name: str, *, pretrained: bool = False, **arguments: object) -> nn.Module:
         if pretrained:
+            levels.append(hub.level)
             msg = "cannot find the requested files\nPlease check your connection"
             raise OSError(msg)
         return create(name, **arguments)
@@ -278,6 +283,9 @@ def test_without_a_network_the_error_says_what_to_do(monkeypatch: pytest.MonkeyP
     message = one_line(caught)
     assert DINOV2 in message
     assert "encoder.weights=FILE" in message
+    assert "cannot find the requested files" in message
+    assert levels == [logging.ERROR]  # the hub's own lines about retries stay away
+    assert hub.level == logging.WARNING
 
 
 def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:

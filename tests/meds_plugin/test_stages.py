@@ -62,7 +62,7 @@ def test_a_step_belongs_to_the_stage_that_holds_it() -> None:
 def test_refuses_what_leaves_nothing_to_do() -> None:
     with pytest.raises(UserError, match="nothing to train"):
         plan_stages("meds", distill_steps=0, finetune_steps=0)
-    with pytest.raises(UserError, match="steps.finetune must be 0 or more, got -1"):
+    with pytest.raises(UserError, match=r"steps\.finetune must be 0 or more, got -1"):
         plan_stages("meds", distill_steps=1, finetune_steps=-1)
     with pytest.raises(UserError, match="choose one of meds, plain"):
         plan_stages("best", distill_steps=1, finetune_steps=1)  # type: ignore[arg-type]

@@ -91,7 +91,7 @@ def test_optimiser_and_schedule_start_anew_with_fine_tuning() -> None:
         def on_before_optimizer_step(
             self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any
         ) -> None:
-            state = next(iter(optimizer.state.values()), {})
+            state: dict[str, Any] = next(iter(optimizer.state.values()), {})
             steps = int(state.get("step", 0))
             seen[trainer.global_step] = (optimizer.param_groups[0]["lr"], steps)
 
@@ -163,7 +163,7 @@ class SaveAt(L.Callback):
             trainer.should_stop = True
 
 
-# Stops in distillation, at its end, just after it, in fine-tuning, at the end of a pass, at the end.
+# In distillation, at its end, just after it, in fine-tuning, at the end of a pass, at the end.
 @pytest.mark.parametrize("step", [3, 12, 13, 14, 20, 27, 28])
 @pytest.mark.parametrize("method", ["meds", "random_init"])
 def test_a_resumed_fit_ends_where_an_unbroken_one_does(

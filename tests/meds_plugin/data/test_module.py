@@ -33,7 +33,7 @@ def _split(normal: int = 10, defects: int = 5) -> Split:
     )
 
 
-def _module(**changes: Any) -> AnomalyDataModule:  # noqa: ANN401 - any argument
+def _module(**changes: Any) -> AnomalyDataModule:
     arguments: dict[str, Any] = {"source": _split, "image_size": 8, "batch_size": 4}
     return AnomalyDataModule(**{**arguments, **changes})
 

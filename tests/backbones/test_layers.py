@@ -1,0 +1,148 @@
+"""The shared decoder blocks and loss."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from backbones.layers import (
+    LinearAttention,
+    Mlp,
+    TransformerBlock,
+    cosine_distance,
+    flat_cosine_loss,
+    init_weights,
+    scale_gradient,
+)
+
+
+def quadratic(layer: LinearAttention, tokens: Tensor) -> Tensor:
+    """Compute the attention from its T x T weights, in double precision."""
+    qkv = F.linear(tokens.double(), layer.qkv.weight.double(), layer.qkv.bias.double())
+    mixed = mix(qkv, layer.heads)
+    return F.linear(mixed, layer.proj.weight.double(), layer.proj.bias.double())
+
+
+def mix(qkv: Tensor, heads: int) -> Tensor:
+    batch, count, width = qkv.shape
+    query, key, value = qkv.double().view(batch, count, 3, heads, -1).permute(2, 0, 3, 1, 4)
+    weights = (F.elu(query) + 1.0) @ (F.elu(key) + 1.0).mT
+    mixed = (weights / weights.sum(-1, keepdim=True)) @ value
+    merged: Tensor = mixed.transpose(1, 2).reshape(batch, count, width // 3)
+    return merged
+
+
+def test_linear_attention_is_kernel_attention() -> None:
+    layer, tokens = LinearAttention(24, 3), torch.randn(2, 17, 24)
+    torch.testing.assert_close(layer(tokens).double(), quadratic(layer, tokens), atol=1e-6, rtol=0)
+
+
+def test_linear_attention_sums_in_single_precision_under_autocast() -> None:
+    layer, tokens = LinearAttention(32, 2), torch.randn(1, 800, 32)
+    nn.init.constant_(layer.qkv.bias[:64], -7.0)  # elu there is -1 in bfloat16
+    seen: list[Tensor] = []
+    layer.qkv.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    layer.proj.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layer(tokens).dtype == torch.bfloat16
+    qkv, mixed = seen
+    assert qkv.dtype == mixed.dtype == torch.bfloat16
+    exact = mix(qkv, layer.heads)
+    # Rounded once, at the end; entries near zero come from cancellation.
+    allowed = 2.0**-8 * exact.abs() + 1e-4 * exact.abs().max()
+    assert ((mixed.double() - exact).abs() <= allowed).all()
+    half = layer.to(torch.bfloat16)(tokens.to(torch.bfloat16))
+    assert half.dtype == torch.bfloat16
+
+
+def test_linear_attention_survives_a_kernel_that_rounds_to_zero() -> None:
+    layer = LinearAttention(8, 2)
+    nn.init.zeros_(layer.qkv.weight)
+    with torch.no_grad():
+        layer.qkv.bias[:16] = -60.0
+    tokens = torch.randn(1, 5, 8, requires_grad=True)
+    layer(tokens).sum().backward()
+    assert tokens.grad is not None
+    assert torch.isfinite(layer(tokens)).all()
+    assert all(torch.isfinite(p.grad).all() for p in layer.parameters() if p.grad is not None)
+
+
+def test_a_block_is_two_residual_steps() -> None:
+    block = TransformerBlock(16, LinearAttention(16, 2))
+    tokens = torch.randn(2, 5, 16)
+    middle = tokens + block.attn(F.layer_norm(tokens, (16,), eps=1e-8))
+    expected = middle + block.mlp.fc2(F.gelu(block.mlp.fc1(F.layer_norm(middle, (16,), eps=1e-8))))
+    torch.testing.assert_close(block(tokens), expected)
+
+
+def test_dropout_acts_at_all_three_places_and_only_in_training() -> None:
+    mlp = Mlp(64, dropout=0.5)
+    rates = []
+    for layer in (mlp.fc1, mlp.fc2):
+        layer.register_forward_pre_hook(lambda _, x: rates.append((x[0] == 0).float().mean()))
+    tokens = torch.rand(8, 64, 64) + 1.0
+    out = mlp(tokens)
+    rates.append((out == 0).float().mean())
+    assert [float(rate) for rate in rates] == pytest.approx([0.5, 0.5, 0.5], abs=0.05)
+    assert (mlp.eval()(tokens) != 0).all()
+
+
+def test_initial_weights() -> None:
+    attention = LinearAttention(64, 2)
+    block = TransformerBlock(64, attention)
+    nn.init.ones_(block.norm1.bias)
+    init_weights(block)
+    weight = block.mlp.fc1.weight.detach()
+    assert weight.abs().max() <= 0.03
+    assert float(weight.std()) == pytest.approx(0.01, rel=0.05)
+    assert not attention.qkv.bias.any()
+    assert not block.norm1.bias.any()
+    assert (block.norm1.weight == 1).all()
+
+
+def test_distances_are_in_single_precision_and_never_negative() -> None:
+    vectors = torch.randn(50, 7, dtype=torch.bfloat16)
+    same = cosine_distance(vectors, 3 * vectors)
+    assert same.dtype == torch.float32
+    assert (same >= 0).all()
+    assert same.max() < 1e-3
+    torch.testing.assert_close(cosine_distance(vectors, -vectors), torch.full((50,), 2.0))
+
+
+def test_scaling_a_gradient_leaves_the_value() -> None:
+    values = torch.randn(100, requires_grad=True)
+    factor = torch.rand(100)
+    scaled = scale_gradient(values, factor)
+    assert torch.equal(scaled, values)
+    torch.autograd.backward(scaled.square().sum())
+    assert values.grad is not None
+    torch.testing.assert_close(values.grad, 2 * values.detach() * factor)
+
+
+def test_the_flat_loss_weights_the_gradient_of_every_location() -> None:
+    targets = torch.randn(3, 2, 5, 7, requires_grad=True)
+    start = torch.randn(3, 2, 5, 7)
+    factor = torch.rand(3, 2, 5)
+
+    plain = start.clone().requires_grad_()
+    cosines = F.cosine_similarity(targets.flatten(2), plain.flatten(2), dim=-1)
+    expected = (1.0 - cosines).mean()
+    (gradient,) = torch.autograd.grad(expected, plain)
+
+    seen = []
+
+    def factors(distances: Tensor) -> Tensor:
+        seen.append(distances)
+        return factor
+
+    weighted = start.clone().requires_grad_()
+    loss = flat_cosine_loss(targets, weighted, factors)
+    torch.autograd.backward(loss)
+    torch.testing.assert_close(loss, expected)
+    assert weighted.grad is not None
+    torch.testing.assert_close(weighted.grad, gradient * factor.unsqueeze(-1))
+    assert targets.grad is None
+    torch.testing.assert_close(seen[0], cosine_distance(targets, start))
+    assert not seen[0].requires_grad

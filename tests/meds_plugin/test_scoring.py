@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from meds_plugin.detector import DetectorView
+from meds_plugin.encodings import EncodedImages
+from meds_plugin.metrics import image_score
+from meds_plugin.reader import ImageReader
+from meds_plugin.scoring import evaluating, score_images, score_maps
+from tests.toys import BareDetector, ToyImages, loader
+
+CPU = torch.device("cpu")
+
+
+def encoded(detector: BareDetector, count: int = 10) -> EncodedImages:
+    view = DetectorView(detector, lambda images: images)
+    return EncodedImages(ImageReader(loader(count)), view, limit_gb=0)
+
+
+def test_scores_in_evaluation_mode_and_goes_back() -> None:
+    detector = BareDetector()
+    maps = score_maps(encoded(detector), [7, 2, 3], device=CPU)
+    assert detector.training
+    with torch.no_grad():
+        expected = detector.eval()(ToyImages(10).images[[7, 2, 3]]).squeeze(1)
+    torch.testing.assert_close(maps, expected)
+
+
+def test_chunks_change_nothing() -> None:
+    images = encoded(BareDetector())
+    whole = score_images(images, top=0.1, device=CPU)
+    assert torch.equal(whole, score_images(images, top=0.1, device=CPU, chunk=3))
+    expected = image_score(score_maps(images, range(10), device=CPU), 0.1)
+    torch.testing.assert_close(whole, expected)
+
+
+def test_each_part_gets_its_own_mode_back() -> None:
+    detector = BareDetector()
+    detector.drop.eval()
+    with evaluating(detector):
+        assert not detector.training
+    assert detector.training
+    assert not detector.drop.training
+
+
+def test_names_maps_that_are_no_numbers() -> None:
+    class Broken(BareDetector):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images) / 0.0
+
+    with pytest.raises(ValueError, match="Broken returned an anomaly map"):
+        score_maps(encoded(Broken()), [0], device=CPU)
+
+
+def test_no_images_are_an_error() -> None:
+    with pytest.raises(ValueError, match="no images"):
+        score_maps(encoded(BareDetector()), [], device=CPU)

@@ -1,0 +1,75 @@
+"""Every shipped configuration composes, and what it names exists."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import lightning as L
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from meds_plugin.conf_dir import conf_dir
+from meds_plugin.ensemble import MemorySettings
+from meds_plugin.evaluation import EvaluationProtocol
+from meds_plugin.optim import OptimizerSettings
+
+GROUPS = ("backbone", "data", "encoder", "experiment", "trainer")
+CHOICES = [
+    f"{group}={path.stem}"
+    for group in GROUPS
+    for path in sorted((Path(conf_dir()) / group).glob("*.yaml"))
+]
+
+
+@pytest.fixture(autouse=True)
+def _started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDS_STARTED", "now")
+
+
+def composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_composes_and_resolves(choice: str) -> None:
+    config = composed(choice)
+    OmegaConf.resolve(config)
+    MemorySettings(**config.memory)
+    EvaluationProtocol(**config.evaluation)
+    OptimizerSettings(**config.backbone.optimizer)
+    for node in (config.data.source, config.encoder, config.backbone.detector):
+        target = get_object(node._target_)
+        known = inspect.signature(target).parameters
+        assert set(node) - {"_target_", "_partial_"} <= set(known), node._target_
+
+
+def test_there_is_a_configuration_in_every_group() -> None:
+    assert {choice.split("=")[0] for choice in CHOICES} == set(GROUPS)
+
+
+def test_the_trainers_keys_are_lightnings() -> None:
+    keys = set(composed().trainer)
+    assert keys <= set(inspect.signature(L.Trainer.__init__).parameters)
+
+
+def test_the_papers_experiment_is_the_papers_setting() -> None:
+    config = composed("experiment=paper_mvtec")
+    assert config.encoder.model.startswith("vit_base_patch14_reg4_dinov2")
+    assert (config.data.image_size, config.data.crop, config.data.batch_size) == (448, 392, 16)
+    assert (config.steps.distill, config.steps.finetune) == (10_000, 10_000)
+    assert config.encoder.layers == [2, 3, 4, 5, 6, 7, 8, 9]
+    assert (config.memory.ensemble, config.memory.size, config.memory.ratio) == (
+        "bootstrap",
+        100,
+        0.1,
+    )
+
+
+def test_an_experiment_can_be_overridden() -> None:
+    config = composed("experiment=paper_mvtec", "steps.distill=5", "encoder=embedded")
+    assert config.steps.distill == 5
+    assert config.encoder.model == "embedded"

@@ -1,0 +1,379 @@
+"""The command line as a user meets it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from tests.conftest import PROJECT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TINY = (
+    "data.categories=[weave,gear]",
+    "data.image_size=32",
+    "data.batch_size=4",
+    "data.source.train_normal=8",
+    "data.source.test_normal=4",
+    "data.source.test_defective=6",
+    "evaluation.resize=64",
+    "steps.distill=10",
+    "steps.finetune=14",
+    "checkpoint_every=3",
+    "trainer.accelerator=cpu",
+)
+METRICS = {"I-AUROC", "I-AP", "I-F1max", "P-AUROC", "P-AP", "P-F1max", "P-AUPRO"}
+
+
+def start(*overrides: str, cwd: Path = PROJECT, module: str = "run") -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", f"meds_plugin.{module}", *overrides],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(*overrides: str, cwd: Path = PROJECT) -> tuple[int, str, str]:
+    process = start(*overrides, cwd=cwd)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """One small run of the main job: its folder and what it printed."""
+    folder = tmp_path_factory.mktemp("runs") / "a run, with = signs"
+    status, out, err = run("noise=0.4", *TINY, f"hydra.run.dir='{folder}'")
+    assert status == 0, err
+    return folder, out
+
+
+def test_metrics_hold_what_the_contract_says(finished: tuple[Path, str]) -> None:
+    metrics = json.loads((finished[0] / "metrics.json").read_text())
+    assert set(metrics["categories"]) == {"gear", "weave"}
+    for values in (metrics["mean"], *metrics["categories"].values()):
+        assert set(values) == METRICS
+        assert all(0 <= value <= 1 for value in values.values())
+    for name in METRICS:
+        each = [values[name] for values in metrics["categories"].values()]
+        assert metrics["mean"][name] == pytest.approx(sum(each) / 2)
+    assert metrics["noise"]["asked"] == 0.4
+    assert metrics["noise"]["achieved_of_normal"] == pytest.approx(6 / 16)
+    assert metrics["noise"]["achieved_of_all"] == pytest.approx(6 / 22)
+    assert 0 <= metrics["ranking"]["auprc"] <= 1
+    assert 0 < metrics["ranking"]["inspection_depth"] <= 1
+    assert set(metrics["seconds"]) == {"memory", "distill", "finetune", "evaluate"}
+    assert all(value > 0 for value in metrics["seconds"].values())
+    assert metrics["protocol"]["steps"] == {"distill": 10, "finetune": 14}
+    assert metrics["protocol"]["evaluation"]["mask_rule"] == "nonzero"
+
+
+def test_ranking_goes_from_most_to_least_suspicious(finished: tuple[Path, str]) -> None:
+    ranking = rows(finished[0] / "ranking.csv")
+    assert list(ranking[0]) == [
+        "rank",
+        "path",
+        "category",
+        "score",
+        "selected",
+        "injected",
+        "memory",
+        "distilled",
+    ]
+    scores = [float(row["score"]) for row in ranking]
+    assert scores == sorted(scores, reverse=True)
+    assert [int(row["rank"]) for row in ranking] == list(range(1, len(ranking) + 1))
+    manifest = {row["path"]: row for row in rows(finished[0] / "manifest.csv")}
+    assert {row["path"] for row in ranking} == set(manifest)
+    assert all(row["injected"] == manifest[row["path"]]["injected"] for row in ranking)
+    assert sum(int(row["injected"]) for row in ranking) == 6
+    assert {row["selected"] for row in ranking} == {"0", "1"}
+
+
+def test_selection_has_a_row_a_refresh_and_category(finished: tuple[Path, str]) -> None:
+    selection = rows(finished[0] / "selection.csv")
+    assert list(selection[0]) == ["step", "category", "kept", "threshold", "median", "mad"]
+    assert selection[0]["step"] == "10"
+    assert selection[0]["threshold"] == selection[0]["median"]
+    pairs = [(int(row["step"]), row["category"]) for row in selection]
+    assert len(pairs) == len(set(pairs))
+    assert pairs == sorted(pairs)
+
+
+def test_checkpoint_loads_without_pickle_and_is_small(finished: tuple[Path, str]) -> None:
+    saved = torch.load(finished[0] / "model.ckpt", weights_only=True)
+    assert saved["meds"]["stage"] == "finetune"
+    assert not any("encoder" in name for name in saved["state_dict"])
+
+
+def test_config_is_complete_and_resolved(finished: tuple[Path, str]) -> None:
+    config = yaml.safe_load((finished[0] / "config.yaml").read_text())
+    assert config["noise"] == 0.4
+    assert config["encoder"]["image_size"] == [32, 32]
+    assert "${" not in (finished[0] / "config.yaml").read_text()
+
+
+def test_prints_a_table_and_where_everything_is(finished: tuple[Path, str]) -> None:
+    folder, out = finished
+    for word in ("gear", "weave", "mean", "I-AUROC", "AUPRC", str(folder)):
+        assert word in out
+
+
+def test_a_finished_run_is_left_as_it_is(finished: tuple[Path, str]) -> None:
+    folder = finished[0]
+    before = {path: path.read_bytes() for path in folder.glob("*.*") if path.suffix != ".log"}
+    status, out, err = run(f"resume='{folder}'", cwd=folder.parent)
+    assert status == 0, err
+    assert "finished" in out + err
+    assert all(path.read_bytes() == content for path, content in before.items())
+    assert not (folder.parent / "outputs").exists()
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(finished: tuple[Path, str]) -> None:
+    status, _, err = run("noise=0.1", *TINY, f"hydra.run.dir='{finished[0]}'")
+    assert status == 2
+    assert "holds a run already" in err
+
+
+def results(folder: Path) -> tuple[dict[str, torch.Tensor], str, str, dict[str, Any]]:
+    state = torch.load(folder / "model.ckpt", weights_only=True)["state_dict"]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    return (
+        state,
+        (folder / "ranking.csv").read_text(),
+        (folder / "selection.csv").read_text(),
+        {key: metrics[key] for key in ("mean", "categories", "ranking", "noise")},
+    )
+
+
+@pytest.mark.parametrize("stage", ["before the first checkpoint", "distill", "finetune"])
+def test_a_killed_run_that_is_resumed_ends_like_one_left_alone(
+    finished: tuple[Path, str], tmp_path: Path, stage: str
+) -> None:
+    folder = tmp_path / "run"
+    process = start("noise=0.4", *TINY, f"hydra.run.dir={folder}")
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if stage == "before the first checkpoint" and (folder / "config.yaml").exists():
+            break
+        if (folder / "model.ckpt").exists():
+            saved = torch.load(folder / "model.ckpt", weights_only=True)
+            if saved["global_step"] >= {"distill": 3, "finetune": 15}.get(stage, 0):
+                break
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (folder / "metrics.json").exists()
+    status, _, err = run(f"resume={folder}")
+    assert status == 0, err
+    ours, whole = results(folder), results(finished[0])
+    for key, value in whole[0].items():
+        assert torch.equal(value, ours[0][key]), key
+    assert ours[1:] == whole[1:]
+
+
+def test_the_number_of_workers_changes_no_result(
+    finished: tuple[Path, str], tmp_path: Path
+) -> None:
+    status, _, err = run(
+        "noise=0.4", *TINY, "data.num_workers=2", "cache_gb=0", f"hydra.run.dir={tmp_path / 'r'}"
+    )
+    assert status == 0, err
+    ours, whole = results(tmp_path / "r"), results(finished[0])
+    for key, value in whole[0].items():
+        torch.testing.assert_close(value, ours[0][key], atol=1e-5, rtol=0)
+    status, _, err = run("noise=0.4", *TINY, "cache_gb=0", f"hydra.run.dir={tmp_path / 's'}")
+    assert status == 0, err
+    alone = results(tmp_path / "s")
+    assert all(torch.equal(value, alone[0][key]) for key, value in ours[0].items())
+    assert ours[1:] == alone[1:]
+
+
+@pytest.mark.parametrize("method", ["plain", "memory", "distilled"])
+def test_the_other_methods_write_the_same_files(tmp_path: Path, method: str) -> None:
+    folder = tmp_path / "run"
+    status, _, err = run(f"method={method}", "noise=0.2", *TINY, f"hydra.run.dir={folder}")
+    assert status == 0, err
+    ranking = rows(folder / "ranking.csv")
+    assert all(row["selected"] == "1" for row in ranking)
+    assert all((row["memory"] == "") == (method == "plain") for row in ranking)
+    assert rows(folder / "selection.csv") == []
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert all(value is not None for value in metrics["mean"].values())
+    assert {path.name for path in folder.iterdir()} >= {
+        "metrics.json",
+        "ranking.csv",
+        "manifest.csv",
+        "selection.csv",
+        "model.ckpt",
+        "config.yaml",
+    }
+
+
+def test_a_sweep_runs_every_job_apart_and_tells_of_failures(tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    status, _, err = run("-m", "noise=0,2,0.2", "method=memory", *TINY, f"hydra.sweep.dir={sweep}")
+    assert status == 2
+    assert "noise must be in [0, 1), got 2" in err
+    done = [(sweep / name / "metrics.json").exists() for name in ("0", "1", "2")]
+    assert done == [True, False, True]
+    config = yaml.safe_load((sweep / "2" / "config.yaml").read_text())
+    assert config["noise"] == 0.2
+
+
+# Wrong input: status 2, one line that names the place and the remedy, no traceback.
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A small valid tree in MVTec's layout."""
+    rng = np.random.default_rng(0)
+
+    def picture(path: Path, size: int = 32) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (size, size, 3), dtype=np.uint8)).save(path)
+
+    root = tmp_path / "tree"
+    for i in range(3):
+        picture(root / f"nut/train/good/{i}.png")
+        picture(root / f"nut/test/good/{i}.png")
+        picture(root / f"nut/test/bent/{i}.png")
+        mask = root / f"nut/ground_truth/bent/{i}_mask.png"
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((32, 32), 255, np.uint8)).save(mask)
+    return root
+
+
+def refuse(*overrides: str, tmp_path: Path) -> str:
+    status, _, err = run(*overrides, f"hydra.run.dir={tmp_path / 'run'}")
+    assert status == 2, err
+    assert "Traceback" not in err
+    lines = [line for line in err.splitlines() if line.strip()]
+    assert len(lines) == 1, err
+    return lines[0]
+
+
+def mvtec(tree: Path) -> tuple[str, ...]:
+    return ("data=mvtec", f"data.root={tree}", "data.image_size=32", "noise=0.3")
+
+
+def test_no_such_root(tmp_path: Path) -> None:
+    line = refuse("data=mvtec", f"data.root={tmp_path / 'none'}", tmp_path=tmp_path)
+    assert str(tmp_path / "none") in line
+    assert "data.root" in line
+
+
+def test_root_missing(tmp_path: Path) -> None:
+    assert "data.root=DIR" in refuse("data=mvtec", tmp_path=tmp_path)
+
+
+def test_empty_category(tree: Path, tmp_path: Path) -> None:
+    shutil.rmtree(tree / "nut" / "train" / "good")
+    (tree / "nut" / "train" / "good").mkdir()
+    assert "nut" in refuse(*mvtec(tree), tmp_path=tmp_path)
+
+
+def test_unknown_category(tree: Path, tmp_path: Path) -> None:
+    line = refuse(*mvtec(tree), "data.categories=[bolt]", tmp_path=tmp_path)
+    assert "bolt" in line
+    assert "nut" in line
+
+
+def test_unknown_synthetic_category(tmp_path: Path) -> None:
+    assert "weave" in refuse("data.categories=[bolt]", tmp_path=tmp_path)
+
+
+def test_no_test_images(tree: Path, tmp_path: Path) -> None:
+    shutil.rmtree(tree / "nut" / "test")
+    assert "test" in refuse(*mvtec(tree), tmp_path=tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\nbroken"])
+def test_unreadable_image(tree: Path, tmp_path: Path, content: bytes) -> None:
+    bad = tree / "nut" / "train" / "good" / "1.png"
+    bad.write_bytes(content)
+    assert str(bad) in refuse(*mvtec(tree), tmp_path=tmp_path)
+
+
+def test_mask_of_another_size(tree: Path, tmp_path: Path) -> None:
+    bad = tree / "nut" / "ground_truth" / "bent" / "2_mask.png"
+    Image.fromarray(np.zeros((16, 16), np.uint8)).save(bad)
+    line = refuse(*mvtec(tree), tmp_path=tmp_path)
+    assert str(bad) in line
+    assert re.search(r"16\s*x\s*16", line)
+
+
+@pytest.mark.parametrize("noise", ["1", "-0.1", "many"])
+def test_noise_out_of_range(tmp_path: Path, noise: str) -> None:
+    assert f"noise must be in [0, 1), got {noise}" in refuse(
+        f"noise={noise}", tmp_path=tmp_path
+    ).replace("'", "")
+
+
+def test_image_size_that_is_no_multiple_of_the_patch(tmp_path: Path) -> None:
+    line = refuse("data.image_size=60", tmp_path=tmp_path)
+    assert "data.image_size" in line
+    assert "56" in line
+
+
+@pytest.mark.parametrize(
+    ("override", "word"),
+    [
+        ("nois=0.4", "nois"),
+        ("backbone=resnet", "dinomaly"),
+        ("method=best", "method"),
+        ("memory.ratio=0", "memory.ratio"),
+        ("encoder.weights=/no/such/file.pth", "/no/such/file.pth"),
+        ("resume=/no/such/run", "/no/such/run"),
+        ("trainer.devices=none", "trainer"),
+    ],
+)
+def test_wrong_settings(tmp_path: Path, override: str, word: str) -> None:
+    assert word in refuse(override, tmp_path=tmp_path)
+
+
+def test_a_download_that_fails_names_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    line = refuse("encoder=dinov2_reg_small", tmp_path=tmp_path)
+    assert "encoder.weights=FILE" in line
+
+
+def test_a_run_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    status, _, err = run(f"hydra.run.dir={tmp_path / 'file' / 'run'}")
+    assert status == 2
+    assert "Traceback" not in err
+    assert "hydra.run.dir" in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_resume_takes_nothing_but_the_trainer_beside_it(finished: tuple[Path, str]) -> None:
+    status, _, err = run(f"resume='{finished[0]}'", "noise=0.1")
+    assert status == 2
+    assert "leave out noise=0.1" in err
