@@ -7,6 +7,7 @@ import logging
 import os
 import time
 import warnings
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
@@ -25,6 +26,7 @@ from meds_plugin.optim import OptimizerSettings
 from meds_plugin.report import print_report
 from meds_plugin.rng import torch_seeded
 from meds_plugin.runfolder import RunFolder, ranking_metrics
+from meds_plugin.stages import plan_stages
 from meds_plugin.testing import evaluate
 from meds_plugin.wrapper import MeDSWrapper
 
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["resume", "run"]
 
 log = logging.getLogger(__name__)
+
+_FIRST = (None, "0")  # LOCAL_RANK of the process that looks after the folder
 
 
 def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, Any]:
@@ -50,23 +54,20 @@ def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, 
     Raises:
         UserError: If the input is wrong, or the folder holds a run that is not to be resumed.
     """
-    if (
-        not resuming
-        and (path / "manifest.csv").exists()
-        and int(os.environ.get("LOCAL_RANK", 0)) == 0
-    ):
+    folder = RunFolder(path)
+    if not resuming and (path / "manifest.csv").exists() and os.environ.get("LOCAL_RANK") in _FIRST:
         msg = f"{path} holds a run already: go on with resume={path}, or give another folder"
         raise UserError(msg)
-    protocol = EvaluationProtocol(**_plain(config.evaluation))
-    memory = MemorySettings(**_plain(config.memory))
-    optimizer = OptimizerSettings(**_plain(config.backbone.optimizer))
-    folder = RunFolder(path)
     _quieten()
+    # What can be wrong is built in order of what it costs to find out.
+    protocol = EvaluationProtocol(**_plain(config.evaluation))
     datamodule = _data(config)
-    model = _model(config, datamodule, memory=memory, optimizer=optimizer)
+    model = _model(config, datamodule)
     trainer = _trainer(config, folder, model)
     if trainer.is_global_zero:
         folder.write_config(OmegaConf.to_yaml(config, resolve=True))
+    datamodule.setup("fit")
+    if trainer.is_global_zero:
         folder.write_manifest(datamodule.manifest_rows())
     checkpoint = folder.checkpoint if resuming and folder.checkpoint.is_file() else None
     trainer.fit(model, datamodule, ckpt_path=checkpoint, weights_only=True)
@@ -74,16 +75,15 @@ def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, 
         trainer.save_checkpoint(folder.checkpoint)
     start = time.perf_counter()
     scores = model.training_scores()
-    results = evaluate(
-        model, datamodule, protocol=protocol, progress=trainer.is_global_zero and _bars(config)
-    )
+    bars = trainer.is_global_zero and _bars(config)
+    results = evaluate(model, datamodule, protocol=protocol, progress=bars)
     seconds = {"memory": model.memory.seconds if model.memory else 0.0}
     seconds |= {"distill": 0.0, "finetune": 0.0} | model.seconds
     seconds["evaluate"] = time.perf_counter() - start
     metrics = {
         **results,
         "ranking": ranking_metrics(datamodule.train.samples, scores.score),
-        "noise": _noise(datamodule),
+        "noise": asdict(datamodule.noise_report),
         "protocol": _protocol(config, model, protocol),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
     }
@@ -144,7 +144,7 @@ def _build(node: DictConfig) -> Any:
 
 def _data(config: DictConfig) -> AnomalyDataModule:
     data = config.data
-    datamodule = AnomalyDataModule(
+    return AnomalyDataModule(
         source=_build(data.source),
         noise=config.noise,
         noise_protocol=config.noise_protocol,
@@ -154,17 +154,14 @@ def _data(config: DictConfig) -> AnomalyDataModule:
         batch_size=data.batch_size,
         num_workers=data.num_workers,
     )
-    datamodule.setup("fit")
-    return datamodule
 
 
-def _model(
-    config: DictConfig,
-    datamodule: AnomalyDataModule,
-    *,
-    memory: MemorySettings,
-    optimizer: OptimizerSettings,
-) -> MeDSWrapper:
+def _model(config: DictConfig, datamodule: AnomalyDataModule) -> MeDSWrapper:
+    memory = MemorySettings(**_plain(config.memory))
+    optimizer = OptimizerSettings(**_plain(config.backbone.optimizer))
+    plan_stages(
+        config.method, distill_steps=config.steps.distill, finetune_steps=config.steps.finetune
+    )
     config.encoder.image_size = list(datamodule.preprocess.input_size)
     with torch_seeded(config.seed, "detector"):
         detector = _build(config.backbone.detector)
@@ -191,13 +188,17 @@ def _trainer(config: DictConfig, folder: RunFolder, model: MeDSWrapper) -> L.Tra
     ]
     if _bars(config):
         callbacks.append(StageBar(model.plan))
-    return L.Trainer(
-        **settings,
-        callbacks=callbacks,
-        logger=CSVLogger(folder.path, name="logs"),
-        enable_checkpointing=False,
-        num_sanity_val_steps=0,
-    )
+    try:
+        return L.Trainer(
+            **settings,
+            callbacks=callbacks,
+            logger=CSVLogger(folder.path, name="logs"),
+            enable_checkpointing=False,
+            num_sanity_val_steps=0,
+        )
+    except (TypeError, ValueError, RuntimeError) as error:  # Lightning's ways to refuse a setting
+        msg = f"trainer: {error}"
+        raise UserError(msg) from error
 
 
 def _quieten() -> None:
@@ -213,18 +214,6 @@ def _quieten() -> None:
 
 def _bars(config: DictConfig) -> bool:
     return bool(config.trainer.enable_progress_bar)
-
-
-def _noise(datamodule: AnomalyDataModule) -> dict[str, Any]:
-    report = datamodule.noise_report
-    return {
-        "asked": report.asked,
-        "achieved_of_normal": report.achieved_of_normal,
-        "achieved_of_all": report.achieved_of_all,
-        "protocol": report.protocol,
-        "counts": report.counts,
-        "messages": report.messages,
-    }
 
 
 def _protocol(

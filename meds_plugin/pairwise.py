@@ -1,9 +1,10 @@
 """Distances between the patches of all pairs of images: each pair once, in bounded memory.
 
 Three ways to walk the pairs give the same numbers (see `strip_width`). Distances come straight out
-of the matrix product: every unit vector carries one more channel that is 1, so that
-``[-a, 1] . [b, 1] = 1 - cos(a, b)``. Rounding to a half-precision type is then relative to the
-distance, not to the cosine, which keeps small distances apart.
+of the matrix product, thanks to three more channels: ``[-a, 1, e(a), 1] . [b, 1, 1, e(b)]`` with
+``e(x) = (|x|^2 - 1) / 2``, what rounding a unit vector to the products' type did to its length.
+That is ``|a - b|^2 / 2 = 1 - cos(a, b)``, rounded relative to itself: half-precision products keep
+small distances apart, which cosines near 1 would not. (In float32, e is left at 0.)
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class PatchVectors:
         dtype: Type of the products.
 
     Attributes:
-        data: ``[N, P, D + padding]``, contiguous.
+        data: ``[N, P, D + 3 + padding]``, contiguous.
         own: ``[N, P]`` distance of each patch to itself: 0, or 1 for a zero vector.
 
     Raises:
@@ -78,9 +79,9 @@ class PatchVectors:
         count, patches, self.channels = features.shape
         # Tensor cores want rows of 16 bytes; a CPU's products do not care.
         align = 1 if features.device.type == "cpu" else 16
-        width = -(-(self.channels + 1) // align) * align
+        width = -(-(self.channels + 3) // align) * align
         self.data = torch.zeros(count, patches, width, dtype=dtype, device=features.device)
-        self.data[..., self.channels] = 1
+        self.data[..., self.channels : self.channels + 2] = 1
         exact = torch.promote_types(dtype, torch.float32)
         own = []
         for index, image in enumerate(features):
@@ -88,7 +89,12 @@ class PatchVectors:
             if not bool(torch.isfinite(norms).all()):
                 msg = f"image {index} has features that are not finite (or too large to square)"
                 raise ValueError(msg)
-            self.data[index, :, : self.channels] = image / norms.clamp(min=_EPSILON)
+            unit = self.data[index, :, : self.channels]
+            unit.copy_(image / norms.clamp(min=_EPSILON))
+            if dtype.itemsize < 4:
+                excess = torch.linalg.vector_norm(unit.to(exact), dim=-1).square().sub(1).div(2)
+                # A vector too short to be made a unit vector keeps its cosines.
+                self.data[index, :, self.channels + 2] = excess.where(norms[:, 0] >= _EPSILON, 0)
             own.append(1 - (norms[:, 0] / _EPSILON).clamp(max=1).square())
         self.own = torch.stack(own).to(dtype)
 
@@ -97,9 +103,11 @@ class PatchVectors:
         return len(self.data)
 
     def mirrored(self, image: int) -> Tensor:
-        """Return ``[P, D + padding]`` whose products with `data` are distances."""
+        """Return ``[P, D + 3 + padding]`` whose products with `data` are distances."""
         left = self.data[image].clone()
         left[:, : self.channels].neg_()
+        left[:, self.channels + 1] = self.data[image, :, self.channels + 2]
+        left[:, self.channels + 2] = 1
         return left
 
     def blocks(self, left: Tensor, columns: range) -> Iterator[tuple[slice, Tensor]]:
@@ -109,7 +117,7 @@ class PatchVectors:
         CPU. Values a rounding error below 0 come out as negative integers: clamp minima at 0.
 
         Args:
-            left: ``[P', D + padding]`` from `mirrored`.
+            left: ``[P', D + 3 + padding]`` from `mirrored`.
             columns: The images.
 
         Yields:

@@ -43,7 +43,7 @@ class ImageReader:
             raise ValueError(msg)
         self.groups = _groups(dataset, size)
         own_batches: Any = loader.batch_sampler
-        self.batch_size: int = loader.batch_size or getattr(own_batches, "batch_size", 16)
+        self.batch_size = int(loader.batch_size or getattr(own_batches, "batch_size", 0) or 16)
         self._plan = _Plan()
         workers = loader.num_workers
         self._loader: DataLoader[Any] = DataLoader(

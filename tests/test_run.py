@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-import yaml
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from tests.conftest import PROJECT
@@ -55,6 +55,12 @@ def run(*overrides: str, cwd: Path = PROJECT) -> tuple[int, str, str]:
     process = start(*overrides, cwd=cwd)
     out, err = process.communicate(timeout=300)
     return process.returncode, out, err
+
+
+def read_config(folder: Path) -> DictConfig:
+    config = OmegaConf.load(folder / "config.yaml")
+    assert isinstance(config, DictConfig)
+    return config
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -110,7 +116,11 @@ def test_ranking_goes_from_most_to_least_suspicious(finished: tuple[Path, str]) 
     assert {row["path"] for row in ranking} == set(manifest)
     assert all(row["injected"] == manifest[row["path"]]["injected"] for row in ranking)
     assert sum(int(row["injected"]) for row in ranking) == 6
-    assert {row["selected"] for row in ranking} == {"0", "1"}
+    for last in rows(finished[0] / "selection.csv")[-2:]:
+        members = [row for row in ranking if row["category"] == last["category"]]
+        assert sum(int(row["selected"]) for row in members) == int(last["kept"])
+        for row in members:
+            assert int(row["selected"]) == (float(row["score"]) < float(last["threshold"]))
 
 
 def test_selection_has_a_row_a_refresh_and_category(finished: tuple[Path, str]) -> None:
@@ -130,7 +140,7 @@ def test_checkpoint_loads_without_pickle_and_is_small(finished: tuple[Path, str]
 
 
 def test_config_is_complete_and_resolved(finished: tuple[Path, str]) -> None:
-    config = yaml.safe_load((finished[0] / "config.yaml").read_text())
+    config = read_config(finished[0])
     assert config["noise"] == 0.4
     assert config["encoder"]["image_size"] == [32, 32]
     assert "${" not in (finished[0] / "config.yaml").read_text()
@@ -144,7 +154,7 @@ def test_prints_a_table_and_where_everything_is(finished: tuple[Path, str]) -> N
 
 def test_a_finished_run_is_left_as_it_is(finished: tuple[Path, str]) -> None:
     folder = finished[0]
-    before = {path: path.read_bytes() for path in folder.glob("*.*") if path.suffix != ".log"}
+    before = {path: path.read_bytes() for path in folder.glob("*.[cjm]*")}
     status, out, err = run(f"resume='{folder}'", cwd=folder.parent)
     assert status == 0, err
     assert "finished" in out + err
@@ -240,7 +250,7 @@ def test_a_sweep_runs_every_job_apart_and_tells_of_failures(tmp_path: Path) -> N
     assert "noise must be in [0, 1), got 2" in err
     done = [(sweep / name / "metrics.json").exists() for name in ("0", "1", "2")]
     assert done == [True, False, True]
-    config = yaml.safe_load((sweep / "2" / "config.yaml").read_text())
+    config = read_config(sweep / "2")
     assert config["noise"] == 0.2
 
 

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from meds_plugin.data.dataset import ImageDataset, Item
 from meds_plugin.data.images import check_samples
-from meds_plugin.data.noise import NoiseReport, contaminate
+from meds_plugin.data.noise import NoiseReport, checked_ratio, contaminate
 from meds_plugin.data.samples import Split
 from meds_plugin.data.transforms import Preprocess
 from meds_plugin.errors import UserError
@@ -77,7 +77,7 @@ class AnomalyDataModule(L.LightningDataModule):
         self.batch_size = _at_least(1, batch_size, "data.batch_size")
         self.num_workers = _at_least(0, num_workers, "data.num_workers")
         self._source = source
-        self._noise = noise
+        self._noise = None if noise is None else checked_ratio(noise)
         self._noise_protocol = noise_protocol
         self._seed = seed
         self._check = check

@@ -15,7 +15,7 @@ from meds_plugin.rng import numpy_rng
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["PROTOCOLS", "NoiseReport", "contaminate", "defects_wanted"]
+__all__ = ["PROTOCOLS", "NoiseReport", "checked_ratio", "contaminate", "defects_wanted"]
 
 PROTOCOLS = ("overlap", "no_overlap")
 _LOG = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def contaminate(
     Source: the authors' lists: ``min(round_half_even(ratio * normal), available)`` a category.
     Unlike here, their sets for different ratios of one seed are not nested.
     """
-    ratio = None if ratio is None else _checked_ratio(ratio)
+    ratio = None if ratio is None else checked_ratio(ratio)
     if protocol not in PROTOCOLS:
         msg = f"noise_protocol must be one of {', '.join(PROTOCOLS)}; got {protocol!r}"
         raise UserError(msg)
@@ -130,7 +130,12 @@ def _shortage(
     )
 
 
-def _checked_ratio(ratio: object) -> float:
+def checked_ratio(ratio: object) -> float:
+    """Return a noise ratio as a number.
+
+    Raises:
+        UserError: If it is none in [0, 1).
+    """
     number = isinstance(ratio, (int, float)) and not isinstance(ratio, bool)
     value = float(ratio) if number else math.nan  # type: ignore[arg-type]
     if not 0 <= value < 1:
