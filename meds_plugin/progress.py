@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import TYPE_CHECKING, TypeVar
 
 from tqdm import tqdm
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["pace", "track"]
+__all__ = ["counter", "pace", "track"]
 
 T = TypeVar("T")
 
@@ -34,6 +35,23 @@ def track(
         dynamic_ncols=True,
         mininterval=pace(),
     )
+
+
+@contextlib.contextmanager
+def counter(description: str, *, enabled: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """Give a function that takes what is done and the total, and moves a bar.
+
+    Args:
+        description: The phase's name.
+        enabled: ``False`` shows nothing.
+    """
+    with tqdm(desc=description, disable=not enabled, dynamic_ncols=True, mininterval=pace()) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
 
 
 def pace() -> float:

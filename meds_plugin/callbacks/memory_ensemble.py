@@ -13,8 +13,9 @@ from meds_plugin.callbacks.base import shows_progress, training_stream
 from meds_plugin.detector import grid_of
 from meds_plugin.encodings import chunked
 from meds_plugin.ensemble import MemorySettings, ensemble_scores
+from meds_plugin.memory import by_group
 from meds_plugin.metrics import image_score
-from meds_plugin.progress import track
+from meds_plugin.progress import counter, track
 from meds_plugin.reader import images_of
 from meds_plugin.scoring import evaluating
 from meds_plugin.selection import group_indices
@@ -67,20 +68,21 @@ class MemoryEnsembleCallback(L.Callback):
         start = time.perf_counter()
         images = self._stream.images
         progress = shows_progress(trainer)
-        groups = group_indices(images.reader.groups)
-        maps: Tensor | None = None
-        for name, members in groups.items():
+
+        def score(name: str, members: Tensor) -> Tensor:
             features, grid = patch_features(
                 images,
                 members.tolist(),
                 device=pl_module.device,
-                progress=f"memory {name}" if progress else None,
+                progress=f"features of {name}" if progress else None,
             )
-            scores = ensemble_scores(features, self.settings, seed=self.seed, group=name).cpu()
-            if maps is None:
-                maps = torch.empty(len(images), *grid)
-            maps[members] = scores.view(-1, *grid)
-        self.maps = maps
+            with counter(f"memory of {name}", enabled=progress) as count:
+                scores = ensemble_scores(
+                    features, self.settings, seed=self.seed, group=name, progress=count
+                )
+            return scores.view(-1, *grid).cpu()
+
+        self.maps = by_group(group_indices(images.reader.groups), score)
         self.seconds = time.perf_counter() - start
 
     def image_scores(self) -> Tensor:
