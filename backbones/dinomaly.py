@@ -19,7 +19,7 @@ from backbones.layers import (
     flat_cosine_loss,
     init_weights,
 )
-from meds_plugin.encoder import check_state_dict
+from meds_plugin.encoder_weights import check_state_dict
 from meds_plugin.errors import UserError
 from meds_plugin.rng import torch_seeded
 

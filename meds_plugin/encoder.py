@@ -9,10 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from meds_plugin.encoder_weights import (
+    brief,
+    check_state_dict,
+    read_weights,
+    resize_pos_embed,
+    to_timm_names,
+)
 from meds_plugin.errors import UserError
 from meds_plugin.rng import torch_seeded
 
@@ -21,7 +26,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-__all__ = ["ViTEncoder", "build_encoder", "check_state_dict", "read_weights", "resize_pos_embed"]
+__all__ = ["ViTEncoder", "build_encoder"]
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +142,7 @@ class ViTEncoder(nn.Module):
             UserError: If they do not fit; nothing is changed then.
         """
         expected = self.model.state_dict()
-        renamed = _to_timm_names(state, expected)
+        renamed = to_timm_names(state, expected)
         position, own = renamed.get("pos_embed"), expected.get("pos_embed")
         if position is not None and own is not None and position.ndim == own.ndim:
             prefix = own.shape[1] - math.prod(self.grid)
@@ -196,99 +201,6 @@ def build_encoder(
     return encoder
 
 
-def resize_pos_embed(pos_embed: Tensor, grid: tuple[int, int], *, prefix_tokens: int) -> Tensor:
-    """Resize a learned position embedding to another patch grid.
-
-    Args:
-        pos_embed: ``[1, prefix + N * N, D]``.
-        grid: (h, w), patches down and across.
-        prefix_tokens: Rows at the start that belong to no patch; they are kept as they are.
-
-    Returns:
-        ``[1, prefix + h * w, D]``; the input itself where the grid is the same.
-
-    Raises:
-        UserError: If the patches form no square and are not as many as wanted.
-
-    Source:
-        DINOv2: bicubic, no antialiasing, and 0.1 added to the wanted side. The scale with that
-        offset also places the samples, so that giving the wanted size instead differs.
-    """
-    prefix, patches = pos_embed[:, :prefix_tokens], pos_embed[:, prefix_tokens:]
-    count, dim = patches.shape[1:]
-    side = math.isqrt(count)
-    if grid == (side, side) or (side * side != count and count == math.prod(grid)):
-        return pos_embed
-    if side * side != count or count == 0:
-        msg = (
-            f"the encoder's weights have positions for {count} patches, which are no square and do "
-            f"not fit {grid[0]} x {grid[1]}: give weights made for square images"
-        )
-        raise UserError(msg)
-    image = patches.float().reshape(1, side, side, dim).permute(0, 3, 1, 2)
-    scale = [(target + 0.1) / side for target in grid]
-    image = F.interpolate(image, scale_factor=scale, mode="bicubic", antialias=False)
-    resized = image.permute(0, 2, 3, 1).reshape(1, -1, dim).to(pos_embed.dtype)
-    return torch.cat([prefix, resized], dim=1)
-
-
-def check_state_dict(
-    state: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, source: str
-) -> None:
-    """Refuse weights whose names or shapes differ from a model's.
-
-    Raises:
-        UserError: Naming the source and a few of the names.
-    """
-    wrong = [k for k in expected.keys() & state.keys() if expected[k].shape != state[k].shape]
-    faults = {
-        "missing": sorted(expected.keys() - state.keys()),
-        "unexpected": sorted(state.keys() - expected.keys()),
-        "of another shape": sorted(wrong),
-    }
-    told = [
-        f"{len(keys)} {kind} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-        for kind, keys in faults.items()
-        if keys
-    ]
-    if told:
-        msg = f"{source} does not fit the model: {'; '.join(told)}; take the weights of this model"
-        raise UserError(msg)
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a file of named tensors without running any code from it.
-
-    Args:
-        path: ``.safetensors``, ``.pth`` or ``.pt``; a dictionary under ``model`` or ``state_dict``
-            is unwrapped.
-
-    Raises:
-        UserError: If the file is absent, damaged, of another kind, or holds no named tensors.
-    """
-    state: Any = None
-    if not path.is_file():
-        fault = "there is no such file"
-    elif path.suffix not in {".safetensors", ".pth", ".pt"}:
-        fault = "give a .safetensors, .pth or .pt file"
-    else:
-        try:
-            fault = "holds no named tensors; give a state dict"
-            if path.suffix == ".safetensors":
-                state = load_file(path)
-            else:
-                state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            fault = f"cannot be read as weights ({_brief(error)}); get the file again"
-    for wrapper in ("model", "state_dict"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        msg = f"encoder.weights={path}: {fault}"
-        raise UserError(msg)
-    return state
-
-
 def _create(model: str, image_size: tuple[int, int] | None, extra: dict[str, Any]) -> nn.Module:
     """Make timm's model with fresh weights, for one fixed input size."""
     import timm
@@ -303,7 +215,7 @@ def _create(model: str, image_size: tuple[int, int] | None, extra: dict[str, Any
     try:
         network = timm.create_model(model, dynamic_img_size=False, **arguments)
     except Exception as error:  # an unknown name; an argument that only transformers know; ...
-        network, fault = None, _brief(error)
+        network, fault = None, brief(error)
     if isinstance(network, (VisionTransformer, Eva)):
         return cast("nn.Module", network)
     msg = f"encoder.model={model} {extra or ''}: {fault}; take a ViT, DINOv2 or DINOv3 of timm"
@@ -324,7 +236,7 @@ def _download(model: str, extra: dict[str, Any]) -> dict[str, Tensor]:
             network = timm.create_model(model, pretrained=True, num_classes=0, **extra)
     except Exception as error:
         msg = (
-            f"encoder.model={model}: no pretrained weights ({_brief(error)}); "
+            f"encoder.model={model}: no pretrained weights ({brief(error)}); "
             f"without a network give encoder.weights=FILE"
         )
         raise UserError(msg) from error
@@ -340,27 +252,6 @@ def _embedded_weights(extra: dict[str, Any]) -> dict[str, Tensor]:
         return read_weights(trained)
     with torch_seeded(0, "encoder", EMBEDDED_NAME):
         return dict(_create(EMBEDDED_NAME, EMBEDDED_IMAGE_SIZE, extra).state_dict())
-
-
-def _to_timm_names(
-    state: Mapping[str, Tensor], expected: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """Rename official DINOv2 weights to timm's names and leave out what an encoder does not use."""
-    official = "register_tokens" in state or "mask_token" in state
-    names = {"register_tokens": "reg_token", "mlp.w12.": "mlp.fc1.", "mlp.w3.": "mlp.fc2."}
-    renamed = {}
-    for name, tensor in state.items():
-        key = name
-        for old, new in names.items() if official else ():
-            key = key.replace(old, new)
-        if key in expected or not key.startswith(("mask_token", "head.", "rope.")):
-            renamed[key] = tensor
-    # timm's models with registers add no position to the class token: it is part of the token.
-    if "register_tokens" in state and {"cls_token", "pos_embed"} <= renamed.keys():
-        position = renamed["pos_embed"]
-        renamed["cls_token"] = renamed["cls_token"] + position[:, :1]
-        renamed["pos_embed"] = position[:, 1:]
-    return renamed
 
 
 def _check_image_size(image_size: tuple[int, int], patch: int) -> None:
@@ -391,8 +282,3 @@ def _to_pair(image_size: int | Sequence[int]) -> tuple[int, int]:
         msg = f"data.image_size={image_size} must be a side or [height, width] in pixels"
         raise UserError(msg)
     return sides[0], sides[1]
-
-
-def _brief(error: Exception) -> str:
-    """Return an error's kind and the first line of its message."""
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).resolve().parents[1]
 SHARED = PROJECT.parent / "shared"
 
+# Tests are small: more threads only wait for each other.
+torch.set_num_threads(1)
+
 Arrays = dict[str, "NDArray[Any]"]
 
 

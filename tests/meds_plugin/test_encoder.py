@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from meds_plugin.encoder import ViTEncoder, build_encoder, read_weights, resize_pos_embed
+from meds_plugin.encoder import ViTEncoder, build_encoder
+from meds_plugin.encoder_weights import resize_pos_embed
 from meds_plugin.errors import UserError
 
 if TYPE_CHECKING:
@@ -63,14 +63,6 @@ def one_line(caught: pytest.ExceptionInfo[UserError]) -> str:
 # --- parity with the reference ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("side", [28, 32, 16])
-def test_positions_are_resized_as_in_the_reference(golden: Golden, side: int) -> None:
-    data = tensors(golden("pos_embed"), "")
-    own = resize_pos_embed(data["pos_embed_37"], (side, side), prefix_tokens=1)
-    torch.testing.assert_close(own, data[f"official_{side}"], rtol=0.0, atol=1e-6)
-    assert (own[:, 1:] - data[f"timm_antialias_{side}"]).abs().max() > 1e-3
-
-
 @pytest.mark.parametrize("ending", [".pth", ".pt", ".safetensors"])
 def test_official_weights_give_the_references_tokens(
     golden: Golden, tmp_path: Path, ending: str
@@ -113,24 +105,6 @@ def test_weights_in_timms_names_give_the_same(golden: Golden, tmp_path: Path) ->
 
 
 # --- position embedding ----------------------------------------------------------------------
-
-
-def test_positions_of_a_grid_that_is_not_square() -> None:
-    by_row = torch.randn(7).repeat_interleave(7).view(1, 49, 1)
-    square = resize_pos_embed(by_row, (5, 5), prefix_tokens=0).view(5, 5)
-    wide = resize_pos_embed(by_row, (5, 9), prefix_tokens=0).view(5, 9)
-    torch.testing.assert_close(wide, square[:, :1].expand(5, 9))
-    tall = resize_pos_embed(by_row.view(7, 7).T.reshape(1, 49, 1), (9, 5), prefix_tokens=0)
-    torch.testing.assert_close(tall.view(9, 5), square[:, 0].expand(9, 5))
-
-
-def test_positions_of_the_same_grid_are_kept() -> None:
-    positions = torch.randn(1, 1 + 16, 3)
-    assert resize_pos_embed(positions, (4, 4), prefix_tokens=1) is positions
-    oblong = torch.randn(1, 12, 3)
-    assert resize_pos_embed(oblong, (3, 4), prefix_tokens=0) is oblong
-    with pytest.raises(UserError, match="12 patches"):
-        resize_pos_embed(oblong, (4, 4), prefix_tokens=0)
 
 
 # --- every kind of vision transformer --------------------------------------------------------
@@ -309,32 +283,6 @@ def test_refused_weights_change_nothing() -> None:
         encoder.load_weights(state, source="here")
     after = encoder.model.state_dict()
     assert all(torch.equal(after[key], before[key]) for key in before)
-
-
-class Trap:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return pytest.fail, ("the file ran code",)
-
-
-def test_files_that_are_no_weights(tmp_path: Path) -> None:
-    (tmp_path / "cut.safetensors").write_bytes(b"\x00" * 20)
-    (tmp_path / "cut.pth").write_bytes(b"\x80")
-    (tmp_path / "trap.pth").write_bytes(pickle.dumps(Trap(), protocol=2))
-    (tmp_path / "weights.npz").write_bytes(b"")
-    torch.save({"epoch": 3}, tmp_path / "other.pt")
-    for name, told in {
-        "cut.safetensors": "cannot be read",
-        "cut.pth": "cannot be read",
-        "trap.pth": "cannot be read",
-        "weights.npz": "give a .safetensors",
-        "other.pt": "no named tensors",
-        "absent.pth": "no such file",
-    }.items():
-        with pytest.raises(UserError) as caught:
-            read_weights(tmp_path / name)
-        message = one_line(caught)
-        assert told in message
-        assert name in message
 
 
 # --- errors ----------------------------------------------------------------------------------
