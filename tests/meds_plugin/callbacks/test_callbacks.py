@@ -1,0 +1,149 @@
+"""The callbacks on LightningModules that know nothing of MeDS, and the ones of the command line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+import pytest
+import torch
+from torch import Tensor, nn
+
+from meds_plugin import (
+    DistillationCallback,
+    MemoryEnsembleCallback,
+    ProgressiveSelectionCallback,
+)
+from meds_plugin.callbacks.run_checkpoint import RunCheckpoint
+from meds_plugin.callbacks.stage_bar import StageBar
+from meds_plugin.stages import plan_stages
+from tests.toys import BareDetector, FullDetector, ToyImages, loader, quiet_trainer, wrap
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Foreign(L.LightningModule):
+    """A detector's own training, as its authors may have written it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = BareDetector()
+        self.seen: list[Tensor] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps: Tensor = self.net(images)
+        return maps
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        self.seen.append(batch)
+        return self(batch).mean()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=1e-2)
+
+
+def test_the_memory_alone_scores_a_foreign_modules_images() -> None:
+    memory = MemoryEnsembleCallback()
+    module = Foreign()
+    quiet_trainer(3, callbacks=[memory]).fit(module, loader())
+    assert memory.maps is not None
+    assert memory.maps.shape == (20, 16, 16)
+    worst = set(memory.image_scores().topk(4).indices.tolist())
+    assert worst == set(ToyImages().anomalous)
+    assert all(isinstance(batch, Tensor) for batch in module.seen)
+
+
+def test_selection_alone_chooses_a_foreign_modules_batches() -> None:
+    selection = ProgressiveSelectionCallback(total_steps=12)
+    module = Foreign()
+    quiet_trainer(12, callbacks=[selection]).fit(module, loader())
+    assert len(module.seen) == 12
+    first = [row for row in selection.history if row["step"] == 0]
+    assert {row["category"] for row in first} == {"left", "right"}
+    bright = [bool((batch > 2).any()) for batch in module.seen[:2]]
+    assert not any(bright)  # the images with a bright square are above the median
+
+
+def test_distillation_alone_gives_a_loss() -> None:
+    targets = torch.rand(20, 4, 4)
+    callback = DistillationCallback(10, targets)
+    maps = torch.rand(2, 4, 4)
+    expected = 10 * (maps - targets[[5, 3]]).square().mean()
+    torch.testing.assert_close(callback.loss(maps, torch.tensor([5, 3])), expected)
+
+
+def test_distillation_without_targets_says_so() -> None:
+    with pytest.raises(ValueError, match="put a MemoryEnsembleCallback before it"):
+        quiet_trainer(2, callbacks=[DistillationCallback(2)]).fit(Foreign(), loader())
+
+
+def test_scores_are_not_to_be_had_before_a_fit() -> None:
+    with pytest.raises(RuntimeError, match="once a fit has started"):
+        MemoryEnsembleCallback().image_scores()
+
+
+class Frames:
+    """Stands in for tqdm and keeps what it was told."""
+
+    made: list[Frames]
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings, self.n, self.text = settings, settings["initial"], ""
+        self.made.append(self)
+
+    def update(self, by: int) -> None:
+        self.n += by
+
+    def set_postfix_str(self, text: str, *, refresh: bool) -> None:
+        self.text = text
+
+    def close(self) -> None:
+        self.settings["closed"] = True
+
+
+def test_there_is_a_bar_for_every_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    Frames.made = []
+    monkeypatch.setattr("meds_plugin.callbacks.stage_bar.tqdm", Frames)
+    model = wrap(FullDetector())
+    bar = StageBar(model.plan, every=5)
+    trainer = quiet_trainer(model.total_steps, callbacks=[bar], enable_progress_bar=True)
+    trainer.fit(model, loader())
+    assert [(f.settings["desc"], f.settings["total"]) for f in Frames.made] == [
+        ("distill", 12),
+        ("finetune", 16),
+    ]
+    assert all(f.n == f.settings["total"] and f.settings["closed"] for f in Frames.made)
+    assert all(f.text.startswith("loss ") for f in Frames.made)
+
+
+def test_checkpoints_come_after_the_memory_regularly_and_at_stage_ends(tmp_path: Path) -> None:
+    steps: list[int] = []
+
+    class Watched(RunCheckpoint):
+        def save(self, trainer: L.Trainer) -> None:
+            super().save(trainer)
+            steps.append(torch.load(self.path, weights_only=True)["global_step"])
+
+    model = wrap(FullDetector())
+    keeper = Watched(tmp_path / "model.ckpt", model.plan, every=5)
+    quiet_trainer(model.total_steps, callbacks=[keeper]).fit(model, loader())
+    assert steps == [0, 5, 10, 12, 15, 20, 25, 28]
+    assert list(tmp_path.iterdir()) == [tmp_path / "model.ckpt"]
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+    model = wrap(nn.Sequential(BareDetector()))
+    path = tmp_path / "model.ckpt"
+    path.write_bytes(b"old")
+    keeper = RunCheckpoint(path, plan_stages("plain", distill_steps=1, finetune_steps=0), every=1)
+
+    class Full(L.Trainer):
+        def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+    trainer = Full(accelerator="cpu", logger=False, enable_checkpointing=False, barebones=False)
+    del model
+    with pytest.raises(OSError, match="No space"):
+        keeper.save(trainer)
+    assert path.read_bytes() == b"old"
