@@ -18,6 +18,7 @@ from meds_plugin.data.drawing.gear import gear
 from meds_plugin.data.drawing.textures import weave, wood
 from meds_plugin.data.samples import Sample, Split
 from meds_plugin.errors import UserError
+from meds_plugin.progress import track
 from meds_plugin.rng import numpy_rng
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def synthetic_split(
     train_normal: int = 60,
     test_normal: int = 20,
     test_defective: int = 30,
+    progress: bool = False,
 ) -> Split:
     """Draw a data set of product pictures.
 
@@ -65,6 +67,7 @@ def synthetic_split(
         test_normal: Normal test pictures per category.
         test_defective: Defective test pictures per category, spread evenly over the kinds of
             defect in sorted order.
+        progress: Show a progress bar.
 
     Returns:
         A split whose samples hold their pixels, uint8 ``[size, size, 3]``, and, where defective,
@@ -75,16 +78,18 @@ def synthetic_split(
         UserError: If a category does not exist or a size or a count is out of range.
     """
     chosen = _check(categories, size, (train_normal, test_normal, test_defective))
-    train: list[Sample] = []
-    test: list[Sample] = []
+    wanted: list[tuple[str, str, str, int]] = []
     for category in chosen:
         kinds = sorted(FLAWS[category])
         share, rest = divmod(test_defective, len(kinds))
         counts = {kind: share + (place < rest) for place, kind in enumerate(kinds)}
-        train += [_sample(category, "train", "good", n, seed, size) for n in range(train_normal)]
+        wanted += [(category, "train", "good", n) for n in range(train_normal)]
         for kind, count in sorted({**counts, "good": test_normal}.items()):
-            test += [_sample(category, "test", kind, n, seed, size) for n in range(count)]
-    return Split(train, test)
+            wanted += [(category, "test", kind, n) for n in range(count)]
+    split = Split([], [])
+    for name in track(wanted, description="drawing", total=len(wanted), enabled=progress):
+        (split.train if name[1] == "train" else split.test).append(_sample(*name, seed, size))
+    return split
 
 
 def _check(categories: Sequence[str] | None, size: int, counts: tuple[int, ...]) -> list[str]:
