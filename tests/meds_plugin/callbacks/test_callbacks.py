@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import pytest
@@ -32,11 +32,13 @@ class Foreign(L.LightningModule):
         self.seen: list[Tensor] = []
 
     def forward(self, images: Tensor) -> Tensor:
-        return cast("Tensor", self.net(images))
+        maps: Tensor = self.net(images)
+        return maps
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         self.seen.append(batch)
-        return self(batch).mean()
+        loss: Tensor = self(batch).mean()
+        return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=1e-2)
