@@ -196,6 +196,10 @@ class MeDSWrapper(L.LightningModule):
         stage = self._stage(step)
         return self.optimizer_settings.lr_at(step - stage.start, total=stage.steps)
 
+    def on_train_start(self) -> None:
+        """Stop at once where a checkpoint holds all steps."""
+        self._stop_when_done()
+
     def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
         """Start the clock, unless the beginning of the pass has already."""
         del batch, batch_idx
@@ -245,6 +249,7 @@ class MeDSWrapper(L.LightningModule):
         now = time.perf_counter()
         self.seconds[self._stage(max(0, self.global_step - 1)).name] += now - self._clock
         self._clock = now
+        self._stop_when_done()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the frozen weights out; their fingerprint stays."""
@@ -308,6 +313,11 @@ class MeDSWrapper(L.LightningModule):
             kept = self.selection.choose(self.global_step, score)
             selected = torch.zeros_like(selected).index_fill_(0, kept, value=True)
         return TrainingScores(score, selected, memory, distilled)
+
+    def _stop_when_done(self) -> None:
+        """Stop a trainer that was told to go on for longer: there are no batches any more."""
+        if self.global_step >= self.total_steps:
+            self.trainer.should_stop = True
 
     def _stage(self, step: int) -> Stage:
         return self.plan.at(step)

@@ -228,6 +228,28 @@ def test_a_trainers_clipping_goes_before_ours() -> None:
     assert max(norms[2:]) <= 1e-4 + 1e-8
 
 
+@pytest.mark.parametrize("limits", [{"max_steps": 60}, {"max_steps": -1, "max_epochs": 500}])
+def test_ends_with_its_stages_however_long_the_trainer_would_go_on(
+    tmp_path: Path, limits: dict[str, int]
+) -> None:
+    model = wrap(make(FullDetector))
+    trainer = quiet_trainer(**limits)
+    trainer.fit(model, loader())
+    assert model.global_step == model.total_steps
+    trainer.save_checkpoint(tmp_path / "c.ckpt")
+    again = wrap(make(FullDetector))
+    quiet_trainer(**limits).fit(again, loader(), ckpt_path=tmp_path / "c.ckpt", weights_only=True)
+    assert again.global_step == again.total_steps
+
+
+def test_a_limit_of_batches_continues_the_pass_instead_of_a_new_one() -> None:
+    whole = weights(fit(make(FullDetector)))
+    model = wrap(make(FullDetector))
+    quiet_trainer(model.total_steps, limit_train_batches=2).fit(model, loader())
+    for key, value in whole.items():
+        assert torch.equal(value, weights(model)[key])
+
+
 def test_names_a_detector_whose_maps_have_a_wrong_shape() -> None:
     class Wrong(BareDetector):
         def forward(self, images: Tensor) -> Tensor:
