@@ -37,16 +37,40 @@ class _Outcome:
     status: int = 0  # worst exit status of a sweep's jobs
 
 
-_outcome = _Outcome()
+def main() -> None:
+    """Run the command line; ends with status 2 and one line where the input is wrong."""
+    os.environ.setdefault("MEDS_STARTED", datetime.now().astimezone().strftime("%Y-%m-%d/%H-%M-%S"))
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach this function instead of Hydra's printer
+    _resume_in_place()
+    outcome = _Outcome()
+
+    @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")
+    def start(config: DictConfig) -> None:
+        outcome.started = True
+        _start(config, outcome)
+
+    try:
+        start()
+    except (HydraException, OmegaConfBaseException) as error:
+        _refuse(str(error))
+    except OSError as error:
+        if outcome.started:
+            raise
+        _refuse(
+            f"the run folder cannot be written ({error}): give another one with hydra.run.dir=DIR"
+        )
+    if outcome.refusal is not None:
+        _refuse(str(outcome.refusal))
+    if outcome.status:
+        sys.exit(outcome.status)
 
 
-@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")
-def _hydra_main(config: DictConfig) -> None:
-    _outcome.started = True
+def _start(config: DictConfig, outcome: _Outcome) -> None:
+    """Do what Hydra calls us for: a run, the rest of one, or a job of a sweep."""
     context = HydraConfig.get()
     folder, overrides = Path(context.runtime.output_dir), list(context.overrides.task)
     if context.mode == RunMode.MULTIRUN and "LOCAL_RANK" not in os.environ:
-        _run_apart(overrides, folder)
+        outcome.status = max(outcome.status, _run_apart(overrides, folder))
         return
     # Heavy imports come late: a wrong override is answered at once.
     from meds_plugin.job import resume, run
@@ -57,28 +81,7 @@ def _hydra_main(config: DictConfig) -> None:
         else:
             run(config, folder)
     except UserError as error:
-        _outcome.refusal = error
-
-
-def main() -> None:
-    """Run the command line; ends with status 2 and one line where the input is wrong."""
-    os.environ.setdefault("MEDS_STARTED", datetime.now().astimezone().strftime("%Y-%m-%d/%H-%M-%S"))
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach this function instead of Hydra's printer
-    _resume_in_place()
-    try:
-        _hydra_main()
-    except (HydraException, OmegaConfBaseException) as error:
-        _refuse(str(error))
-    except OSError as error:
-        if _outcome.started:
-            raise
-        _refuse(
-            f"the run folder cannot be written ({error}): give another one with hydra.run.dir=DIR"
-        )
-    if _outcome.refusal is not None:
-        _refuse(str(_outcome.refusal))
-    if _outcome.status:
-        sys.exit(_outcome.status)
+        outcome.refusal = error
 
 
 def _refuse(message: str) -> None:
@@ -95,8 +98,8 @@ def _resume_in_place() -> None:
         sys.argv += [f"hydra.run.dir='{quoted}'", "hydra.output_subdir=null"]
 
 
-def _run_apart(overrides: list[str], folder: Path) -> None:
-    """Run one job of a sweep in a process of its own.
+def _run_apart(overrides: list[str], folder: Path) -> int:
+    """Run one job of a sweep in a process of its own and return its exit status.
 
     Distributed jobs leave environment variables and process groups behind that would change the
     next job in the same process.
@@ -107,7 +110,7 @@ def _run_apart(overrides: list[str], folder: Path) -> None:
     status = subprocess.run(command, check=False).returncode  # noqa: S603 - our own module
     if status:
         log.error("job failed with status %d: %s", status, " ".join(overrides))
-        _outcome.status = max(_outcome.status, status if status > 0 else 1)
+    return status if status >= 0 else 1  # negative: ended by a signal
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
+from meds_plugin.run import main
 from tests.conftest import PROJECT
 
 if TYPE_CHECKING:
@@ -277,74 +279,97 @@ def tree(tmp_path: Path) -> Path:
     return root
 
 
-def refuse(*overrides: str, tmp_path: Path) -> str:
-    status, _, err = run(*overrides, f"hydra.run.dir={tmp_path / 'run'}")
-    assert status == 2, err
-    assert "Traceback" not in err
-    lines = [line for line in err.splitlines() if line.strip()]
-    assert len(lines) == 1, err
-    return lines[0]
+Refuse = Callable[..., str]
+
+
+@pytest.fixture
+def refuse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Refuse:
+    """Return a function that runs the command line here, expects status 2, and gives the line."""
+    for name in ("MEDS_STARTED", "HYDRA_FULL_ERROR"):
+        monkeypatch.setenv(name, "1")  # put back afterwards
+
+    def call(*overrides: str) -> str:
+        arguments = ["meds_plugin.run", *overrides, f"hydra.run.dir={tmp_path / 'run'}"]
+        monkeypatch.setattr(sys, "argv", arguments)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        err = capsys.readouterr().err
+        assert ended.value.code == 2, err
+        lines = [line for line in err.splitlines() if line.strip()]
+        assert len(lines) == 1, err
+        return lines[0]
+
+    return call
+
+
+def test_refusals_end_the_process_with_status_two(tmp_path: Path) -> None:
+    status, _, err = run(
+        "data=mvtec", f"data.root={tmp_path / 'none'}", f"hydra.run.dir={tmp_path / 'run'}"
+    )
+    assert status == 2
+    assert len(err.strip().splitlines()) == 1
+    assert str(tmp_path / "none") in err
 
 
 def mvtec(tree: Path) -> tuple[str, ...]:
     return ("data=mvtec", f"data.root={tree}", "data.image_size=32", "noise=0.3")
 
 
-def test_no_such_root(tmp_path: Path) -> None:
-    line = refuse("data=mvtec", f"data.root={tmp_path / 'none'}", tmp_path=tmp_path)
+def test_no_such_root(refuse: Refuse, tmp_path: Path) -> None:
+    line = refuse("data=mvtec", f"data.root={tmp_path / 'none'}")
     assert str(tmp_path / "none") in line
     assert "data.root" in line
 
 
-def test_root_missing(tmp_path: Path) -> None:
-    assert "data.root=DIR" in refuse("data=mvtec", tmp_path=tmp_path)
+def test_root_missing(refuse: Refuse) -> None:
+    assert "data.root=DIR" in refuse("data=mvtec")
 
 
-def test_empty_category(tree: Path, tmp_path: Path) -> None:
+def test_empty_category(refuse: Refuse, tree: Path) -> None:
     shutil.rmtree(tree / "nut" / "train" / "good")
     (tree / "nut" / "train" / "good").mkdir()
-    assert "nut" in refuse(*mvtec(tree), tmp_path=tmp_path)
+    assert "nut" in refuse(*mvtec(tree))
 
 
-def test_unknown_category(tree: Path, tmp_path: Path) -> None:
-    line = refuse(*mvtec(tree), "data.categories=[bolt]", tmp_path=tmp_path)
+def test_unknown_category(refuse: Refuse, tree: Path) -> None:
+    line = refuse(*mvtec(tree), "data.categories=[bolt]")
     assert "bolt" in line
     assert "nut" in line
 
 
-def test_unknown_synthetic_category(tmp_path: Path) -> None:
-    assert "weave" in refuse("data.categories=[bolt]", tmp_path=tmp_path)
+def test_unknown_synthetic_category(refuse: Refuse) -> None:
+    assert "weave" in refuse("data.categories=[bolt]")
 
 
-def test_no_test_images(tree: Path, tmp_path: Path) -> None:
+def test_no_test_images(refuse: Refuse, tree: Path) -> None:
     shutil.rmtree(tree / "nut" / "test")
-    assert "test" in refuse(*mvtec(tree), tmp_path=tmp_path)
+    assert "test" in refuse(*mvtec(tree))
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\nbroken"])
-def test_unreadable_image(tree: Path, tmp_path: Path, content: bytes) -> None:
+def test_unreadable_image(refuse: Refuse, tree: Path, content: bytes) -> None:
     bad = tree / "nut" / "train" / "good" / "1.png"
     bad.write_bytes(content)
-    assert str(bad) in refuse(*mvtec(tree), tmp_path=tmp_path)
+    assert str(bad) in refuse(*mvtec(tree))
 
 
-def test_mask_of_another_size(tree: Path, tmp_path: Path) -> None:
+def test_mask_of_another_size(refuse: Refuse, tree: Path) -> None:
     bad = tree / "nut" / "ground_truth" / "bent" / "2_mask.png"
     Image.fromarray(np.zeros((16, 16), np.uint8)).save(bad)
-    line = refuse(*mvtec(tree), tmp_path=tmp_path)
+    line = refuse(*mvtec(tree))
     assert str(bad) in line
     assert re.search(r"16\s*x\s*16", line)
 
 
 @pytest.mark.parametrize("noise", ["1", "-0.1", "many"])
-def test_noise_out_of_range(tmp_path: Path, noise: str) -> None:
-    assert f"noise must be in [0, 1), got {noise}" in refuse(
-        f"noise={noise}", tmp_path=tmp_path
-    ).replace("'", "")
+def test_noise_out_of_range(refuse: Refuse, noise: str) -> None:
+    assert f"noise must be in [0, 1), got {noise}" in refuse(f"noise={noise}").replace("'", "")
 
 
-def test_image_size_that_is_no_multiple_of_the_patch(tmp_path: Path) -> None:
-    line = refuse("data.image_size=60", tmp_path=tmp_path)
+def test_image_size_that_is_no_multiple_of_the_patch(refuse: Refuse) -> None:
+    line = refuse("data.image_size=60")
     assert "data.image_size" in line
     assert "56" in line
 
@@ -361,26 +386,25 @@ def test_image_size_that_is_no_multiple_of_the_patch(tmp_path: Path) -> None:
         ("trainer.devices=none", "trainer"),
     ],
 )
-def test_wrong_settings(tmp_path: Path, override: str, word: str) -> None:
-    assert word in refuse(override, tmp_path=tmp_path)
+def test_wrong_settings(refuse: Refuse, override: str, word: str) -> None:
+    assert word in refuse(override)
 
 
 def test_a_download_that_fails_names_the_way_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    refuse: Refuse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
-    line = refuse("encoder=dinov2_reg_small", tmp_path=tmp_path)
+    def offline(*args: object, **kwargs: object) -> None:
+        msg = "cannot reach the hub"
+        raise OSError(msg)
+
+    monkeypatch.setattr("timm.models._builder.load_pretrained", offline)
+    line = refuse("encoder=dinov2_reg_small")
     assert "encoder.weights=FILE" in line
 
 
-def test_a_run_folder_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    status, _, err = run(f"hydra.run.dir={tmp_path / 'file' / 'run'}")
-    assert status == 2
-    assert "Traceback" not in err
-    assert "hydra.run.dir" in err
-    assert len(err.strip().splitlines()) == 1
+def test_a_run_folder_that_cannot_be_written(refuse: Refuse, tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    assert "hydra.run.dir=DIR" in refuse()
 
 
 def test_resume_takes_nothing_but_the_trainer_beside_it(finished: tuple[Path, str]) -> None:
