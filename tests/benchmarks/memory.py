@@ -93,12 +93,12 @@ def loop(features: Tensor, subsets: list[Tensor], sample: Tensor) -> Tensor:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--images", type=int, default=48)
+    parser.add_argument("--images", type=int, default=120)
     parser.add_argument("--patches", type=int, default=784)
     parser.add_argument("--channels", type=int, default=384)
     parser.add_argument("--memories", type=int, default=100)
     parser.add_argument("--loop-images", type=int, default=2, help="images the loop scores")
-    parser.add_argument("--repeats", type=int, default=6)
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--output", type=Path, help="write the figures here as JSON")
     return parser.parse_args()
