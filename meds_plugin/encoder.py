@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 EMBEDDED_NAME = "embedded"
 EMBEDDED_ARGS = {"patch_size": 8, "embed_dim": 128, "depth": 6, "num_heads": 4}
-EMBEDDED_IMAGE_SIZE = (128, 128)  # what its weights are made at
+EMBEDDED_WEIGHTS = Path(__file__).with_name("weights") / "embedded.safetensors"
 
 
 class ViTEncoder(nn.Module):
@@ -146,7 +146,9 @@ class ViTEncoder(nn.Module):
         position, own = renamed.get("pos_embed"), expected.get("pos_embed")
         if position is not None and own is not None and position.ndim == own.ndim:
             prefix = own.shape[1] - math.prod(self.grid)
-            renamed["pos_embed"] = resize_pos_embed(position, self.grid, prefix_tokens=prefix)
+            renamed["pos_embed"] = resize_pos_embed(
+                position.to(own.dtype), self.grid, prefix_tokens=prefix
+            )
         check_state_dict(renamed, expected, source=source)
         self.model.load_state_dict(renamed)
 
@@ -195,7 +197,9 @@ def build_encoder(
     if weights is not None:
         encoder.load_weights(read_weights(Path(weights)), source=f"encoder.weights={weights}")
     elif model == EMBEDDED_NAME:
-        encoder.load_weights(_embedded_weights(extra), source="the embedded encoder's weights")
+        encoder.load_weights(
+            read_weights(EMBEDDED_WEIGHTS), source="the embedded encoder's weights"
+        )
     else:
         encoder.load_weights(_download(model, extra), source=f"encoder.model={model}")
     return encoder
@@ -243,15 +247,6 @@ def _download(model: str, extra: dict[str, Any]) -> dict[str, Tensor]:
     finally:
         hub.setLevel(level)
     return dict(network.state_dict())
-
-
-def _embedded_weights(extra: dict[str, Any]) -> dict[str, Tensor]:
-    """Return the embedded encoder's own weights: trained ones where the package has them."""
-    trained = Path(__file__).with_name("weights") / "embedded.safetensors"
-    if trained.is_file():
-        return read_weights(trained)
-    with torch_seeded(0, "encoder", EMBEDDED_NAME):
-        return dict(_create(EMBEDDED_NAME, EMBEDDED_IMAGE_SIZE, extra).state_dict())
 
 
 def _check_image_size(image_size: tuple[int, int], patch: int) -> None:
