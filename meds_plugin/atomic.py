@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["write_csv", "write_json", "write_text"]
+__all__ = ["csv_text", "write_csv", "write_json", "write_text"]
 
 
 def write_text(path: Path, text: str) -> None:
@@ -31,9 +31,14 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def write_csv(path: Path, fields: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a CSV file with a header atomically; ``None`` becomes an empty field."""
+    """Write a CSV file atomically (see `csv_text`)."""
+    write_text(path, csv_text(fields, rows))
+
+
+def csv_text(fields: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return a CSV table with a header; ``None`` becomes an empty field."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(fields), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_text(path, text.getvalue())
+    return text.getvalue()

@@ -60,10 +60,10 @@ class MemorySettings:
             if value not in allowed:
                 msg = f"{key} must be {' or '.join(allowed)}, got {value!r}"
                 raise UserError(msg)
-        if not 0 < self.ratio <= 1:
+        if not isinstance(self.ratio, (int, float)) or not 0 < self.ratio <= 1:
             msg = f"memory.ratio must be in (0, 1], got {self.ratio!r}; 0.1 is the paper's"
             raise UserError(msg)
-        if self.size < 1:
+        if not isinstance(self.size, int) or self.size < 1:
             msg = f"memory.size must be at least 1, got {self.size!r}"
             raise UserError(msg)
         if self.ensemble == "bootstrap" and (self.unit == "patch" or self.leave_self_out):

@@ -8,11 +8,13 @@ import os
 import time
 import warnings
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import lightning as L
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig, OmegaConf
 
@@ -30,14 +32,12 @@ from meds_plugin.stages import plan_stages
 from meds_plugin.testing import evaluate
 from meds_plugin.wrapper import MeDSWrapper
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 __all__ = ["resume", "run"]
 
 log = logging.getLogger(__name__)
 
-_FIRST = (None, "0")  # LOCAL_RANK of the process that looks after the folder
+# Set to something else than 0 in every process but the one that looks after the folder.
+_RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
 
 
 def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, Any]:
@@ -55,19 +55,21 @@ def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, 
         UserError: If the input is wrong, or the folder holds a run that is not to be resumed.
     """
     folder = RunFolder(path)
-    if not resuming and (path / "manifest.csv").exists() and os.environ.get("LOCAL_RANK") in _FIRST:
+    first = all(os.environ.get(name, "0") == "0" for name in _RANKS)
+    if first and not resuming and folder.manifest.exists():
         msg = f"{path} holds a run already: go on with resume={path}, or give another folder"
         raise UserError(msg)
     _quieten()
     # What can be wrong is built in order of what it costs to find out.
     protocol = EvaluationProtocol(**_plain(config.evaluation))
+    _anchor(config)
     datamodule = _data(config)
     model = _model(config, datamodule)
     trainer = _trainer(config, folder, model)
-    if trainer.is_global_zero:
+    if first and not resuming:
         folder.write_config(OmegaConf.to_yaml(config, resolve=True))
     datamodule.setup("fit")
-    if trainer.is_global_zero:
+    if first:
         folder.write_manifest(datamodule.manifest_rows())
     checkpoint = folder.checkpoint if resuming and folder.checkpoint.is_file() else None
     trainer.fit(model, datamodule, ckpt_path=checkpoint, weights_only=True)
@@ -80,9 +82,13 @@ def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, 
     seconds = {"memory": model.memory.seconds if model.memory else 0.0}
     seconds |= {"distill": 0.0, "finetune": 0.0} | model.seconds
     seconds["evaluate"] = time.perf_counter() - start
+    ranking = ranking_metrics(datamodule.train.samples, scores.score)
+    if ranking["auprc"] is None:
+        reason = "no image is known to have been added to the training set"
+        results["skipped"]["ranking"] = dict.fromkeys(("auprc", "inspection_depth"), reason)
     metrics = {
         **results,
-        "ranking": ranking_metrics(datamodule.train.samples, scores.score),
+        "ranking": ranking,
         "noise": asdict(datamodule.noise_report),
         "protocol": _protocol(config, model, protocol),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
@@ -142,6 +148,14 @@ def _build(node: DictConfig) -> Any:
         raise
 
 
+def _anchor(config: DictConfig) -> None:
+    """Make the user's paths absolute: a run may be resumed from another working directory."""
+    if isinstance(config.data.get("root"), str):
+        config.data.root = str(Path(config.data.root).expanduser().absolute())
+    if config.encoder.weights not in (None, "random"):
+        config.encoder.weights = str(Path(config.encoder.weights).expanduser().absolute())
+
+
 def _data(config: DictConfig) -> AnomalyDataModule:
     data = config.data
     return AnomalyDataModule(
@@ -183,6 +197,12 @@ def _model(config: DictConfig, datamodule: AnomalyDataModule) -> MeDSWrapper:
 def _trainer(config: DictConfig, folder: RunFolder, model: MeDSWrapper) -> L.Trainer:
     settings = {key: value for key, value in _plain(config.trainer).items() if value is not None}
     settings.setdefault("max_steps", model.total_steps)
+    if str(settings["precision"]).endswith("-true") and settings["precision"] != "32-true":
+        msg = (
+            f"trainer.precision={settings['precision']}: scores need float32 weights; "
+            "take 32-true, bf16-mixed or 16-mixed"
+        )
+        raise UserError(msg)
     callbacks: list[L.Callback] = [
         RunCheckpoint(folder.checkpoint, model.plan, every=config.checkpoint_every)
     ]
@@ -196,7 +216,7 @@ def _trainer(config: DictConfig, folder: RunFolder, model: MeDSWrapper) -> L.Tra
             enable_checkpointing=False,
             num_sanity_val_steps=0,
         )
-    except (TypeError, ValueError, RuntimeError) as error:  # Lightning's ways to refuse a setting
+    except (TypeError, ValueError, RuntimeError, MisconfigurationException) as error:
         msg = f"trainer: {error}"
         raise UserError(msg) from error
 

@@ -56,6 +56,7 @@ class ImageReader:
             worker_init_fn=loader.worker_init_fn,
             multiprocessing_context=loader.multiprocessing_context,
             persistent_workers=workers > 0,
+            prefetch_factor=loader.prefetch_factor,
             # Without a generator of its own, each pass would draw from the global one.
             generator=torch.Generator(),
         )

@@ -23,7 +23,7 @@ from meds_plugin.errors import UserError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-__all__ = ["main"]
+__all__ = ["config_options", "main"]
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +98,18 @@ def _resume_in_place() -> None:
         sys.argv += [f"hydra.run.dir='{quoted}'", "hydra.output_subdir=null"]
 
 
+def config_options(arguments: list[str]) -> list[str]:
+    """Return Hydra's options that say where configurations are, with their values."""
+    names = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")
+    found: list[str] = []
+    for place, argument in enumerate(arguments):
+        if argument in names:
+            found += arguments[place : place + 2]
+        elif argument.startswith(tuple(f"{name}=" for name in names)):
+            found.append(argument)
+    return found
+
+
 def _run_apart(overrides: list[str], folder: Path) -> int:
     """Run one job of a sweep in a process of its own and return its exit status.
 
@@ -105,7 +117,8 @@ def _run_apart(overrides: list[str], folder: Path) -> int:
     next job in the same process.
     """
     quoted = str(folder.resolve()).replace("'", "\\'")
-    command = [sys.executable, "-m", "meds_plugin.run", *overrides, f"hydra.run.dir='{quoted}'"]
+    job = [*config_options(sys.argv[1:]), *overrides, f"hydra.run.dir='{quoted}'"]
+    command = [sys.executable, "-m", "meds_plugin.run", *job]
     log.info("%s -> %s", " ".join(overrides) or "(defaults)", folder)
     status = subprocess.run(command, check=False).returncode  # noqa: S603 - our own module
     if status:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from meds_plugin.atomic import write_csv, write_json, write_text
+from meds_plugin.atomic import csv_text, write_csv, write_json, write_text
 from meds_plugin.data.module import ManifestRow
 from meds_plugin.errors import UserError
 from meds_plugin.ranking import auprc, inspection_depth
@@ -63,17 +63,32 @@ class RunFolder:
         """The results; written last, so it marks a finished run."""
         return self.path / "metrics.json"
 
+    @property
+    def manifest(self) -> Path:
+        """Exactly what is trained on, in order."""
+        return self.path / "manifest.csv"
+
     def write_config(self, text: str) -> None:
         """Write ``config.yaml``."""
         write_text(self.config, text)
 
     def write_manifest(self, rows: Sequence[ManifestRow]) -> None:
-        """Write ``manifest.csv``: what is trained on."""
-        write_csv(
-            self.path / "manifest.csv",
+        """Write ``manifest.csv``, or check that it is still true.
+
+        Raises:
+            UserError: If the folder holds a run on other images: its scores belong to those.
+        """
+        text = csv_text(
             ManifestRow._fields,
             ({**row._asdict(), "injected": _flag(row.injected)} for row in rows),
         )
+        if self.manifest.exists() and self.manifest.read_text(encoding="utf-8") != text:
+            msg = (
+                f"the training images are not those of the run any more ({self.manifest}): "
+                "put them back, or start a new run"
+            )
+            raise UserError(msg)
+        write_text(self.manifest, text)
 
     def write_ranking(self, samples: Sequence[Sample], scores: TrainingScores) -> None:
         """Write ``ranking.csv``: training images from most to least suspicious."""

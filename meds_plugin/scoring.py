@@ -14,7 +14,7 @@ from meds_plugin.metrics import image_score
 from meds_plugin.progress import track
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import nn
 
@@ -29,6 +29,7 @@ def score_maps(
     indices: Sequence[int],
     *,
     device: torch.device,
+    reduce: Callable[[Tensor], Tensor] | None = None,
     progress: str | None = None,
 ) -> Tensor:
     """Return the detector's anomaly maps of some images, in evaluation mode.
@@ -37,20 +38,25 @@ def score_maps(
         images: The images and the detector.
         indices: Which images; each rank runs its share, every rank gets all results.
         device: Where the detector is.
+        reduce: Turns the maps ``[B, h, w]`` of a batch into ``[B]`` scores, which are returned
+            instead.
         progress: Name for a progress bar; ``None`` shows none.
 
     Returns:
-        ``[len(indices), h, w]`` float32 on the CPU, higher = more anomalous.
+        ``[len(indices), h, w]`` (or ``[len(indices)]``) float32 on the CPU, higher = more
+        anomalous.
 
     Raises:
         ValueError: If the detector returns maps of a wrong shape or values that are not finite.
     """
+    if not len(indices):
+        msg = "there are no images to score"
+        raise ValueError(msg)
     rank, world = _rank_and_world()
     name = type(images.view.detector).__name__
-    mine = range(rank, len(indices), world)
-    plan = chunked(mine, images.reader.batch_size)
+    plan = chunked(range(rank, len(indices), world), images.reader.batch_size)
     wanted = [[int(indices[place]) for place in places] for places in plan]
-    maps: Tensor | None = None
+    results: Tensor | None = None
     with evaluating(images.view.detector):
         batches = track(
             zip(plan, images.batches(wanted), strict=True),
@@ -62,19 +68,15 @@ def score_maps(
             on_device = {key: value.to(device) for key, value in batch.items()}
             got = images.view.anomaly_map(images.encoded(on_device)).float()
             check_maps(got, batch=len(places), name=name)
-            if maps is None:
-                maps = torch.zeros(len(indices), *got.shape[1:])
-            maps[places] = got.cpu()
-    return _sum_over_ranks(maps, len(indices), device) if world > 1 else _required(maps)
+            got = (got if reduce is None else reduce(got)).cpu()
+            if results is None:
+                results = torch.zeros(len(indices), *got.shape[1:])
+            results[places] = got
+    return _sum_over_ranks(results, len(indices), device, dims=2 if reduce is None else 0)
 
 
 def score_images(
-    images: EncodedImages,
-    *,
-    top: float,
-    device: torch.device,
-    progress: str | None = None,
-    chunk: int = 4096,
+    images: EncodedImages, *, top: float, device: torch.device, progress: str | None = None
 ) -> Tensor:
     """Return the selection score of every training image, ``[N]``, higher = more anomalous.
 
@@ -83,14 +85,13 @@ def score_images(
         top: Share of a map's largest values that are averaged (see `metrics.image_score`).
         device: Where the detector is.
         progress: Name for a progress bar; ``None`` shows none.
-        chunk: Maps held at a time.
     """
-    parts = chunked(range(len(images)), chunk)
-    return torch.cat(
-        [
-            image_score(score_maps(images, part, device=device, progress=progress), top)
-            for part in parts
-        ]
+    return score_maps(
+        images,
+        range(len(images)),
+        device=device,
+        reduce=lambda maps: image_score(maps, top),
+        progress=progress,
     )
 
 
@@ -112,19 +113,18 @@ def _rank_and_world() -> tuple[int, int]:
     return 0, 1
 
 
-def _sum_over_ranks(maps: Tensor | None, count: int, device: torch.device) -> Tensor:
+def _sum_over_ranks(
+    results: Tensor | None, count: int, device: torch.device, *, dims: int
+) -> Tensor:
     """Add up the shares, each zero where another rank's results belong; some ranks have none."""
-    shape = torch.tensor(list(maps.shape[1:]) if maps is not None else [0, 0], device=device)
-    distributed.all_reduce(shape, op=distributed.ReduceOp.MAX)
-    if maps is None:
-        maps = torch.zeros(count, *shape.tolist())
-    shared = maps.to(device)
-    distributed.all_reduce(shared)
-    return shared.cpu()
-
-
-def _required(maps: Tensor | None) -> Tensor:
-    if maps is None:
-        msg = "there are no images to score"
-        raise ValueError(msg)
-    return maps
+    if _rank_and_world()[1] > 1:
+        shape = torch.tensor(results.shape[1:] if results is not None else [0] * dims)
+        shape = shape.long().to(device)
+        distributed.all_reduce(shape, op=distributed.ReduceOp.MAX)
+        shared = (torch.zeros(count, *shape.tolist()) if results is None else results).to(device)
+        distributed.all_reduce(shared)
+        results = shared.cpu()
+    if results is None:
+        msg = "a single rank scores every image"
+        raise RuntimeError(msg)
+    return results

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import lightning as L
 import torch
@@ -21,6 +22,7 @@ from meds_plugin.checkpoint import check_saved, fingerprint, frozen_prefixes, wi
 from meds_plugin.default_encoder import default_features
 from meds_plugin.detector import DetectorView, check_detector, check_maps
 from meds_plugin.encodings import EncodedImages
+from meds_plugin.errors import UserError
 from meds_plugin.optim import OptimizerSettings, stable_adamw
 from meds_plugin.rng import torch_seeded
 from meds_plugin.scoring import score_images
@@ -29,11 +31,14 @@ from meds_plugin.stream import TrainingStream
 
 if TYPE_CHECKING:
     from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+    from typing_extensions import Self
 
     from meds_plugin.ensemble import MemorySettings
     from meds_plugin.reader import ImageReader
 
 __all__ = ["MeDSWrapper", "TrainingScores"]
+
+DistillLoss = Literal["l2", "l1"]
 
 
 @dataclass(frozen=True)
@@ -71,8 +76,8 @@ class MeDSWrapper(L.LightningModule):
         selection_top: Share of a map's largest values that make the selection score; 0.01 in the
             reference, 0 for the paper's maximum.
         optimizer: Optimiser and schedule, the same for both training stages.
-        features: Memory features ``[B, P, D]`` of images for a detector without ``features``;
-            default: the package's own encoder.
+        features: Gives memory features ``[B, P, D]`` of images for a detector without
+            ``features``, frozen; default: the package's own encoder.
         seed: Keys the order of images and the detector's randomness in training.
         cache_gb: Largest size, in GB, to which the encoded training images may be kept in memory
             where the detector has a frozen part; 0 encodes anew each time (needed when the data
@@ -96,7 +101,7 @@ class MeDSWrapper(L.LightningModule):
         distill_steps: int = 1000,
         finetune_steps: int = 1000,
         memory: MemorySettings | None = None,
-        distill_loss: Literal["l2", "l1"] = "l2",
+        distill_loss: DistillLoss = "l2",
         selection_k: float = 3.0,
         selection_top: float = 0.01,
         optimizer: OptimizerSettings | None = None,
@@ -107,8 +112,10 @@ class MeDSWrapper(L.LightningModule):
         super().__init__()
         self.strict_loading = False  # frozen weights are not in the checkpoints
         self.detector = detector
+        self.memory_encoder = features
         self.view = DetectorView(detector, features or default_features)
         check_detector(self.view)
+        _check_settings(distill_loss, selection_k, selection_top, cache_gb)
         self.method = method
         self.plan = plan_stages(method, distill_steps=distill_steps, finetune_steps=finetune_steps)
         self.optimizer_settings = optimizer or OptimizerSettings()
@@ -119,6 +126,7 @@ class MeDSWrapper(L.LightningModule):
         self.stream: TrainingStream | None = None
         self._initial: dict[str, Tensor] | None = None
         self._frozen = frozen_prefixes(detector, self.view.trainable_parameters())
+        self._fingerprint = ""
         self._clock = 0.0
         self._draw = (-1, 0)  # step, and batches seen in it
         self.memory: MemoryEnsembleCallback | None = None
@@ -148,6 +156,18 @@ class MeDSWrapper(L.LightningModule):
         """Return the detector's anomaly maps ``[B, h, w]``, higher = more anomalous."""
         return self.view.anomaly_map(self.view.encode(images))
 
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of what trains; what is frozen stays in evaluation mode.
+
+        So do its batch statistics; the reference lets those of a frozen backbone drift.
+        """
+        super().train(mode)
+        for prefix in self._frozen:
+            self.detector.get_submodule(prefix.rstrip(".")).eval()
+        if self.memory_encoder is not None:
+            self.memory_encoder.eval()
+        return self
+
     # Lightning's hooks, in the order in which they are called.
 
     def configure_callbacks(self) -> list[L.Callback]:
@@ -163,8 +183,11 @@ class MeDSWrapper(L.LightningModule):
         )
 
     def setup(self, stage: str) -> None:
-        """Take over the training loader."""
+        """Take over the training loader; what an earlier fit left is dropped."""
         if stage == "fit":
+            self._clock, self._initial = 0.0, None
+            self.seconds = dict.fromkeys(self.seconds, 0.0)
+            self._fingerprint = fingerprint(self.detector, self._frozen)
             self.stream = training_stream(self.trainer, self)
             # After the callbacks' listeners: selection must see the weights as distilled.
             self.stream.on_pass(self._enter_stage)
@@ -216,7 +239,8 @@ class MeDSWrapper(L.LightningModule):
             encoded = self.stream.images.encoded(batch)
             if stage.name == "distill" and self.distillation is not None:
                 maps = self.view.anomaly_map(encoded)
-                check_maps(maps, batch=len(batch["index"]), name=type(self.detector).__name__)
+                name = type(self.detector).__name__
+                check_maps(maps, batch=len(batch["index"]), name=name, finite=False)
                 loss = self.distillation.loss(maps, batch["index"])
             else:
                 loss = self.view.loss(
@@ -233,10 +257,7 @@ class MeDSWrapper(L.LightningModule):
     ) -> None:
         """Clip to the settings' norm, or as the trainer says where it says something."""
         if gradient_clip_val is None and self.optimizer_settings.gradient_clip:
-            gradient_clip_val, gradient_clip_algorithm = (
-                self.optimizer_settings.gradient_clip,
-                "norm",
-            )
+            gradient_clip_val = self.optimizer_settings.gradient_clip
         self.clip_gradients(
             optimizer,
             gradient_clip_val=gradient_clip_val,
@@ -253,13 +274,12 @@ class MeDSWrapper(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the frozen weights out; their fingerprint stays."""
-        prefixes = [f"detector.{prefix}" for prefix in self._frozen]
-        checkpoint["state_dict"] = without(checkpoint["state_dict"], prefixes)
+        checkpoint["state_dict"] = without(checkpoint["state_dict"], self._left_out())
         checkpoint["meds"] = {
             "method": self.method,
-            "stage": self._stage(self.global_step).name if self.plan.stages else "memory",
+            "stage": self.plan.at(self.global_step).name if self.plan.stages else "memory",
             "seconds": dict(self.seconds),
-            "frozen": fingerprint(self.detector, self._frozen),
+            "frozen": self._fingerprint,
             "initial": self._initial if self._before_finetuning() else None,
         }
 
@@ -269,13 +289,12 @@ class MeDSWrapper(L.LightningModule):
         Raises:
             UserError: If weights are missing, unexpected, or were trained on another encoder.
         """
-        prefixes = [f"detector.{prefix}" for prefix in self._frozen]
         saved = checkpoint.get("meds", {})
         check_saved(
             checkpoint["state_dict"],
-            expected=without(self.state_dict(), prefixes),
+            expected=without(self.state_dict(), self._left_out()),
             saved_fingerprint=saved.get("frozen"),
-            fingerprint=fingerprint(self.detector, self._frozen),
+            fingerprint=self._fingerprint or fingerprint(self.detector, self._frozen),
         )
         self.seconds.update(saved.get("seconds", {}))
         self._initial = saved.get("initial")
@@ -322,6 +341,10 @@ class MeDSWrapper(L.LightningModule):
     def _stage(self, step: int) -> Stage:
         return self.plan.at(step)
 
+    def _left_out(self) -> list[str]:
+        """Return the prefixes of what checkpoints do not hold."""
+        return ["memory_encoder.", *(f"detector.{prefix}" for prefix in self._frozen)]
+
     def _before_finetuning(self) -> bool:
         stage = self.plan.named("finetune")
         return stage is not None and self.global_step <= stage.start
@@ -339,7 +362,6 @@ class MeDSWrapper(L.LightningModule):
 
     def _enter_stage(self, step: int) -> None:
         """Start a later stage with a fresh optimiser, as the reference does."""
-        self._clock = time.perf_counter()
         if step == 0 or step != self._stage(step).start:
             return
         if self.plan.reinitialise and self._initial is not None:
@@ -353,3 +375,19 @@ class MeDSWrapper(L.LightningModule):
         step, seen = self._draw
         self._draw = (self.global_step, seen + 1 if step == self.global_step else 0)
         return torch_seeded(self.seed, "train", *self._draw, self.global_rank, device=self.device)
+
+
+def _check_settings(loss: object, k: object, top: object, cache: object) -> None:
+    """Refuse settings out of their range, by the command line's names."""
+    if loss not in get_args(DistillLoss):
+        msg = f"distillation.loss must be {' or '.join(get_args(DistillLoss))}, got {loss!r}"
+        raise UserError(msg)
+    for key, value, largest in (
+        ("selection.k", k, math.inf),
+        ("selection.top", top, 1.0),
+        ("cache_gb", cache, math.inf),
+    ):
+        if not isinstance(value, (int, float)) or not 0 <= value <= largest:
+            limit = "" if largest == math.inf else f" and at most {largest:g}"
+            msg = f"{key} must be a number of at least 0{limit}, got {value!r}"
+            raise UserError(msg)

@@ -20,7 +20,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from meds_plugin.run import main
+from meds_plugin.run import config_options, main
 from tests.conftest import PROJECT
 
 if TYPE_CHECKING:
@@ -384,6 +384,13 @@ def test_image_size_that_is_no_multiple_of_the_patch(refuse: Refuse) -> None:
         ("encoder.weights=/no/such/file.pth", "/no/such/file.pth"),
         ("resume=/no/such/run", "/no/such/run"),
         ("trainer.devices=none", "trainer"),
+        ("trainer.accelerator=tpu", "trainer"),
+        ("trainer.precision=bf16-true", "trainer.precision"),
+        ("checkpoint_every=0", "checkpoint_every"),
+        ("distillation.loss=huber", "distillation.loss"),
+        ("selection.top=5", "selection.top"),
+        ("memory.ratio=abc", "memory.ratio"),
+        ("cache_gb=null", "cache_gb"),
     ],
 )
 def test_wrong_settings(refuse: Refuse, override: str, word: str) -> None:
@@ -405,6 +412,42 @@ def test_a_download_that_fails_names_the_way_out(
 def test_a_run_folder_that_cannot_be_written(refuse: Refuse, tmp_path: Path) -> None:
     (tmp_path / "run").write_text("")
     assert "hydra.run.dir=DIR" in refuse()
+
+
+def test_a_run_whose_images_changed_is_not_resumed(tree: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    settings = ("steps.distill=3", "steps.finetune=3", "data.batch_size=2", "evaluation.resize=32")
+    relative = f"data.root={tree.name}"
+    status, _, err = run(
+        "data=mvtec",
+        relative,
+        "data.image_size=32",
+        "noise=0.3",
+        *settings,
+        "trainer.max_steps=2",
+        "trainer.accelerator=cpu",
+        f"hydra.run.dir={folder}",
+        cwd=tree.parent,
+    )
+    assert status == 0, err
+    assert torch.load(folder / "model.ckpt", weights_only=True)["global_step"] == 2
+    manifest = (folder / "manifest.csv").read_text()
+    good = tree / "nut" / "train" / "good"
+    (good / "2.png").rename(good / "0a.png")
+    status, _, err = run(f"resume={folder}", "trainer.max_steps=6")
+    assert status == 2
+    assert "not those of the run any more" in err
+    assert (folder / "manifest.csv").read_text() == manifest
+    (good / "0a.png").rename(good / "2.png")
+    status, _, err = run(f"resume={folder}", "trainer.max_steps=6")
+    assert status == 0, err
+    assert torch.load(folder / "model.ckpt", weights_only=True)["global_step"] == 6
+    assert read_config(folder).trainer.max_steps == 2
+
+
+def test_jobs_of_a_sweep_know_where_configurations_are() -> None:
+    given = ["--config-dir", "mine", "-m", "noise=0,1", "--config-name=other"]
+    assert config_options(given) == ["--config-dir", "mine", "--config-name=other"]
 
 
 def test_resume_takes_nothing_but_the_trainer_beside_it(finished: tuple[Path, str]) -> None:

@@ -12,7 +12,10 @@ from meds_plugin.distillation import distillation_loss
 from meds_plugin.scoring import score_images
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
+
+    from meds_plugin.stream import TrainingStream
 
 __all__ = ["DistillationCallback"]
 
@@ -47,22 +50,20 @@ class DistillationCallback(L.Callback):
     ) -> None:
         self.end = end
         self.targets = targets
+        self._given = targets
         self.kind = loss
         self.weight = weight
         self.top = top
         self.scores: Tensor | None = None
+        self._stream: TrainingStream | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Listen for the end of distillation."""
+        """Listen for the end of distillation; what an earlier fit left is dropped."""
         if stage != "fit":
             return
-        stream = training_stream(trainer, pl_module)
-
-        def finish(step: int) -> None:
-            if step >= self.end and self.scores is None:
-                self.scores = score_images(stream.images, top=self.top, device=pl_module.device)
-
-        stream.on_pass(finish)
+        self.targets, self.scores = self._given, None
+        self._stream = training_stream(trainer, pl_module)
+        self._stream.on_pass(lambda step: self._finish(step, pl_module.device))
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take over the memory's scores as targets.
@@ -82,6 +83,10 @@ class DistillationCallback(L.Callback):
             )
             raise ValueError(msg)
 
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Score the distilled model where no other stage follows."""
+        self._finish(trainer.global_step, pl_module.device)
+
     def loss(self, maps: Tensor, indices: Tensor) -> Tensor:
         """Return the distillation loss of a batch.
 
@@ -92,7 +97,8 @@ class DistillationCallback(L.Callback):
         if self.targets is None:
             msg = "distillation targets exist only once a fit has started"
             raise RuntimeError(msg)
-        targets = self.targets[indices.cpu()].to(maps.device)
+        self.targets = self.targets.to(maps.device)
+        targets = self.targets[indices]
         return distillation_loss(maps, targets, kind=self.kind, weight=self.weight)
 
     def state_dict(self) -> dict[str, Any]:
@@ -102,3 +108,7 @@ class DistillationCallback(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore `state_dict`."""
         self.scores = state_dict["scores"]
+
+    def _finish(self, step: int, device: torch.device) -> None:
+        if step >= self.end and self.scores is None and self._stream is not None:
+            self.scores = score_images(self._stream.images, top=self.top, device=device)

@@ -57,8 +57,9 @@ class MemoryEnsembleCallback(L.Callback):
         self._stream: TrainingStream | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Get at the training images."""
+        """Get at the training images; scores of an earlier fit are dropped."""
         if stage == "fit":
+            self.maps = None
             self._stream = training_stream(trainer, pl_module)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

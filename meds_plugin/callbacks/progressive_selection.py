@@ -61,8 +61,9 @@ class ProgressiveSelectionCallback(L.Callback):
         self._module: L.LightningModule | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Listen for the passes."""
+        """Listen for the passes; what an earlier fit left is dropped."""
         if stage == "fit":
+            self.initial_scores, self.history = None, []
             self._stream, self._module = training_stream(trainer, pl_module), pl_module
             self._stream.on_pass(self.refresh)
 
@@ -73,10 +74,10 @@ class ProgressiveSelectionCallback(L.Callback):
         self._stream.subset = self.choose(step, self._scores(step))
 
     def choose(self, step: int, scores: Tensor) -> Tensor:
-        """Apply the rule to scores, record it in the history, and return what is kept.
+        """Apply the rule to scores, record it once a step, and return what is kept.
 
         Args:
-            step: The trainer's step.
+            step: The trainer's step; before `start`, everything is kept and nothing recorded.
             scores: ``[N]`` selection scores, higher = more anomalous.
 
         Returns:
@@ -85,6 +86,8 @@ class ProgressiveSelectionCallback(L.Callback):
         if self._stream is None:
             msg = "selection needs the training images of a fit"
             raise RuntimeError(msg)
+        if step < self.start:
+            return torch.arange(len(scores))
         chosen = select_by_group(
             scores,
             group_indices(self._stream.images.reader.groups),
@@ -92,7 +95,8 @@ class ProgressiveSelectionCallback(L.Callback):
             total_steps=self.total_steps,
             k=self.k,
         )
-        for name, selection in chosen.items():
+        recorded = bool(self.history) and self.history[-1]["step"] == step
+        for name, selection in () if recorded else chosen.items():
             self.history.append(
                 {
                     "step": step,

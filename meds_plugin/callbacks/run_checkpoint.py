@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import lightning as L
 
+from meds_plugin.errors import UserError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -21,18 +23,31 @@ class RunCheckpoint(L.Callback):
         path: The file; replaced only by a complete one.
         plan: The stages.
         every: Steps between two checkpoints.
+
+    Raises:
+        UserError: If that is no positive number.
     """
 
     def __init__(self, path: Path, plan: StagePlan, *, every: int) -> None:
+        if not isinstance(every, int) or every < 1:
+            msg = f"checkpoint_every must be a number of steps, at least 1, got {every!r}"
+            raise UserError(msg)
         self.path = path
         self.every = every
         self._ends = {stage.end for stage in plan.stages}
         self._saved = -1
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save what stage 1 found."""
+        """Save what stage 1 found; a resumed run has it already."""
         del pl_module
+        self._saved = trainer.global_step
         if trainer.global_step == 0:
+            self.save(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save the last weights where the trainer stopped early."""
+        del pl_module
+        if trainer.global_step != self._saved:
             self.save(trainer)
 
     def on_train_batch_end(

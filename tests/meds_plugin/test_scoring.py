@@ -28,12 +28,10 @@ def test_scores_in_evaluation_mode_and_goes_back() -> None:
     torch.testing.assert_close(maps, expected)
 
 
-def test_chunks_change_nothing() -> None:
+def test_image_scores_are_those_of_the_maps() -> None:
     images = encoded(BareDetector())
-    whole = score_images(images, top=0.1, device=CPU)
-    assert torch.equal(whole, score_images(images, top=0.1, device=CPU, chunk=3))
     expected = image_score(score_maps(images, range(10), device=CPU), 0.1)
-    torch.testing.assert_close(whole, expected)
+    torch.testing.assert_close(score_images(images, top=0.1, device=CPU), expected)
 
 
 def test_each_part_gets_its_own_mode_back() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+import time
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
@@ -257,3 +259,110 @@ def test_names_a_detector_whose_maps_have_a_wrong_shape() -> None:
 
     with pytest.raises(ValueError, match="Wrong must return anomaly maps"):
         fit(Wrong())
+
+
+def test_a_second_fit_forgets_the_first() -> None:
+    model = fit(make(FullDetector))
+    first = model.training_scores().memory
+    quiet_trainer(model.total_steps).fit(model, loader(count=13))
+    again = model.training_scores().memory
+    assert first is not None
+    assert again is not None
+    assert len(again) == 13
+    assert model.selection is not None
+    assert [row["step"] for row in model.selection.history[:2]] == [12, 12]
+
+
+def test_asking_for_scores_twice_changes_nothing() -> None:
+    model = fit(make(FullDetector))
+    assert model.selection is not None
+    first = model.training_scores()
+    rows = list(model.selection.history)
+    second = model.training_scores()
+    assert torch.equal(first.selected, second.selected)
+    assert rows == model.selection.history
+
+
+def test_stopped_in_distillation_nothing_is_deselected() -> None:
+    model = wrap(make(FullDetector))
+    quiet_trainer(5).fit(model, loader())
+    assert bool(model.training_scores().selected.all())
+    assert model.selection is not None
+    assert model.selection.history == []
+
+
+def test_what_is_frozen_stays_in_evaluation_mode(tmp_path: Path) -> None:
+    class Normed(FullDetector):
+        def __init__(self) -> None:
+            super().__init__()
+            norm = nn.BatchNorm2d(8)
+            self.encoder = nn.Sequential(self.encoder, norm)  # type: ignore[assignment]
+            self.encoder.requires_grad_(requires_grad=False)
+
+    torch.manual_seed(5)
+    model = wrap(Normed())
+    trainer = quiet_trainer(model.total_steps)
+    trainer.fit(model, loader())
+    mean = model.detector.state_dict()["encoder.1.running_mean"]
+    assert torch.equal(mean, torch.zeros(8))
+    trainer.save_checkpoint(tmp_path / "c.ckpt")
+    torch.manual_seed(5)
+    again = wrap(Normed())
+    quiet_trainer(again.total_steps).fit(
+        again, loader(), ckpt_path=tmp_path / "c.ckpt", weights_only=True
+    )
+    assert again.global_step == again.total_steps
+
+
+def test_a_given_memory_encoder_is_part_of_the_model_but_not_of_checkpoints(
+    tmp_path: Path,
+) -> None:
+    class Patches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 6, 4, stride=4).requires_grad_(requires_grad=False)
+            self.drop = nn.Dropout(0.5)
+
+        def forward(self, images: Tensor) -> Tensor:
+            assert not self.drop.training
+            features: Tensor = self.drop(self.conv(images))
+            return features
+
+    model = fit(make(BareDetector), features=Patches())
+    assert model.memory is not None
+    assert model.memory.maps is not None
+    assert model.memory.maps.shape == (20, 4, 4)
+    assert any(isinstance(part, Patches) for part in model.modules())
+    model.trainer.save_checkpoint(tmp_path / "c.ckpt")
+    names = torch.load(tmp_path / "c.ckpt", weights_only=True)["state_dict"]
+    assert all(name.startswith("detector.") for name in names)
+
+
+def test_selection_passes_count_as_time_of_their_stage() -> None:
+    class Slow(FullDetector):
+        def anomaly_map(self, encoded: Tensor) -> Tensor:
+            if not self.training:
+                time.sleep(0.02)
+            return super().anomaly_map(encoded)
+
+    model = wrap(Slow(), method="meds")
+    quiet_trainer(model.total_steps).fit(model, loader())
+    assert model.selection is not None
+    passes = len({row["step"] for row in model.selection.history})
+    assert passes >= 2
+    # Every pass scores 20 images in 5 batches; the first one's scores are the distilled model's.
+    assert model.seconds["finetune"] > 5 * 0.02 * (passes - 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"distill_loss": "huber"}, "distillation.loss must be l2 or l1"),
+        ({"selection_k": -1.0}, "selection.k must be a number of at least 0"),
+        ({"selection_top": 5}, "selection.top must be a number of at least 0 and at most 1"),
+        ({"cache_gb": None}, "cache_gb must be a number"),
+    ],
+)
+def test_names_the_wrong_setting(settings: dict[str, Any], key: str) -> None:
+    with pytest.raises(UserError, match=re.escape(key)):
+        wrap(BareDetector(), **settings)
