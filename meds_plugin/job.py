@@ -216,7 +216,7 @@ def _trainer(config: DictConfig, folder: RunFolder, model: MeDSWrapper) -> L.Tra
             enable_checkpointing=False,
             num_sanity_val_steps=0,
         )
-    except (TypeError, ValueError, RuntimeError, MisconfigurationException) as error:
+    except (TypeError, ValueError, RuntimeError, ImportError, MisconfigurationException) as error:
         msg = f"trainer: {error}"
         raise UserError(msg) from error
 

@@ -146,6 +146,7 @@ class MeDSWrapper(L.LightningModule):
                 top=selection_top,
                 initial=self._selection_start,
             )
+        self.train(self.training)  # what is frozen goes into evaluation mode
 
     @property
     def total_steps(self) -> int:
