@@ -18,6 +18,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig, OmegaConf
 
+from meds_plugin.callbacks.base import shows_progress
 from meds_plugin.callbacks.run_checkpoint import RunCheckpoint
 from meds_plugin.callbacks.stage_bar import StageBar
 from meds_plugin.data import AnomalyDataModule
@@ -77,8 +78,7 @@ def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, 
         trainer.save_checkpoint(folder.checkpoint)
     start = time.perf_counter()
     scores = model.training_scores()
-    bars = trainer.is_global_zero and _bars(config)
-    results = evaluate(model, datamodule, protocol=protocol, progress=bars)
+    results = evaluate(model, datamodule, protocol=protocol, progress=shows_progress(trainer))
     seconds = {"memory": model.memory.seconds if model.memory else 0.0}
     seconds |= {"distill": 0.0, "finetune": 0.0} | model.seconds
     seconds["evaluate"] = time.perf_counter() - start
@@ -173,6 +173,7 @@ def _data(config: DictConfig) -> AnomalyDataModule:
 def _model(config: DictConfig, datamodule: AnomalyDataModule) -> MeDSWrapper:
     memory = MemorySettings(**_plain(config.memory))
     optimizer = OptimizerSettings(**_plain(config.backbone.optimizer))
+    # The wrapper checks this again, but only once an encoder is there, perhaps downloaded.
     plan_stages(
         config.method, distill_steps=config.steps.distill, finetune_steps=config.steps.finetune
     )
@@ -206,7 +207,7 @@ def _trainer(config: DictConfig, folder: RunFolder, model: MeDSWrapper) -> L.Tra
     callbacks: list[L.Callback] = [
         RunCheckpoint(folder.checkpoint, model.plan, every=config.checkpoint_every)
     ]
-    if _bars(config):
+    if config.trainer.enable_progress_bar:
         callbacks.append(StageBar(model.plan))
     try:
         return L.Trainer(
@@ -230,10 +231,6 @@ def _quieten() -> None:
         ".*many workers.*",
     ):
         warnings.filterwarnings("ignore", message=message)
-
-
-def _bars(config: DictConfig) -> bool:
-    return bool(config.trainer.enable_progress_bar)
 
 
 def _protocol(

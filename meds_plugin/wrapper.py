@@ -26,7 +26,7 @@ from meds_plugin.errors import UserError
 from meds_plugin.optim import OptimizerSettings, stable_adamw
 from meds_plugin.rng import torch_seeded
 from meds_plugin.scoring import score_images
-from meds_plugin.stages import Method, Stage, plan_stages
+from meds_plugin.stages import Method, plan_stages
 from meds_plugin.stream import TrainingStream
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class MeDSWrapper(L.LightningModule):
         """Make the stream of training batches; called once a fit, before any stage."""
         images = EncodedImages(reader, self.view, limit_gb=self.cache_gb)
         return TrainingStream(
-            images, seed=self.seed, end_of_stage=lambda step: self._stage(step).end
+            images, seed=self.seed, end_of_stage=lambda step: self.plan.at(step).end
         )
 
     def setup(self, stage: str) -> None:
@@ -188,7 +188,7 @@ class MeDSWrapper(L.LightningModule):
         if stage == "fit":
             self._clock, self._initial = 0.0, None
             self.seconds = dict.fromkeys(self.seconds, 0.0)
-            self._fingerprint = fingerprint(self.detector, self._frozen)
+            self._fingerprint = ""
             self.stream = training_stream(self.trainer, self)
             # After the callbacks' listeners: selection must see the weights as distilled.
             self.stream.on_pass(self._enter_stage)
@@ -217,7 +217,7 @@ class MeDSWrapper(L.LightningModule):
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of a step of the run."""
-        stage = self._stage(step)
+        stage = self.plan.at(step)
         return self.optimizer_settings.lr_at(step - stage.start, total=stage.steps)
 
     def on_train_start(self) -> None:
@@ -235,7 +235,7 @@ class MeDSWrapper(L.LightningModule):
         if self.stream is None:
             msg = "training needs setup('fit')"
             raise RuntimeError(msg)
-        stage = self._stage(self.global_step)
+        stage = self.plan.at(self.global_step)
         with self._seeded():
             encoded = self.stream.images.encoded(batch)
             if stage.name == "distill" and self.distillation is not None:
@@ -269,7 +269,7 @@ class MeDSWrapper(L.LightningModule):
         """Book the time of the step."""
         del outputs, batch, batch_idx
         now = time.perf_counter()
-        self.seconds[self._stage(max(0, self.global_step - 1)).name] += now - self._clock
+        self.seconds[self.plan.at(max(0, self.global_step - 1)).name] += now - self._clock
         self._clock = now
         self._stop_when_done()
 
@@ -280,7 +280,7 @@ class MeDSWrapper(L.LightningModule):
             "method": self.method,
             "stage": self.plan.at(self.global_step).name if self.plan.stages else "memory",
             "seconds": dict(self.seconds),
-            "frozen": self._fingerprint,
+            "frozen": self._frozen_fingerprint(),
             "initial": self._initial if self._before_finetuning() else None,
         }
 
@@ -295,7 +295,7 @@ class MeDSWrapper(L.LightningModule):
             checkpoint["state_dict"],
             expected=without(self.state_dict(), self._left_out()),
             saved_fingerprint=saved.get("frozen"),
-            fingerprint=self._fingerprint or fingerprint(self.detector, self._frozen),
+            fingerprint=self._frozen_fingerprint(),
         )
         self.seconds.update(saved.get("seconds", {}))
         self._initial = saved.get("initial")
@@ -316,19 +316,20 @@ class MeDSWrapper(L.LightningModule):
         memory = self.memory.image_scores() if self.memory else None
         if not self.plan.stages and memory is not None:
             return TrainingScores(memory, torch.ones(len(memory), dtype=torch.bool), memory, None)
-        self.to(self.trainer.strategy.root_device)
-        score = score_images(
-            self.stream.images,
-            top=self.selection_top,
-            device=self.device,
-            progress="ranking" if shows_progress(self.trainer) else None,
-        )
+        distilled = self.distillation.scores if self.distillation else None
+        ends_distilled = self.plan.selection_scores is None and self.distillation is not None
+        if ends_distilled and distilled is not None:
+            score = distilled  # the fit has scored its last weights already
+        else:
+            self.to(self.trainer.strategy.root_device)
+            score = score_images(
+                self.stream.images,
+                top=self.selection_top,
+                device=self.device,
+                progress="ranking" if shows_progress(self.trainer) else None,
+            )
+            distilled = score if ends_distilled else distilled
         selected = torch.ones(len(score), dtype=torch.bool)
-        distilled = None
-        if self.plan.selection_scores is None and self.distillation:
-            distilled = score
-        elif self.distillation:
-            distilled = self.distillation.scores
         if self.selection:
             kept = self.selection.choose(self.global_step, score)
             selected = torch.zeros_like(selected).index_fill_(0, kept, value=True)
@@ -339,12 +340,14 @@ class MeDSWrapper(L.LightningModule):
         if self.global_step >= self.total_steps:
             self.trainer.should_stop = True
 
-    def _stage(self, step: int) -> Stage:
-        return self.plan.at(step)
-
     def _left_out(self) -> list[str]:
         """Return the prefixes of what checkpoints do not hold."""
         return ["memory_encoder.", *(f"detector.{prefix}" for prefix in self._frozen)]
+
+    def _frozen_fingerprint(self) -> str:
+        """Return the frozen weights' fingerprint; hashed once a fit, when first needed."""
+        self._fingerprint = self._fingerprint or fingerprint(self.detector, self._frozen)
+        return self._fingerprint
 
     def _before_finetuning(self) -> bool:
         stage = self.plan.named("finetune")
@@ -352,10 +355,10 @@ class MeDSWrapper(L.LightningModule):
 
     def _selection_start(self) -> Tensor:
         """Return the scores of the first selection."""
-        source = self.memory if self.plan.selection_scores == "memory" else self.distillation
-        scores = source.image_scores() if isinstance(source, MemoryEnsembleCallback) else None
-        if isinstance(source, DistillationCallback):
-            scores = source.scores
+        if self.plan.selection_scores == "memory":
+            scores = self.memory.image_scores() if self.memory else None
+        else:
+            scores = self.distillation.scores if self.distillation else None
         if scores is None:
             msg = "there are no scores to begin the selection with"
             raise RuntimeError(msg)
@@ -363,7 +366,7 @@ class MeDSWrapper(L.LightningModule):
 
     def _enter_stage(self, step: int) -> None:
         """Start a later stage with a fresh optimiser, as the reference does."""
-        if step == 0 or step != self._stage(step).start:
+        if step == 0 or step != self.plan.at(step).start:
             return
         if self.plan.reinitialise and self._initial is not None:
             self.detector.load_state_dict(self._initial, strict=False)
