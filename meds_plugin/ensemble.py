@@ -12,7 +12,7 @@ from meds_plugin.memory import bootstrap_scores, draw_subsets, expected_scores
 from meds_plugin.rng import torch_generator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
@@ -81,6 +81,7 @@ def ensemble_scores(
     seed: int,
     group: str,
     queries: Tensor | None = None,
+    views: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Score patches by their distance to random memories of one group's training features.
@@ -91,11 +92,19 @@ def ensemble_scores(
         seed: The run's seed; matters to the bootstrap only.
         group: The group's name; its memories are drawn independently of other groups'.
         queries: ``[Q, P', D]`` features to score; default the training features themselves.
+        views: The camera view of each training image, where there are several: every memory then
+            holds ``ratio`` of each, and all are searched together.
         progress: Called with the pairs of images compared and their number.
 
     Returns:
         ``[Q, P']`` cosine distances in [0, 2], higher = more anomalous.
+
+    Raises:
+        UserError: If single patches are to be drawn from several views.
     """
+    if views is not None and settings.unit == "patch":
+        msg = "memory.unit=patch draws from all views alike: take memory.unit=image for them"
+        raise UserError(msg)
     dtype = torch.float32 if settings.products == "float32" else torch.bfloat16
     if settings.ensemble == "bootstrap":
         subsets = draw_subsets(
@@ -104,6 +113,7 @@ def ensemble_scores(
             settings.size,
             generator=torch_generator(seed, "memory", group),
             replacement=settings.replacement,
+            strata=views,
         )
         decimals = 5 if settings.round_cosine else None
         return bootstrap_scores(
@@ -118,6 +128,7 @@ def ensemble_scores(
         unit=settings.unit,
         replacement=settings.replacement,
         leave_self_out=leave_out,
+        strata=views,
         dtype=dtype,
         progress=progress,
     )

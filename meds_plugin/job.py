@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from meds_plugin.callbacks.base import shows_progress
 from meds_plugin.callbacks.run_checkpoint import RunCheckpoint
 from meds_plugin.callbacks.stage_bar import StageBar
-from meds_plugin.data import AnomalyDataModule
+from meds_plugin.data import AnomalyDataModule, BadFilesError, DataSettings
 from meds_plugin.ensemble import MemorySettings
 from meds_plugin.errors import UserError
 from meds_plugin.evaluation import EvaluationProtocol
@@ -69,8 +69,15 @@ def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, 
     trainer = _trainer(config, folder, model)
     if first and not resuming:
         folder.write_config(OmegaConf.to_yaml(config, resolve=True))
-    datamodule.setup("fit")
+    try:
+        datamodule.setup("fit")
+    except BadFilesError as error:
+        if first:
+            folder.write_problems(error.problems)
+        raise
     if first:
+        print(datamodule.summary)
+        folder.write_skipped(datamodule.skipped)
         folder.write_manifest(datamodule.manifest_rows())
     checkpoint = folder.checkpoint if resuming and folder.checkpoint.is_file() else None
     trainer.fit(model, datamodule, ckpt_path=checkpoint, weights_only=True)
@@ -150,18 +157,33 @@ def _build(node: DictConfig) -> Any:
 
 def _anchor(config: DictConfig) -> None:
     """Make the user's paths absolute: a run may be resumed from another working directory."""
-    if isinstance(config.data.get("root"), str):
-        config.data.root = str(Path(config.data.root).expanduser().absolute())
-    if config.encoder.weights not in (None, "random"):
-        config.encoder.weights = str(Path(config.encoder.weights).expanduser().absolute())
+    for node, key in (
+        (config.data, "root"),
+        (config.data, "file"),
+        (config.data, "exclude"),
+        (config, "noise_file"),
+        (config.encoder, "weights"),
+    ):
+        value = node.get(key)
+        if value is not None and value != "random":
+            # A name such as 2024 comes as a number.
+            node[key] = str(Path(str(value)).expanduser().absolute())
 
 
 def _data(config: DictConfig) -> AnomalyDataModule:
     data = config.data
     return AnomalyDataModule(
         source=_build(data.source),
-        noise=config.noise,
-        noise_protocol=config.noise_protocol,
+        settings=DataSettings(
+            noise=config.noise,
+            noise_protocol=config.noise_protocol,
+            noise_definition=config.noise_definition,
+            noise_file=config.noise_file,
+            exclude=data.exclude,
+            on_error=data.on_error,
+            max_pixels=data.max_pixels,
+            check=data.check,
+        ),
         seed=config.seed,
         image_size=_plain(data.image_size),
         crop=_plain(data.crop),

@@ -18,15 +18,16 @@ class ImageReader:
     """Random access, in batches, to the images behind a data loader.
 
     The loader gives the data set, the batch size and the worker settings; its own order and
-    sampler are not used. A data set with an attribute ``groups`` (one name an image: category or
-    camera view) gets separate statistics for each group.
+    sampler are not used. A data set may say what its images are by attributes with one name an
+    image: ``groups``, within which images are selected; ``categories``, whose images make each
+    other's memory (default: the groups); ``views``, from each of which memories are drawn.
 
     Args:
         loader: A `torch.utils.data.DataLoader` over a map-style data set.
 
     Raises:
         TypeError: If it is something else.
-        ValueError: If the data set is empty, or ``groups`` has another length.
+        ValueError: If the data set is empty, or an attribute has another length.
     """
 
     def __init__(self, loader: object) -> None:
@@ -41,7 +42,9 @@ class ImageReader:
         if size == 0:
             msg = "the training data set is empty"
             raise ValueError(msg)
-        self.groups = _groups(dataset, size)
+        self.groups = _names(dataset, "groups", size) or ["all"] * size
+        self.categories = _names(dataset, "categories", size) or self.groups
+        self.views = _names(dataset, "views", size)
         own_batches: Any = loader.batch_sampler
         self.batch_size = int(loader.batch_size or getattr(own_batches, "batch_size", 0) or 16)
         self._plan = _Plan()
@@ -118,16 +121,17 @@ def images_of(batch: Any) -> Tensor:
     return found
 
 
-def _groups(dataset: Any, size: int) -> list[str]:
-    if isinstance(dataset, Subset) and not hasattr(dataset, "groups"):
+def _names(dataset: Any, attribute: str, size: int) -> list[str] | None:
+    """Return a data set's names of its images, ``None`` where it has none."""
+    if isinstance(dataset, Subset) and not hasattr(dataset, attribute):
         inner: Any = dataset.dataset
-        whole = _groups(inner, len(inner))
-        return [whole[int(index)] for index in dataset.indices]
-    groups = getattr(dataset, "groups", None)
-    if groups is None:
-        return ["all"] * size
-    names = [str(name) for name in groups]
+        whole = _names(inner, attribute, len(inner))
+        return whole and [whole[int(index)] for index in dataset.indices]
+    given = getattr(dataset, attribute, None)
+    if given is None or all(name is None for name in given):
+        return None
+    names = [str(name) for name in given]
     if len(names) != size:
-        msg = f"the data set has {size} images but its groups name {len(names)}"
+        msg = f"the data set has {size} images but its {attribute} name {len(names)}"
         raise ValueError(msg)
     return names

@@ -19,8 +19,13 @@ def print_report(metrics: dict[str, Any], folder: Path) -> None:
     """
     protocol, noise, ranking = metrics["protocol"], metrics["noise"], metrics["ranking"]
     asked = "as found" if noise["asked"] is None else f"{noise['asked']:g}"
+    if noise["file"] is not None:
+        asked = f"from {noise['file']}"
     print(f"\nmethod={protocol['method']} backbone={protocol['backbone']} noise={asked}")
-    print(table({**metrics["categories"], "mean": metrics["mean"]}))
+    if any(
+        value is not None for values in metrics["categories"].values() for value in values.values()
+    ):
+        print(table({**metrics["categories"], "mean": metrics["mean"]}))
     reasons = {reason for reasons in metrics["skipped"].values() for reason in reasons.values()}
     for reason in sorted(reasons):
         print(f"not computed: {reason}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from meds_plugin.atomic import csv_text, write_csv, write_json, write_text
@@ -15,12 +16,13 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from meds_plugin.data import Sample
+    from meds_plugin.data import Problem, Sample
     from meds_plugin.wrapper import TrainingScores
 
 __all__ = ["RunFolder", "ranking_metrics"]
 
 RANKING = ("rank", "path", "category", "score", "selected", "injected", "memory", "distilled")
+PROBLEMS = ("path", "reason")
 SELECTION = ("step", "category", "kept", "threshold", "median", "mad")
 
 
@@ -89,6 +91,15 @@ class RunFolder:
             )
             raise UserError(msg)
         write_text(self.manifest, text)
+
+    def write_skipped(self, problems: Sequence[Problem]) -> None:
+        """Write ``skipped.csv``: images that are left out, where there are any."""
+        if problems:
+            write_csv(self.path / "skipped.csv", PROBLEMS, map(asdict, problems))
+
+    def write_problems(self, problems: Sequence[Problem]) -> None:
+        """Write ``bad_files.csv``: the images that stopped the run."""
+        write_csv(self.path / "bad_files.csv", PROBLEMS, map(asdict, problems))
 
     def write_ranking(self, samples: Sequence[Sample], scores: TrainingScores) -> None:
         """Write ``ranking.csv``: training images from most to least suspicious."""

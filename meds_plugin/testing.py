@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from meds_plugin.callbacks.memory_ensemble import patch_features
+from meds_plugin.callbacks.memory_ensemble import patch_features, views_of
 from meds_plugin.encodings import EncodedImages
 from meds_plugin.ensemble import ensemble_scores
 from meds_plugin.evaluation import (
+    METRICS,
     EvaluationProtocol,
     category_metrics,
     evaluation_maps,
@@ -50,14 +51,21 @@ def evaluate(
 
     Returns:
         ``{"mean": {...}, "categories": {name: {...}}, "skipped": {name: {metric: reason}}}``;
-        metrics in [0, 1], or ``None`` where there is a reason.
+        metrics in [0, 1], or ``None`` where there is a reason; a category without test images has
+        none.
     """
     protocol = protocol or EvaluationProtocol()
     model.to(model.trainer.strategy.root_device)
     test = datamodule.test
+    categories: dict[str, dict[str, float | None]] = {}
+    skipped: dict[str, dict[str, str]] = {}
+    for name in sorted({*datamodule.train.categories} - {*test.categories}):
+        categories[name] = dict.fromkeys(METRICS)
+        skipped[name] = dict.fromkeys(METRICS, "there are no test images")
+    if len(test) == 0:
+        return {"mean": dict.fromkeys(METRICS), "categories": categories, "skipped": skipped}
     images = EncodedImages(ImageReader(datamodule.test_dataloader()), model.view, limit_gb=0.0)
-    members = group_indices(test.groups)
-    categories, skipped = {}, {}
+    members = group_indices(test.categories)
     for name, indices in track(
         members.items(), description="evaluation", total=len(members), enabled=progress
     ):
@@ -77,7 +85,7 @@ def evaluate(
             skipped[name] = reasons
     return {
         "mean": mean_metrics(list(categories.values())),
-        "categories": categories,
+        "categories": dict(sorted(categories.items())),
         "skipped": skipped,
     }
 
@@ -90,11 +98,16 @@ def _memory_maps(
         msg = "memory scores need the training images of a fit"
         raise RuntimeError(msg)
     train = model.stream.images
-    members = group_indices(train.reader.groups)[group].tolist()
+    members = group_indices(train.reader.categories)[group].tolist()
     features, _ = patch_features(train, members, device=model.device)
     queries, grid = patch_features(images, indices, device=model.device)
     scores = ensemble_scores(
-        features, model.memory.settings, seed=model.seed, group=group, queries=queries
+        features,
+        model.memory.settings,
+        seed=model.seed,
+        group=group,
+        queries=queries,
+        views=views_of(train.reader, members),
     )
     return scores.view(-1, *grid).cpu()
 

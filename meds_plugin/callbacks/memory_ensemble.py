@@ -24,16 +24,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from meds_plugin.encodings import EncodedImages
+    from meds_plugin.reader import ImageReader
     from meds_plugin.stream import TrainingStream
 
-__all__ = ["MemoryEnsembleCallback", "patch_features"]
+__all__ = ["MemoryEnsembleCallback", "patch_features", "views_of"]
 
 
 class MemoryEnsembleCallback(L.Callback):
     """Compute memory scores of all training images before training starts.
 
     Works with `MeDSWrapper` and with any LightningModule whose call turns images into an anomaly
-    map. Groups of the data set (categories, views) are scored separately.
+    map. Categories of the data set are scored separately, with memories drawn from all their views.
 
     Args:
         settings: The ensemble.
@@ -79,11 +80,16 @@ class MemoryEnsembleCallback(L.Callback):
             )
             with counter(f"memory of {name}", enabled=progress) as count:
                 scores = ensemble_scores(
-                    features, self.settings, seed=self.seed, group=name, progress=count
+                    features,
+                    self.settings,
+                    seed=self.seed,
+                    group=name,
+                    views=views_of(images.reader, members.tolist()),
+                    progress=count,
                 )
             return scores.view(-1, *grid).cpu()
 
-        self.maps = by_group(group_indices(images.reader.groups), score)
+        self.maps = by_group(group_indices(images.reader.categories), score)
         self.seconds = time.perf_counter() - start
 
     def image_scores(self) -> Tensor:
@@ -139,3 +145,8 @@ def patch_features(
             grid = grid_of(features, pixels)
             parts.append(features.flatten(2).transpose(1, 2) if features.ndim == 4 else features)
     return torch.cat(parts), grid
+
+
+def views_of(reader: ImageReader, members: Sequence[int]) -> list[str] | None:
+    """Return the views of some images, ``None`` where there are none."""
+    return None if reader.views is None else [reader.views[index] for index in members]

@@ -8,10 +8,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from meds_plugin.data.decoding import MAX_PIXELS, checked_limit
 from meds_plugin.data.images import read_image, read_mask
+from meds_plugin.data.transforms import vary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from PIL import Image
 
     from meds_plugin.data.samples import Sample
     from meds_plugin.data.transforms import Preprocess
@@ -30,21 +34,37 @@ class ImageDataset(Dataset[Item]):
     """Images in a fixed order; the same index always gives the same tensor.
 
     Args:
-        samples: The images.
+        samples: The images. One with a variation is turned and scaled as that says, its mask too.
         preprocess: From a decoded image to a tensor.
+        max_pixels: Larger files are refused.
 
     Attributes:
         samples: The images, as given.
-        groups: The category of each; statistics are kept per group.
+        groups: The group of each: images are selected among those of the same group.
+        categories: The category of each; metrics and memories are kept for each.
+        views: The camera view of each, or ``None``.
         labels: bool ``[N]``, true for images with a defect.
         preprocess: As given.
+
+    Raises:
+        UserError: If ``max_pixels`` is no number of at least 1; when an image is asked for, if its
+            file cannot be used.
     """
 
-    def __init__(self, samples: Sequence[Sample], preprocess: Preprocess) -> None:
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        preprocess: Preprocess,
+        *,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
         self.samples = list(samples)
         self.preprocess = preprocess
-        self.groups = [sample.category for sample in self.samples]
+        self.groups = [sample.group for sample in self.samples]
+        self.categories = [sample.category for sample in self.samples]
+        self.views = [sample.view for sample in self.samples]
         self.labels = torch.tensor([sample.is_anomaly for sample in self.samples], dtype=torch.bool)
+        self._max_pixels = checked_limit(max_pixels)
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -52,8 +72,9 @@ class ImageDataset(Dataset[Item]):
 
     def __getitem__(self, index: int) -> Item:
         """Return ``image`` (float32 ``[3, H, W]``, normalised) and ``index``."""
-        image = self.preprocess(read_image(self.samples[index].image))
-        return {"image": image, "index": index}
+        sample = self.samples[index]
+        image = read_image(sample.image, max_pixels=self._max_pixels)
+        return {"image": self.preprocess(_varied(image, sample)), "index": index}
 
     def mask(self, index: int) -> Tensor | None:
         """Return the mask of one image.
@@ -65,4 +86,11 @@ class ImageDataset(Dataset[Item]):
         sample = self.samples[index]
         if not sample.is_anomaly:
             return torch.zeros(self.preprocess.input_size)
-        return None if sample.mask is None else self.preprocess.mask(read_mask(sample.mask))
+        if sample.mask is None:
+            return None
+        mask = read_mask(sample.mask, max_pixels=self._max_pixels)
+        return self.preprocess.mask(_varied(mask, sample))
+
+
+def _varied(image: Image.Image, sample: Sample) -> Image.Image:
+    return image if sample.variation is None else vary(image, sample.variation)

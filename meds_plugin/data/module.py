@@ -8,8 +8,7 @@ import lightning as L
 from torch.utils.data import DataLoader
 
 from meds_plugin.data.dataset import ImageDataset, Item
-from meds_plugin.data.images import check_samples
-from meds_plugin.data.noise import NoiseReport, checked_ratio, contaminate
+from meds_plugin.data.prepare import DataSettings, prepare
 from meds_plugin.data.samples import Split
 from meds_plugin.data.transforms import Preprocess
 from meds_plugin.errors import UserError
@@ -18,7 +17,9 @@ from meds_plugin.rng import torch_generator
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from meds_plugin.data.samples import Sample
+    from meds_plugin.data.noise import NoiseReport
+    from meds_plugin.data.prepare import Prepared
+    from meds_plugin.data.samples import Problem, Sample
     from meds_plugin.data.transforms import Size
 
 __all__ = ["AnomalyDataModule", "ManifestRow"]
@@ -35,25 +36,24 @@ class ManifestRow(NamedTuple):
 class _Loaded(NamedTuple):
     train: ImageDataset
     test: ImageDataset
-    noise_report: NoiseReport
+    prepared: Prepared
 
 
 class AnomalyDataModule(L.LightningDataModule):
-    """Read, contaminate and check images once, then serve them in a fixed order.
+    """Read, check and contaminate images once, then serve them in a fixed order.
 
     Everything happens at the first `setup`, or at the first use of an attribute that needs it.
 
     Args:
         source: The images, or what gives them when called without arguments, e.g.
             ``functools.partial(read_mvtec, "mvtec_ad", ["bottle"])``.
-        noise: Share of defective images to add to the training images (see `contaminate`).
-        noise_protocol: ``overlap`` or ``no_overlap``.
-        seed: The run's seed; only the choice of added images depends on it.
         image_size: See `Preprocess`.
         crop: See `Preprocess`.
+        settings: Contamination, exclusion, and what to do about unusable files; default: the
+            images as they are, all of which must be usable.
+        seed: The run's seed; only the choice of added images depends on it.
         batch_size: Images a batch.
         num_workers: Processes that read images; 0 reads in the main one.
-        check: Decode every file once beforehand (see `check_samples`).
 
     Raises:
         UserError: If an argument is wrong; from `setup`, if the images are.
@@ -65,42 +65,48 @@ class AnomalyDataModule(L.LightningDataModule):
         source: Split | Callable[[], Split],
         image_size: Size,
         crop: Size | None = None,
-        noise: float | None = None,
-        noise_protocol: str = "overlap",
+        settings: DataSettings | None = None,
         seed: int = 0,
         batch_size: int = 16,
         num_workers: int = 0,
-        check: bool = True,
     ) -> None:
         super().__init__()
         self.preprocess = Preprocess(image_size, crop)
         self.batch_size = _at_least(1, batch_size, "data.batch_size")
         self.num_workers = _at_least(0, num_workers, "data.num_workers")
         self._source = source
-        self._noise = None if noise is None else checked_ratio(noise)
-        self._noise_protocol = noise_protocol
+        self._settings = settings or DataSettings()
         self._seed = seed
-        self._check = check
         self._loaded: _Loaded | None = None
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - the same for all stages
-        """Read, contaminate and check the images; further calls do nothing."""
+        """Read, check and contaminate the images; further calls do nothing."""
         self._load()
 
     @property
     def train(self) -> ImageDataset:
-        """The training images, injected ones last."""
+        """The training images."""
         return self._load().train
 
     @property
     def test(self) -> ImageDataset:
-        """The test images."""
+        """The test images; there may be none."""
         return self._load().test
 
     @property
     def noise_report(self) -> NoiseReport:
         """What contamination was asked for and reached."""
-        return self._load().noise_report
+        return self._load().prepared.noise
+
+    @property
+    def skipped(self) -> list[Problem]:
+        """Images that are left out because they cannot be used."""
+        return self._load().prepared.skipped
+
+    @property
+    def summary(self) -> str:
+        """What was found, as text: a table of categories, what is missing, duplicates."""
+        return self._load().prepared.summary
 
     def train_dataloader(self) -> DataLoader[Item]:
         """Return the training images in order; the training stream shuffles and selects."""
@@ -117,18 +123,15 @@ class AnomalyDataModule(L.LightningDataModule):
     def _load(self) -> _Loaded:
         if self._loaded is None:
             source = self._source
-            read = source if isinstance(source, Split) else source()
-            split, report = contaminate(
-                read, self._noise, protocol=self._noise_protocol, seed=self._seed
-            )
-            _require_names(split.train, "training")
-            _require_names(split.test, "test")
-            if self._check:
-                check_samples([*split.train, *split.test])
+            found = source if isinstance(source, Split) else source()
+            prepared = prepare(found, self._settings, seed=self._seed)
+            _require_own_names(prepared.split.train, "training")
+            _require_own_names(prepared.split.test, "test")
+            limit = {"max_pixels": self._settings.max_pixels}
             self._loaded = _Loaded(
-                ImageDataset(split.train, self.preprocess),
-                ImageDataset(split.test, self.preprocess),
-                report,
+                ImageDataset(prepared.split.train, self.preprocess, **limit),
+                ImageDataset(prepared.split.test, self.preprocess, **limit),
+                prepared,
             )
         return self._loaded
 
@@ -150,10 +153,7 @@ def _at_least(least: int, value: int, key: str) -> int:
     return value
 
 
-def _require_names(samples: Sequence[Sample], kind: str) -> None:
-    if not samples:
-        msg = f"there are no {kind} images; name a data set that has some in data.root"
-        raise UserError(msg)
+def _require_own_names(samples: Sequence[Sample], kind: str) -> None:
     seen: set[str] = set()
     for sample in samples:
         if sample.path in seen:

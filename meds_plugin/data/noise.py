@@ -1,23 +1,35 @@
-"""Mixes defective test images into the training images, as in the paper's noisy-data protocol."""
+"""Mixes defective images into the training images, as in the field's noisy-data protocols."""
 
 from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from meds_plugin.data.samples import Sample, Split
+from meds_plugin.data.injection import defects_wanted, inject, share
+from meds_plugin.data.split_file import read_split_file
 from meds_plugin.errors import UserError
-from meds_plugin.rng import numpy_rng
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Sequence
 
-__all__ = ["PROTOCOLS", "NoiseReport", "checked_ratio", "contaminate", "defects_wanted"]
+    from meds_plugin.data.samples import Sample, Split
 
-PROTOCOLS = ("overlap", "no_overlap")
+__all__ = [
+    "DEFINITIONS",
+    "PROTOCOLS",
+    "NoiseReport",
+    "checked_protocol",
+    "checked_ratio",
+    "contaminate",
+    "defects_wanted",
+]
+
+PROTOCOLS = ("overlap", "no_overlap", "overlap_repeat", "split_file")
+DEFINITIONS = ("normal", "all")
 _LOG = logging.getLogger(__name__)
 
 
@@ -26,13 +38,18 @@ class NoiseReport:
     """What was asked for and what came of it.
 
     Attributes:
-        asked: The ratio; ``None`` if the training images were taken as they are.
-        protocol: ``overlap`` or ``no_overlap``.
-        counts: Number of injected images per category; empty if taken as they are.
+        asked: The ratio; ``None`` if the training images were taken as they are, or as a file lists
+            them without a ratio to compare it with.
+        protocol: One of `PROTOCOLS`.
+        counts: Number of injected images per category, with repeats and with those that were in the
+            data set's training images before; empty if nothing is known of them.
         achieved_of_normal: Injected images as a share of the normal training images, over all
-            categories; ``None`` if taken as they are.
+            categories; ``None`` if nothing is known of them.
         achieved_of_all: The same as a share of all training images.
-        messages: A line for each category that had too few defective images.
+        messages: Where the result is not what was asked for, a line each.
+        definition: What the ratio is a share of: one of `DEFINITIONS`.
+        repeated: How many of the injected images are repeats.
+        file: The list that was followed, if any.
     """
 
     asked: float | None
@@ -41,93 +58,127 @@ class NoiseReport:
     achieved_of_normal: float | None = None
     achieved_of_all: float | None = None
     messages: list[str] = field(default_factory=list)
+    definition: str = "normal"
+    repeated: int = 0
+    file: str | None = None
 
 
 def contaminate(
-    split: Split, ratio: float | None, *, protocol: str = "overlap", seed: int = 0
+    split: Split,
+    ratio: float | None,
+    *,
+    protocol: str = "overlap",
+    seed: int = 0,
+    definition: str = "normal",
+    noise_file: str | os.PathLike[str] | None = None,
+    left_out: Sequence[Sample] = (),
 ) -> tuple[Split, NoiseReport]:
     """Add defective test images to the training images of each category.
 
     Each category's draw depends on the seed, its name and its own images only. For one seed a
-    larger ratio adds images to those of a smaller one, so a sweep compares like with like.
+    larger ratio adds images to those of a smaller one, so a sweep compares like with like. Defects
+    known to be among the training images already stay there and count towards the ratio.
 
     Args:
         split: Images with known labels.
-        ratio: Number of images to add, in [0, 1) as a share of the category's normal ones;
-            ``None`` takes the training images as they are, without a claim on what they show.
-        protocol: ``overlap`` leaves the added images in the test set too; ``no_overlap`` removes
+        ratio: How many defective images each category is to be trained on, in [0, 1), by
+            ``definition``. ``None`` takes the training images as they are: with the marks that the
+            data set gives to injected ones, or else without a claim on what they show. So does 0
+            where no image at all is known to show a defect.
+        protocol: ``overlap`` leaves the added images in the test set too. ``no_overlap`` removes
             them from it, but keeps one defective image a category there, since no metric is
-            defined without.
+            defined without. ``overlap_repeat`` is ``overlap``, but where a category's defects run
+            out they are used again, all of them in a new order each time, a little turned and
+            scaled. ``split_file`` trains on what ``noise_file`` lists.
         seed: The run's seed.
+        definition: ``normal``: the ratio is a share of the normal training images; ``all``: of all
+            training images, injected ones included.
+        noise_file: See `read_split_file`. A ratio above 0 beside it changes nothing, but the
+            report tells where the file differs from it.
+        left_out: Images that could not be read; ``noise_file`` may name them.
 
     Returns:
-        The new split, training images in their order and then the added ones, and the report.
-        ``injected`` of every training image is set: ``None`` for all if ``ratio`` is.
+        The new split and the report. Training images come in their order, then added ones in the
+        test set's, then repeats by category as they were drawn; with ``noise_file`` all come in
+        its order. The second use of ``a/test/hole/0.png`` is named ``a/test/hole/0.png#2``, the
+        third ends with ``#3``. ``injected`` of every training image is set, except where they
+        are taken as they are.
 
     Raises:
-        UserError: If the ratio or the protocol is not one of those.
+        UserError: If the ratio, the protocol, the definition or the file is wrong, or if the ratio
+            is above 0 and no image at all is known to show a defect.
 
     Source: the authors' lists: ``min(round_half_even(ratio * normal), available)`` a category.
-    Unlike here, their sets for different ratios of one seed are not nested.
+    Unlike here, their sets for different ratios of one seed are not nested. Repeats: SoftPatch+.
     """
     ratio = None if ratio is None else checked_ratio(ratio)
-    if protocol not in PROTOCOLS:
-        msg = f"noise_protocol must be one of {', '.join(PROTOCOLS)}; got {protocol!r}"
-        raise UserError(msg)
-    if ratio is None:
-        train = [replace(sample, injected=None) for sample in split.train]
-        return Split(train=train, test=list(split.test)), NoiseReport(None, protocol)
-    train = [replace(sample, injected=sample.is_anomaly) for sample in split.train]
-    counts: dict[str, int] = {}
+    checked_protocol(protocol, definition, noise_file)
+    report = NoiseReport(ratio, protocol, definition=definition)
+    labelled = any(sample.is_anomaly for sample in [*split.train, *split.test])
     messages: list[str] = []
-    drawn: set[str] = set()
-    for category in sorted({sample.category for sample in train}):
-        normal = sum(s.category == category and not s.is_anomaly for s in train)
-        defects = [s for s in split.test if s.category == category and s.is_anomaly]
-        usable = len(defects) if protocol == "overlap" else max(0, len(defects) - 1)
-        wanted = defects_wanted(ratio, normal)
-        counts[category] = min(wanted, usable)
-        if wanted > usable:
-            messages.append(_shortage(ratio, category, wanted, usable, normal, protocol))
-        drawn.update(_draw(defects, counts[category], category, seed))
+    if noise_file is not None:
+        report = replace(report, asked=ratio or None, file=str(noise_file))
+        result = read_split_file(noise_file, split, left_out=left_out)
+        if ratio:
+            messages = _differences(result, ratio, definition, noise_file)
+    elif ratio and not labelled:
+        msg = (
+            f"noise={ratio:g} needs images that are known to show a defect, and the data set has "
+            "none; noise=null takes its training images as they are"
+        )
+        raise UserError(msg)
+    elif ratio is not None and labelled:
+        result, messages = inject(split, ratio, protocol, seed, definition)
+    elif any(sample.injected is not None for sample in split.train):
+        result = split
+    else:
+        return split, report
     for message in messages:
         _LOG.warning("%s", message)
-    train += [replace(sample, injected=True) for sample in split.test if sample.path in drawn]
-    test = [s for s in split.test if protocol == "overlap" or s.path not in drawn]
-    added, normal = len(drawn), sum(not sample.is_anomaly for sample in split.train)
-    of_normal, of_all = _share(added, normal), _share(added, len(train))
-    report = NoiseReport(ratio, protocol, counts, of_normal, of_all, messages)
-    return Split(train=train, test=test), report
+    return result, _counted(report, result.train, messages)
 
 
-def defects_wanted(ratio: float, normal: int) -> int:
-    """Return how many images a ratio asks for, halves rounded to even.
-
-    Computed from the decimal number as it is written, which a float may miss by a hair
-    (0.35 * 90 gives less than 31.5).
-    """
-    return round(Fraction(repr(float(ratio))) * normal)
-
-
-def _draw(defects: Sequence[Sample], count: int, category: str, seed: int) -> list[str]:
-    paths = sorted(sample.path for sample in defects)
-    order = numpy_rng(seed, "noise", category).permutation(len(paths))
-    return [paths[index] for index in order[:count]]
-
-
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else 0.0
-
-
-def _shortage(
-    ratio: float, category: str, wanted: int, usable: int, normal: int, protocol: str
-) -> str:
-    kept = " beside the one that stays in the test set" if protocol == "no_overlap" else ""
-    return (
-        f"noise={ratio:g} asks for {wanted} defective images in category {category} but only "
-        f"{usable} exist{kept}: {usable} used ({_share(usable, normal):.2f} of normal, "
-        f"{_share(usable, normal + usable):.2f} of all)"
+def _counted(report: NoiseReport, train: Sequence[Sample], messages: list[str]) -> NoiseReport:
+    """Fill in what can be counted in the training images."""
+    counts = _injected(train)
+    added = sum(counts.values())
+    return replace(
+        report,
+        counts=counts,
+        achieved_of_normal=share(added, len(train) - added),
+        achieved_of_all=share(added, len(train)),
+        messages=messages,
+        repeated=sum(sample.variation is not None for sample in train),
     )
+
+
+def _injected(train: Sequence[Sample]) -> dict[str, int]:
+    counts = dict.fromkeys(sorted({sample.category for sample in train}), 0)
+    for sample in train:
+        counts[sample.category] += sample.injected is True
+    return counts
+
+
+def _differences(
+    split: Split, ratio: float, definition: str, noise_file: str | os.PathLike[str]
+) -> list[str]:
+    """Tell where a list's counts are not those that the `overlap` protocol has for a ratio."""
+    known = {s.path: s.category for s in [*split.train, *split.test] if s.is_anomaly}
+    available = Counter(known.values())
+    normal = Counter(sample.category for sample in split.train if not sample.injected)
+    off = []
+    for category, found in _injected(split.train).items():
+        wanted = min(defects_wanted(ratio, normal[category], definition), available[category])
+        if found != wanted:
+            off.append(f"{category} {found} instead of {wanted}")
+    if not off:
+        return []
+    more = f", {len(off) - 3} more" if len(off) > 3 else ""
+    message = (
+        f"noise_file={noise_file} is followed, though noise={ratio:g} asks for other numbers of "
+        f"defective images: {', '.join(off[:3])}{more}"
+    )
+    return [message]
 
 
 def checked_ratio(ratio: object) -> float:
@@ -146,3 +197,30 @@ def checked_ratio(ratio: object) -> float:
         )
         raise UserError(msg)
     return value
+
+
+def checked_protocol(
+    protocol: str, definition: str, noise_file: str | os.PathLike[str] | None
+) -> None:
+    """Check the settings beside the ratio, which need no images.
+
+    Raises:
+        UserError: If one is unknown, or if ``split_file`` comes without a file or a file without
+            ``split_file``.
+    """
+    for key, value, known in (
+        ("noise_protocol", protocol, PROTOCOLS),
+        ("noise_definition", definition, DEFINITIONS),
+    ):
+        if value not in known:
+            msg = f"{key} must be one of {', '.join(known)}; got {value!r}"
+            raise UserError(msg)
+    if protocol == "split_file" and noise_file is None:
+        msg = "noise_protocol=split_file needs the list of training images: give noise_file=CSV"
+        raise UserError(msg)
+    if protocol != "split_file" and noise_file is not None:
+        msg = (
+            f"noise_file={noise_file} is not used with noise_protocol={protocol}: give "
+            "noise_protocol=split_file, or leave the file out"
+        )
+        raise UserError(msg)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -14,9 +15,11 @@ from meds_plugin.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from meds_plugin.data.samples import Variation
+
     Size: TypeAlias = int | Sequence[int]
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Preprocess"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Preprocess", "vary"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -25,9 +28,11 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class Preprocess:
     """Resize, crop the centre, and normalise.
 
+    There is one resize rule, for images and masks alike: the whole image is brought to
+    ``image_size`` by Pillow's antialiased bilinear filter, whatever its aspect; nothing is padded.
+
     Args:
-        image_size: Size in pixels to resize to, whatever the image's aspect: one number for a
-            square, or height and width.
+        image_size: Size in pixels to resize to: one number for a square, or height and width.
         crop: Size of the centre that is kept, in the same form; ``None`` keeps all.
         mean: Mean of red, green and blue, for values in [0, 1].
         std: Their standard deviation.
@@ -72,21 +77,49 @@ class Preprocess:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Turn an RGB image into float32 ``[3, H, W]``, normalised."""
-        return ((self._pixels(image).permute(2, 0, 1) - self._mean) / self._std).contiguous()
+        channels = np.stack([np.asarray(channel) for channel in self._resized(image).split()])
+        return torch.from_numpy(channels).float().div_(255).sub_(self._mean).div_(self._std)
 
     def mask(self, mask: Image.Image) -> Tensor:
         """Turn a grey mask into float32 ``[H, W]`` in [0, 1] by the same geometry.
 
         Edges of defects get values in between; the evaluation's mask rule decides on them.
         """
-        return self._pixels(mask)
+        return torch.from_numpy(np.array(self._resized(mask))).float().div_(255)
 
-    def _pixels(self, image: Image.Image) -> Tensor:
+    def _resized(self, image: Image.Image) -> Image.Image:
         height, width = self.image_size
         resized = image.resize((width, height), Image.Resampling.BILINEAR)
         bottom, right = self._top + self.input_size[0], self._left + self.input_size[1]
-        cropped = resized.crop((self._left, self._top, right, bottom))
-        return torch.from_numpy(np.array(cropped)).float() / 255
+        return resized.crop((self._left, self._top, right, bottom))
+
+
+def vary(image: Image.Image, variation: Variation) -> Image.Image:
+    """Turn an image and scale it about its centre; its size stays.
+
+    Values between pixels are interpolated linearly. What lies beyond the edges is the image again,
+    reflected, so that no black corners tell a varied image from others.
+
+    Args:
+        image: 8-bit, of any size.
+        variation: The turn and the scale, which must be positive.
+    """
+    width, height = image.size
+    turn = math.radians(variation.turn)
+    # From a place in the result, relative to the centre, to its place in the image.
+    cos, sin = math.cos(turn) / variation.scale, math.sin(turn) / variation.scale
+    reach_x = (abs(cos) * width + abs(sin) * height - width) / 2
+    reach_y = (abs(sin) * width + abs(cos) * height - height) / 2
+    x, y = (max(0, math.ceil(reach)) + 1 for reach in (reach_x, reach_y))
+    pixels = np.asarray(image)
+    beyond = [(y, y), (x, x), (0, 0)][: pixels.ndim]
+    wide = Image.fromarray(np.pad(pixels, beyond, mode="symmetric"))
+    start_x = x + (width - cos * width + sin * height) / 2
+    start_y = y + (height - sin * width - cos * height) / 2
+    matrix = (cos, -sin, start_x, sin, cos, start_y)
+    return wide.transform(
+        (width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
+    )
 
 
 def _pair(size: object, key: str) -> tuple[int, int]:

@@ -35,7 +35,7 @@ def test_report_gives_reasons_and_the_place(capsys: pytest.CaptureFixture[str]) 
         "mean": values,
         "skipped": {"nut": {"P-AP": "there are no masks"}},
         "protocol": {"method": "meds", "backbone": "dinomaly"},
-        "noise": {"asked": None},
+        "noise": {"asked": None, "file": None},
         "ranking": {"auprc": None, "inspection_depth": None},
     }
     print_report(metrics, Path("runs/x"))

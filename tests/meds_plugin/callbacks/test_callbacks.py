@@ -8,6 +8,7 @@ import lightning as L
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from meds_plugin import (
     DistillationCallback,
@@ -16,6 +17,7 @@ from meds_plugin import (
 )
 from meds_plugin.callbacks.run_checkpoint import RunCheckpoint
 from meds_plugin.callbacks.stage_bar import StageBar
+from meds_plugin.memory import expected_scores
 from meds_plugin.stages import plan_stages
 from tests.toys import BareDetector, FullDetector, ToyImages, loader, quiet_trainer, wrap
 
@@ -53,6 +55,22 @@ def test_the_memory_alone_scores_a_foreign_modules_images() -> None:
     worst = set(memory.image_scores().topk(4).indices.tolist())
     assert worst == set(ToyImages().anomalous)
     assert all(isinstance(batch, Tensor) for batch in module.seen)
+
+
+def test_memories_are_drawn_from_each_view_and_images_selected_within_it() -> None:
+    images = ToyImages()
+    images.categories = ["all"] * 20  # type: ignore[attr-defined]
+    images.views = images.groups  # type: ignore[attr-defined]
+    model = wrap(FullDetector())
+    quiet_trainer(model.total_steps).fit(model, DataLoader(images, batch_size=4))
+    assert model.memory is not None
+    assert model.memory.maps is not None
+    with torch.no_grad():
+        features = model.view.features(images.images)
+    expected = expected_scores(features, 0.1, strata=images.groups)
+    torch.testing.assert_close(model.memory.maps.flatten(1), expected)
+    assert model.selection is not None
+    assert {row["category"] for row in model.selection.history} == {"left", "right"}
 
 
 def test_selection_alone_chooses_a_foreign_modules_batches() -> None:

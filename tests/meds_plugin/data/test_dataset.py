@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,8 +10,10 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from meds_plugin.data.dataset import ImageDataset
-from meds_plugin.data.samples import Sample
-from meds_plugin.data.transforms import Preprocess
+from meds_plugin.data.images import read_image, read_mask
+from meds_plugin.data.samples import Sample, Variation
+from meds_plugin.data.transforms import Preprocess, vary
+from meds_plugin.errors import UserError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +30,7 @@ def dataset(tmp_path: Path) -> ImageDataset:
     samples = [
         Sample("x/good/0", "x", None, pixels[0]),
         Sample("x/hole/0", "x", "hole", pixels[1], mask),
-        Sample("y/hole/0", "y", "hole", pixels[2]),
+        Sample("y/hole/0", "y", "hole", pixels[2], view="C1"),
         Sample("y/good/0", "y", None, pixels[3], mask),
         Sample("y/hole/1", "y", "hole", file, mask_file),
     ]
@@ -36,7 +39,9 @@ def dataset(tmp_path: Path) -> ImageDataset:
 
 def test_attributes(dataset: ImageDataset) -> None:
     assert len(dataset) == 5
-    assert dataset.groups == ["x", "x", "y", "y", "y"]
+    assert dataset.categories == ["x", "x", "y", "y", "y"]
+    assert dataset.views == [None, None, "C1", None, None]
+    assert dataset.groups == ["x", "x", "y/C1", "y", "y"]
     assert dataset.labels.tolist() == [False, True, True, False, True]
     assert [sample.path for sample in dataset.samples][1] == "x/hole/0"
 
@@ -74,3 +79,39 @@ def test_loader_gives_the_same_with_workers(dataset: ImageDataset) -> None:
     for one, other in zip(alone, helped, strict=True):
         assert torch.equal(one["index"], other["index"])
         assert torch.equal(one["image"], other["image"])
+
+
+@pytest.mark.parametrize("source", [1, 4])  # an array, a file
+def test_a_variation_changes_image_and_mask_alike(dataset: ImageDataset, source: int) -> None:
+    sample = dataset.samples[source]
+    assert sample.mask is not None
+    variation = Variation(turn=7.0, scale=1.1)
+    varied = replace(sample, path="x/hole/0#1", variation=variation)
+    plain = dataset[source]["image"]
+    mixed = ImageDataset([sample, varied], dataset.preprocess)
+    torch.testing.assert_close(mixed[0]["image"], plain, rtol=0, atol=0)
+    wanted = dataset.preprocess(vary(read_image(sample.image), variation))
+    assert torch.equal(mixed[1]["image"], wanted)
+    assert not torch.equal(mixed[1]["image"], plain)
+    mask = mixed.mask(1)
+    assert mask is not None
+    assert torch.equal(mask, dataset.preprocess.mask(vary(read_mask(sample.mask), variation)))
+
+
+def test_files_above_the_limit_are_refused(dataset: ImageDataset) -> None:
+    within = ImageDataset(dataset.samples, dataset.preprocess, max_pixels=20 * 24)
+    assert torch.equal(within[4]["image"], dataset[4]["image"])
+    beyond = ImageDataset(dataset.samples, dataset.preprocess, max_pixels=20 * 24 - 1)
+    with pytest.raises(UserError, match=r"a.png has 24x20 pixels, more than data.max_pixels=479"):
+        beyond[4]
+    with pytest.raises(UserError, match=r"a_mask.png has 24x20 pixels"):
+        beyond.mask(4)
+    with pytest.raises(UserError, match=r"data.max_pixels must be"):
+        ImageDataset(dataset.samples, dataset.preprocess, max_pixels=0)
+
+
+def test_a_bad_file_is_named_when_it_is_asked_for(dataset: ImageDataset, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    bad = ImageDataset([Sample("bad", "x", None, tmp_path / "bad.png")], dataset.preprocess)
+    with pytest.raises(UserError, match=r"bad.png is no PNG"):
+        bad[0]

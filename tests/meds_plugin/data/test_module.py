@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from meds_plugin.data import AnomalyDataModule, read_mvtec
+from meds_plugin.data import AnomalyDataModule, DataSettings, read_mvtec
 from meds_plugin.data.module import ManifestRow
 from meds_plugin.data.samples import Sample, Split
 from meds_plugin.errors import UserError
@@ -35,7 +36,12 @@ def _split(normal: int = 10, defects: int = 5) -> Split:
 
 def _module(**changes: Any) -> AnomalyDataModule:
     arguments: dict[str, Any] = {"source": _split, "image_size": 8, "batch_size": 4}
-    return AnomalyDataModule(**{**arguments, **changes})
+    settings = {
+        key: changes.pop(key)
+        for key in [*changes]
+        if key in {field.name for field in fields(DataSettings)}
+    }
+    return AnomalyDataModule(**{**arguments, **changes}, settings=DataSettings(**settings))
 
 
 def test_setup_reads_once() -> None:
@@ -108,9 +114,8 @@ def test_photo_textures_are_the_same_with_workers() -> None:
             source=partial(read_mvtec, PHOTOS, ["brick"]),
             image_size=64,
             crop=56,
-            noise=0.6,
+            settings=DataSettings(noise=0.6, check=workers == 0),
             num_workers=workers,
-            check=workers == 0,
         )
         batches = list(module.train_dataloader())
         assert sum(len(batch["index"]) for batch in batches) == 90
@@ -139,8 +144,12 @@ def test_wrong_arguments() -> None:
         _module(noise=2).setup()
     with pytest.raises(UserError, match=r"there are no training images"):
         _module(source=Split(train=[], test=_split().test)).setup()
-    with pytest.raises(UserError, match=r"there are no test images"):
-        _module(source=Split(train=_split().train, test=[])).setup()
+
+
+def test_there_may_be_no_test_images() -> None:
+    module = _module(source=Split(train=_split().train, test=[]))
+    assert len(module.test) == 0
+    assert len(module.train) == 10
 
 
 def test_names_must_be_unique() -> None:

@@ -1,34 +1,20 @@
 from __future__ import annotations
 
-import csv
 from collections import Counter
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from meds_plugin.data.noise import contaminate, defects_wanted
-from meds_plugin.data.samples import Sample, Split
+from meds_plugin.data.samples import Problem, Sample, Split, Variation
 from meds_plugin.errors import UserError
-from tests.conftest import SHARED
 
-# Normal training images and defective test images of MVTec AD's categories.
-MVTEC = {
-    "bottle": (209, 63),
-    "cable": (224, 92),
-    "capsule": (219, 109),
-    "carpet": (280, 89),
-    "grid": (264, 57),
-    "hazelnut": (391, 70),
-    "leather": (245, 92),
-    "metal_nut": (220, 93),
-    "pill": (267, 141),
-    "screw": (320, 119),
-    "tile": (230, 84),
-    "toothbrush": (60, 30),
-    "transistor": (213, 40),
-    "wood": (247, 60),
-    "zipper": (240, 119),
-}
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def _split(sizes: dict[str, tuple[int, int]]) -> Split:
@@ -56,7 +42,6 @@ def _injected(split: Split, category: str = "") -> list[str]:
         (60, 30, 0.4, 24),
         (90, 99, 0.35, 32),  # 31.5, which floats miss
         (60, 30, 0.0, 0),
-        (60, 0, 0.4, 0),
     ],
 )
 def test_count(good: int, defects: int, ratio: float, count: int) -> None:
@@ -69,23 +54,24 @@ def test_count(good: int, defects: int, ratio: float, count: int) -> None:
     assert report.achieved_of_all == pytest.approx(count / (good + count))
 
 
-@pytest.mark.parametrize(("percent", "total"), [(10, 362), (20, 715), (40, 1167)])
-def test_counts_of_the_authors_lists(percent: int, total: int) -> None:
-    _, report = contaminate(_split(MVTEC), percent / 100, seed=0)
-    assert sum(report.counts.values()) == total
-    path = SHARED / "data" / "noise_splits" / "mvtec" / f"train_mvtec_nr{percent}_seed_10.csv"
-    if not path.is_file():
-        pytest.skip(f"the authors' lists are not here: {path}")
-    with path.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if "/train/good/" not in row["filename"]]
-    assert report.counts == Counter(row["clsname"] for row in rows)
-
-
-def test_visa_counts() -> None:
-    good = {"candle": 900, "capsules": 542, "cashew": 450, "chewinggum": 453, "pcb2": 901}
-    wanted = {0.02: [18, 11, 9, 9, 18], 0.05: [45, 27, 22, 23, 45], 0.1: [90, 54, 45, 45, 90]}
-    for ratio, counts in wanted.items():
-        assert [defects_wanted(ratio, normal) for normal in good.values()] == counts
+@pytest.mark.parametrize(
+    ("normal", "ratio", "count"),
+    [
+        (60, 0.4, 40),
+        (60, 0.1, 7),  # 6.67
+        (5, 0.1, 1),  # 0.56
+        (10, 0.2, 2),  # 2.5
+        (14, 0.2, 4),  # 3.5
+        (45, 0.1, 5),  # 5, which floats miss
+        (3, 0.0, 0),
+    ],
+)
+def test_ratio_of_all(normal: int, ratio: float, count: int) -> None:
+    split, report = contaminate(_split({"a": (normal, 50)}), ratio, definition="all")
+    assert defects_wanted(ratio, normal, "all") == count == len(_injected(split))
+    assert report.definition == "all"
+    assert report.achieved_of_all == pytest.approx(count / (normal + count))
+    assert contaminate(_split({"a": (4, 4)}), 0)[1].definition == "normal"
 
 
 def test_samples_and_order() -> None:
@@ -174,6 +160,207 @@ def test_wrong_ratio(ratio: float) -> None:
 
 
 @pytest.mark.parametrize("ratio", [0.1, None])
-def test_wrong_protocol(ratio: float | None) -> None:
-    with pytest.raises(UserError, match="noise_protocol must be one of overlap, no_overlap; got"):
-        contaminate(_split({"a": (4, 4)}), ratio, protocol="split", seed=0)
+def test_wrong_settings(ratio: float | None) -> None:
+    split = _split({"a": (4, 4)})
+    known = "overlap, no_overlap, overlap_repeat, split_file"
+    with pytest.raises(UserError, match=f"noise_protocol must be one of {known}; got 'split'"):
+        contaminate(split, ratio, protocol="split")
+    with pytest.raises(UserError, match="noise_definition must be one of normal, all; got 'some'"):
+        contaminate(split, ratio, definition="some")
+    with pytest.raises(UserError, match=r"noise_protocol=split_file .* give noise_file=CSV"):
+        contaminate(split, ratio, protocol="split_file")
+    with pytest.raises(UserError, match=r"noise_file=a\.csv .* give noise_protocol=split_file"):
+        contaminate(split, ratio, noise_file="a.csv")
+
+
+def test_problems_and_notes_are_kept() -> None:
+    clean = replace(_split({"a": (4, 4)}), problems=[Problem("x", "gone")], notes=["no masks"])
+    for ratio in (None, 0, 0.5):
+        split, _ = contaminate(clean, ratio)
+        assert (split.problems, split.notes) == (clean.problems, clean.notes)
+
+
+def _held(known: int, defects: int) -> Split:
+    """Return a set that has known defects among its training images."""
+    split = _split({"a": (10, defects), "b": (10, 2)})
+    marked = [replace(sample, injected=False) for sample in split.train]
+    pixels = split.train[0].image
+    marked += [Sample(f"a/bad/{i}", "a", "hole", pixels, injected=True) for i in range(known)]
+    return replace(split, train=marked)
+
+
+def test_none_keeps_known_marks() -> None:
+    clean = _held(4, 5)
+    split, report = contaminate(clean, None)
+    assert split.train == clean.train
+    assert split.test == clean.test
+    assert report.asked is None
+    assert report.counts == {"a": 4, "b": 0}
+    assert report.achieved_of_normal == pytest.approx(4 / 20)
+    assert report.achieved_of_all == pytest.approx(4 / 24)
+
+
+def test_none_keeps_the_mark_of_a_set_known_to_be_clean() -> None:
+    split, report = contaminate(_held(0, 5), None)
+    assert {sample.injected for sample in split.train} == {False}
+    assert report.achieved_of_normal == 0
+
+
+def test_known_defects_count_towards_the_ratio() -> None:
+    split, report = contaminate(_held(2, 5), 0.4)
+    assert report.counts == {"a": 4, "b": 2}
+    assert Counter(path.split("/")[1] for path in _injected(split, "a")) == {"bad": 2, "test": 2}
+    shortage = (
+        "noise=0.4 asks for 4 defective images in category b but only 2 exist: 2 used "
+        "(0.20 of normal, 0.17 of all)"
+    )
+    assert report.messages == [shortage]
+    split, report = contaminate(_held(3, 5), 0)
+    assert report.counts == {"a": 3, "b": 0}
+    assert report.achieved_of_normal == pytest.approx(3 / 20)
+    assert len(report.messages) == 1
+    assert "hold 3 known defects more than noise=0 asks for" in report.messages[0]
+
+
+def test_a_defect_that_is_trained_on_already_is_not_added() -> None:
+    clean = _split({"a": (10, 3)})
+    shared = next(sample for sample in clean.test if sample.is_anomaly)
+    clean.train.append(replace(shared, injected=True))
+    for protocol in ("overlap", "overlap_repeat"):
+        split, _ = contaminate(clean, 0.5, protocol=protocol)
+        paths = [sample.path for sample in split.train]
+        assert len(set(paths)) == len(paths)
+        assert len(_injected(split)) == (3 if protocol == "overlap" else 5)
+
+
+def test_images_without_any_label() -> None:
+    split = _split({"a": (10, 0), "b": (5, 0)})
+    for protocol in ("overlap", "no_overlap", "overlap_repeat"):
+        with pytest.raises(UserError, match=r"^noise=0.4 needs .*; noise=null takes its training"):
+            contaminate(split, 0.4, protocol=protocol)
+    result, report = contaminate(split, 0)
+    assert {sample.injected for sample in result.train} == {None}
+    assert report.asked == 0
+    assert report.achieved_of_normal is None
+
+
+def test_repeats() -> None:
+    clean = _split({"a": (40, 6), "b": (10, 5)})
+    split, report = contaminate(clean, 0.4, protocol="overlap_repeat")
+    assert report.counts == {"a": 16, "b": 4}
+    assert report.messages == []
+    assert report.repeated == 10
+    assert report.achieved_of_normal == pytest.approx(20 / 50)
+    assert split.test == clean.test
+    plain, _ = contaminate(clean, 0.4)
+    first = [sample for sample in split.train if sample.variation is None]
+    assert [s.path for s in first] == [s.path for s in plain.train]
+    repeats = [sample for sample in split.train if sample.variation is not None]
+    assert split.train == first + repeats
+    assert all(sample.injected for sample in repeats)
+    sources = {sample.path: sample for sample in clean.test}
+    numbers: Counter[int] = Counter()
+    for sample in repeats:
+        path, number = sample.path.split("#")
+        numbers[int(number)] += 1
+        assert sample.image is sources[path].image
+        assert sample.defect == sources[path].defect
+    assert numbers == {2: 6, 3: 4}
+    assert len({sample.path for sample in split.train}) == len(split.train)
+    rounds = [[s.path[:-2] for s in repeats if s.path.endswith(end)] for end in ("#2", "#3")]
+    assert rounds[0][:4] != rounds[1]
+
+
+def test_variations() -> None:
+    clean = _split({"a": (900, 2)})
+    split, _ = contaminate(clean, 0.5, protocol="overlap_repeat", seed=1)
+    found = [sample.variation for sample in split.train if sample.variation is not None]
+    turns, scales = [v.turn for v in found], [v.scale for v in found]
+    assert -3 <= min(turns) < -2.9
+    assert 2.9 < max(turns) <= 3
+    assert 0.97 <= min(scales) < 0.971
+    assert 1.029 < max(scales) <= 1.03
+    assert len(set(turns)) == len(set(scales)) == len(found) == 448
+    assert abs(np.corrcoef(turns, scales)[0, 1]) < 0.2
+
+
+def _variations(split: Split) -> dict[str, Variation | None]:
+    return {sample.path: sample.variation for sample in split.train if sample.injected}
+
+
+def test_repeats_depend_on_seed_and_own_category_only() -> None:
+    def draw(split: Split, ratio: float = 0.5, seed: int = 3) -> dict[str, Variation | None]:
+        return _variations(contaminate(split, ratio, protocol="overlap_repeat", seed=seed)[0])
+
+    one, both = _split({"b": (40, 6)}), _split({"a": (30, 4), "b": (40, 6)})
+    few, many = draw(one), draw(both)
+    assert few == {path: many[path] for path in many if path.startswith("b")}
+    turned = Split(train=one.train, test=one.test[::-1])
+    assert draw(turned) == few
+    assert draw(one, seed=4) != few
+    sets = [draw(both, ratio) for ratio in (0.1, 0.2, 0.4, 0.8)]
+    for small, large in pairwise(sets):
+        assert small.items() < large.items()
+
+
+def test_a_category_without_defects_cannot_repeat() -> None:
+    _, report = contaminate(_split({"a": (10, 2), "b": (10, 0)}), 0.4, protocol="overlap_repeat")
+    assert report.counts == {"a": 4, "b": 0}
+    assert len(report.messages) == 1
+    assert "4 defective images in category b but only 0 exist" in report.messages[0]
+
+
+def test_a_repeat_takes_no_name_that_is_in_use() -> None:
+    clean = _split({"a": (10, 1)})
+    clean.train.append(replace(clean.train[0], path="a/test/hole/0#2"))
+    split, _ = contaminate(clean, 0.2, protocol="overlap_repeat")
+    assert len({sample.path for sample in split.train}) == len(split.train) == 13
+
+
+def _list(folder: Path, split: Split, defects: int) -> Path:
+    names = [sample.path for sample in split.train]
+    names += [sample.path for sample in split.test if sample.is_anomaly][:defects]
+    file = folder / "list.csv"
+    file.write_text("filename,clsname\n" + "".join(f"{name},a\n" for name in names))
+    return file
+
+
+@pytest.mark.parametrize(("ratio", "asked"), [(None, None), (0, None), (0.3, 0.3)])
+def test_split_file(tmp_path: Path, ratio: float | None, asked: float | None) -> None:
+    clean = _split({"a": (10, 5)})
+    file = _list(tmp_path, clean, 3)
+    split, report = contaminate(clean, ratio, protocol="split_file", noise_file=file)
+    assert [s.injected for s in split.train] == [False] * 10 + [True] * 3
+    assert split.test == clean.test
+    assert report.asked == asked
+    assert report.protocol == "split_file"
+    assert report.file == str(file)
+    assert report.counts == {"a": 3}
+    assert report.achieved_of_normal == pytest.approx(0.3)
+    assert report.achieved_of_all == pytest.approx(3 / 13)
+    assert report.messages == []
+
+
+def test_split_file_beside_another_ratio(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    clean = _split({"a": (10, 5)})
+    file = _list(tmp_path, clean, 3)
+    _, report = contaminate(clean, 0.9, protocol="split_file", noise_file=file)
+    assert report.asked == 0.9
+    assert report.achieved_of_normal == pytest.approx(0.3)
+    difference = (
+        f"noise_file={file} is followed, though noise=0.9 asks for other numbers of defective "
+        "images: a 3 instead of 5"
+    )
+    assert report.messages == [difference]
+    assert [record.message for record in caplog.records] == report.messages
+
+
+def test_split_file_may_name_images_left_out(tmp_path: Path) -> None:
+    whole = _split({"a": (10, 5)})
+    file = _list(tmp_path, whole, 3)
+    less = replace(whole, train=whole.train[1:])
+    follow = partial(contaminate, less, None, protocol="split_file", noise_file=file)
+    with pytest.raises(UserError, match="1 for images that the data set does not have"):
+        follow()
+    split, _ = follow(left_out=whole.train[:1])
+    assert len(split.train) == 12

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from meds_plugin.data.mvtec import read_mvtec
+from meds_plugin.data.readers.mvtec import read_mvtec
 from meds_plugin.errors import UserError
 from tests.conftest import SHARED
 
@@ -121,6 +121,8 @@ def test_no_ground_truth_means_no_masks(tree: Path) -> None:
     split = read_mvtec(tree, ["bottle"])
     assert all(sample.mask is None for sample in split.test)
     assert sum(sample.is_anomaly for sample in split.test) == 3
+    assert split.notes == ["category bottle: no ground_truth: pixel metrics are skipped"]
+    assert not read_mvtec(tree, ["cable"]).notes
 
 
 def test_missing_masks(tree: Path) -> None:
@@ -175,10 +177,18 @@ def test_missing_root(tree: Path) -> None:
 
 
 def test_no_category(tree: Path, tmp_path: Path) -> None:
+    start = f"data.root={tmp_path} is not laid out as mvtec (expected CATEGORY/train/good/*.png"
     message = _failure(tmp_path)
-    assert f"data.root={tmp_path} holds no category: expected CATEGORY/train/good" in message
-    assert "found the folders data; name the folder above" in message
-    assert "found no folders" in _failure(tree / "notes")
+    assert message.startswith(start)
+    assert message.endswith(f": {tree} is; use data.root={tree}")
+    empty = tmp_path / "more" / "empty"
+    empty.mkdir(parents=True)
+    assert _failure(empty).endswith(": it holds no folders; name the right one")
+
+
+def test_another_layout_is_named(tmp_path: Path) -> None:
+    _touch(tmp_path, "candle/Data/Images/Normal/0.JPG", "split_csv/1cls.csv")
+    assert _failure(tmp_path).endswith("): it looks like visa; use data=visa")
 
 
 def test_unknown_category(tree: Path) -> None:
@@ -201,15 +211,72 @@ def test_no_training_images(tree: Path, remove: str) -> None:
 
 def test_no_test_images(tree: Path) -> None:
     (tree / "cable" / "test").rename(tree / "cable" / "tests")
-    message = _failure(tree)
-    assert f"category cable: {tree / 'cable' / 'test'}/TYPE has no test images" in message
-    assert "leave it out of data.categories" in message
+    split = read_mvtec(tree)
+    assert split.notes == ["category cable: no test images: no metrics for it"]
+    assert Counter(sample.category for sample in split.train) == {"bottle": 3, "cable": 3}
+    assert {sample.category for sample in split.test} == {"bottle"}
 
 
-def test_unread_training_folders_are_told(tree: Path, caplog: pytest.LogCaptureFixture) -> None:
-    _touch(tree, "cable/train/bad/0.png")
-    assert len(read_mvtec(tree, ["cable"]).train) == 3
-    assert "only train/good is read, not train/['bad']" in caplog.text
+def test_images_that_are_not_read_are_told(tree: Path) -> None:
+    _touch(tree, "cable/train/bad/0.png", "cable/train/0.png", "cable/test/1.png")
+    split = read_mvtec(tree)
+    assert split.notes == ["category cable: not read: train/bad, train/*, test/*"]
+    assert Counter(sample.category for sample in split.train) == {"bottle": 3, "cable": 3}
+
+
+@pytest.fixture
+def second(tmp_path: Path) -> Path:
+    root = tmp_path / "mvtec_ad_2"
+    for category in ("can", "vial"):
+        _touch(
+            root / category,
+            *(f"train/good/{n:03}_regular.png" for n in range(4)),
+            "validation/good/000_regular.png",
+            *(f"test_public/good/{n:03}_{light}.png" for n in (0, 1) for light in ("regular", "x")),
+            *(f"test_public/bad/{n:03}_regular.png" for n in (0, 1, 2)),
+            *(f"test_public/ground_truth/bad/{n:03}_regular_mask.png" for n in (0, 1, 2)),
+            "test_private/000_regular.png",
+            "test_private_mixed/000_mixed.png",
+        )
+    return root
+
+
+def test_mvtec_ad_2(second: Path) -> None:
+    split = read_mvtec(second)
+    assert split.categories == ["can", "vial"]
+    assert Counter((s.category, s.defect) for s in split.train) == {
+        ("can", None): 4,
+        ("vial", None): 4,
+    }
+    kinds = Counter((s.category, s.defect) for s in split.test)
+    assert kinds == {
+        (name, kind): n for name in ("can", "vial") for kind, n in ((None, 4), ("bad", 3))
+    }
+    truth = "test_public/ground_truth/bad"
+    assert {s.path: s.mask for s in split.test if s.category == "can" and s.is_anomaly} == {
+        f"can/test_public/bad/{n:03}_regular.png": second
+        / "can"
+        / truth
+        / f"{n:03}_regular_mask.png"
+        for n in (0, 1, 2)
+    }
+    assert all(sample.mask is None for sample in split.test if not sample.is_anomaly)
+    unread = "not read: validation, test_private, test_private_mixed"
+    assert split.notes == [f"category can: {unread}", f"category vial: {unread}"]
+
+
+def test_mvtec_ad_2_without_masks(second: Path) -> None:
+    (second / "can" / "test_public" / "ground_truth").rename(second / "elsewhere")
+    split = read_mvtec(second / "can")
+    assert split.notes[0] == "category can: no test_public/ground_truth: pixel metrics are skipped"
+    assert [sample.mask for sample in split.test] == [None] * 7
+
+
+def test_a_folder_test_goes_before_test_public(tree: Path) -> None:
+    _touch(tree, "cable/test_public/good/9.png")
+    split = read_mvtec(tree, ["cable"])
+    assert len(split.test) == 4
+    assert split.notes == ["category cable: not read: test_public"]
 
 
 def test_unreadable_folder(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,230 @@
+"""Decodes every image and mask once before training: what is unusable, and what the rest is."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from meds_plugin.data.decoding import MAX_PIXELS, checked_limit, decode, unusable
+from meds_plugin.data.images import checked_array, to_mask, to_rgb
+from meds_plugin.data.readers.reading import shown
+from meds_plugin.data.samples import Problem
+from meds_plugin.errors import UserError
+from meds_plugin.progress import track
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from meds_plugin.data.samples import Pixels, Sample
+
+    Key: TypeAlias = tuple[Path | int, str]
+
+__all__ = ["CheckReport", "ImageFacts", "check_samples", "image_key", "problems_error"]
+
+_NAMED = 50
+_BLOCK = 1 << 20  # bytes of a file hashed at a time
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What is known of a usable image.
+
+    Attributes:
+        width: Pixels, after the turn that EXIF data asks for.
+        height: Likewise.
+        mode: Pillow's name for the pixels of the file; ``RGB`` for an array.
+        bits: Bits of a value (see `Decoded`).
+        digest: BLAKE2b of the file's bytes, or of an array's shape and values, in hexadecimal.
+    """
+
+    width: int
+    height: int
+    mode: str
+    bits: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What the check found.
+
+    Attributes:
+        problems: Everything that is wrong, in order of the samples; a sample may have several.
+            Paths are those of the samples, with escapes for what is not UTF-8.
+        unusable: Paths of all samples with a problem, exactly as the samples give them.
+        images: What is known of each image, by its file or the ``id`` of its array.
+        arrays: The arrays; held, so that no other one gets the same ``id``.
+    """
+
+    problems: list[Problem]
+    unusable: frozenset[str]
+    images: Mapping[Path | int, ImageFacts]
+    arrays: tuple[Pixels, ...] = ()
+
+    def facts_of(self, sample: Sample) -> ImageFacts | None:
+        """Return what is known of a sample's image, ``None`` if it is unusable or unchecked."""
+        return self.images.get(image_key(sample.image))
+
+    def usable(self, samples: Iterable[Sample]) -> list[Sample]:
+        """Return the samples without a problem, in order."""
+        return [sample for sample in samples if sample.path not in self.unusable]
+
+
+def check_samples(
+    samples: Sequence[Sample],
+    *,
+    workers: int | None = None,
+    progress: bool = True,
+    max_pixels: int = MAX_PIXELS,
+) -> CheckReport:
+    """Decode every image and mask once, so that bad files are known before training.
+
+    A file that several samples share is read once. Every size from 1x1 pixel on is usable.
+
+    Args:
+        samples: What to check.
+        workers: Number of threads; ``None`` takes one a core, at most 8.
+        progress: Show a bar, if standard error is a terminal.
+        max_pixels: Larger images and masks are problems.
+
+    Returns:
+        All problems: files that are missing, unreadable, damaged, too large or of another kind,
+        masks of another size than their image, names that are not UTF-8; and what the others are.
+
+    Raises:
+        UserError: If ``max_pixels`` is no number of at least 1.
+    """
+    limit = checked_limit(max_pixels)
+    sources: dict[Key, Path | Pixels] = {}
+    for sample in samples:
+        sources[image_key(sample.image), "image"] = sample.image
+        if sample.mask is not None:
+            sources[image_key(sample.mask), "mask"] = sample.mask
+    # Kept out of logs: a wrong input is to give one line there.
+    shows = progress and sys.stderr.isatty()
+    pool = ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1))
+    with _libtiff_silenced(sources.values()):
+        try:
+            answers = pool.map(lambda key: _facts(sources[key], key[1], limit), sources)
+            bar = track(answers, description="check images", total=len(sources), enabled=shows)
+            results = dict(zip(sources, bar, strict=True))
+        finally:
+            pool.shutdown(cancel_futures=True)
+    # As keys: the same file in training and test is one problem.
+    found = {(s.path, reason): None for s in samples for reason in _reasons(s, results)}
+    return CheckReport(
+        problems=[Problem(_writable(path), reason) for path, reason in found],
+        unusable=frozenset(path for path, _ in found),
+        images={
+            name: result
+            for (name, kind), result in results.items()
+            if kind == "image" and isinstance(result, ImageFacts)
+        },
+        arrays=tuple(source for source in sources.values() if not isinstance(source, Path)),
+    )
+
+
+def problems_error(problems: Sequence[Problem]) -> UserError:
+    """Return the error that stops a run for unusable images, in one line.
+
+    Args:
+        problems: At least one; the first 50 are named.
+    """
+    count = len({problem.path for problem in problems})
+    named = "; ".join(problem.reason for problem in problems[:_NAMED])
+    more = f"; and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
+    return UserError(
+        f"{count} image{'s' if count > 1 else ''} cannot be used: {named}{more}; "
+        "repair or remove them, or leave them out with data.on_error=skip"
+    )
+
+
+def image_key(source: Path | Pixels) -> Path | int:
+    """Return what `CheckReport.images` knows an image by."""
+    return source if isinstance(source, Path) else id(source)
+
+
+def _facts(source: Path | Pixels, kind: str, max_pixels: int) -> ImageFacts | str:
+    """Return what is known of an image or a mask, or what is wrong with it."""
+    if not isinstance(source, Path):
+        return _array_facts(source, kind)
+    try:
+        decoded = decode(source, max_pixels=max_pixels)
+        width, height = (to_rgb if kind == "image" else to_mask)(decoded, source).size
+        digest = _digest(source) if kind == "image" else ""
+    except UserError as error:
+        return str(error)
+    except Exception as error:  # out of memory; or the file has just been removed
+        cause = str(error) or type(error).__name__
+        return str(unusable(source, f"cannot be read ({cause}): check its disk and free memory"))
+    return ImageFacts(width, height, decoded.image.mode, decoded.bits, digest)
+
+
+def _array_facts(array: Pixels, kind: str) -> ImageFacts | str:
+    try:
+        height, width = checked_array(array, kind).shape[:2]
+    except ValueError as error:
+        return str(error)
+    digest = hashlib.blake2b(repr(array.shape).encode() + array.tobytes(), digest_size=16)
+    return ImageFacts(width, height, "RGB", 8, digest.hexdigest())
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _reasons(sample: Sample, results: Mapping[Key, ImageFacts | str]) -> Iterator[str]:
+    """Yield what is wrong with a sample, a line each."""
+    name = shown(sample.path)
+    if _writable(sample.path + sample.category) != sample.path + sample.category:
+        yield f"{name} has a name that is not UTF-8, which no result file can hold: rename it"
+    image = results[image_key(sample.image), "image"]
+    if isinstance(image, str):
+        yield image if isinstance(sample.image, Path) else f"{name}: {image}"
+    if sample.mask is None:
+        return
+    mask = results[image_key(sample.mask), "mask"]
+    where = shown(str(sample.mask)) if isinstance(sample.mask, Path) else f"the mask of {name}"
+    if isinstance(mask, str):
+        yield mask if isinstance(sample.mask, Path) else f"{where}: {mask}"
+    elif isinstance(image, ImageFacts) and (mask.width, mask.height) != (image.width, image.height):
+        yield (
+            f"{where} has {mask.width}x{mask.height} pixels (width x height) "
+            f"but its image has {image.width}x{image.height}: give it a mask of its own size"
+        )
+
+
+def _writable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+@contextlib.contextmanager
+def _libtiff_silenced(sources: Iterable[Path | Pixels]) -> Iterator[None]:
+    """Keep off the screen what libtiff has to say of damaged files; it prints past Python."""
+    tiff = any(isinstance(s, Path) and s.suffix.lower() in {".tif", ".tiff"} for s in sources)
+    try:
+        shared = sys.stderr.fileno() == 2  # the bar goes there too and is to stay
+        screen = os.dup(2) if tiff else None
+    except (AttributeError, OSError, ValueError):  # no such output, or it is closed
+        screen = None
+    if screen is None:
+        yield
+        return
+    kept = os.fdopen(screen, "w", encoding=sys.stderr.encoding, errors="backslashreplace")
+    with kept, Path(os.devnull).open("wb") as nothing:
+        os.dup2(nothing.fileno(), 2)
+        try:
+            with contextlib.redirect_stderr(kept) if shared else contextlib.nullcontext():
+                yield
+        finally:
+            os.dup2(screen, 2)

@@ -1,0 +1,236 @@
+"""Decodes an image file, or says in one line why it cannot be used."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import stat
+import threading
+import warnings
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from PIL import Image
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from meds_plugin.data.readers.reading import shown
+from meds_plugin.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from PIL.ImageFile import ImageFile
+
+__all__ = ["MAX_PIXELS", "Decoded", "checked_limit", "decode", "unusable"]
+
+MAX_PIXELS = 100_000_000
+
+_ORIENTATION = 0x0112
+_TURNS: dict[object, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class _Tiff(TiffImageFile):
+    """A TIFF file of whose metadata only the turn counts: the rest may be broken."""
+
+    def getexif(self) -> Image.Exif:
+        """Return the turn, from the directory of the pixels; Pillow asks for all while decoding."""
+        exif = Image.Exif()
+        if (turn := self.tag_v2.get(_ORIENTATION)) is not None:
+            exif[_ORIENTATION] = turn
+        return exif
+
+
+# Pillow's own `open` would apply a second limit, and tries readers that start other programs.
+_READERS: tuple[tuple[bytes, type[ImageFile]], ...] = (
+    (b"\x89PNG\r\n\x1a\n", PngImageFile),
+    (b"\xff\xd8\xff", JpegImageFile),
+    (b"BM", BmpImageFile),
+    (b"II*\0", _Tiff),
+    (b"MM\0*", _Tiff),
+    (b"II+\0", _Tiff),
+    (b"MM\0+", _Tiff),
+    (b"RIFF", WebPImageFile),
+)
+_HEADER = 30  # bytes; enough for the size of a WebP image
+
+_HUGE = 50_000_000  # pixels; below Pillow's own limit
+_huge_one = threading.Lock()
+
+# They tell of odd metadata, which changes no pixel, two lines a file and in every worker again.
+warnings.filterwarnings("ignore", module=r"PIL\.(Tiff|Png)ImagePlugin")
+
+
+class Decoded(NamedTuple):
+    """A decoded image file.
+
+    Attributes:
+        image: The first picture in the file, upright, in Pillow's mode for it.
+        bits: Bits of a value in the file: 1, 8, 12, 16 or 32. Fewer than 8 that Pillow has
+            spread over the range of 8 count as 8.
+        inverted: Whether the highest value means black and Pillow has left it so.
+    """
+
+    image: Image.Image
+    bits: int
+    inverted: bool
+
+
+def decode(path: Path, *, max_pixels: int = MAX_PIXELS) -> Decoded:
+    """Decode a file completely and turn it upright.
+
+    The content decides on the format, not the name. Of several pictures in a file (pages,
+    animation) the first is taken. EXIF data that cannot be read is ignored.
+
+    Args:
+        path: PNG, JPEG, BMP, TIFF or WebP file.
+        max_pixels: Larger images are refused, by what the header says of their size.
+
+    Raises:
+        UserError: If the file is missing, unreadable, damaged, too large or of another kind.
+    """
+    try:
+        # Opening a pipe would wait for somebody to write into it.
+        if stat.S_ISREG(path.stat().st_mode):
+            return _decode(path, max_pixels)
+        what = "a folder" if path.is_dir() else "a pipe or a device"
+    except UserError:
+        raise
+    except OSError as error:
+        raise unusable(path, _failure(path, error)) from error
+    except Exception as error:  # decoders fail in any way on a damaged file
+        raise unusable(path, _damage(error)) from error
+    raise unusable(path, f"is {what}, not a file: rename or remove it")
+
+
+def checked_limit(max_pixels: object) -> int:
+    """Return a limit of pixels as a whole number.
+
+    Raises:
+        UserError: If it is no number of at least 1.
+    """
+    number = isinstance(max_pixels, (int, float)) and not isinstance(max_pixels, bool)
+    if not number or not 1 <= max_pixels < float("inf"):  # type: ignore[operator]
+        msg = f"data.max_pixels must be a number of pixels of at least 1, got {max_pixels!r}"
+        raise UserError(msg)
+    return int(max_pixels)  # type: ignore[call-overload, no-any-return]
+
+
+def unusable(path: Path, reason: str) -> UserError:
+    """Return the error that says in one line what is wrong with a file."""
+    return UserError(" ".join(f"{shown(str(path))} {reason}".splitlines()))
+
+
+def _decode(path: Path, max_pixels: int) -> Decoded:
+    with path.open("rb") as file:
+        head = file.read(_HEADER)
+        reader = next((reader for magic, reader in _READERS if head.startswith(magic)), None)
+        if not head:
+            raise unusable(path, "is empty (zero bytes): replace or remove it")
+        if reader is None:
+            kinds = "PNG, JPEG, BMP, TIFF or WebP image"
+            raise unusable(path, f"is no {kinds}, whatever its name says: convert or remove it")
+        file.seek(0)
+        size = _webp_size(head)  # its reader would allocate the pixels at once
+        image = None if size else reader(file)
+        width, height = size or image.size  # type: ignore[union-attr]
+        pixels = width * height
+        if pixels > max_pixels:
+            msg = (
+                f"has {width}x{height} pixels, more than data.max_pixels={max_pixels}: "
+                f"make it smaller, or allow it with data.max_pixels={pixels}"
+            )
+            raise unusable(path, msg)
+        with _without_pillows_limit() if pixels > _HUGE else contextlib.nullcontext():
+            image = image or reader(file)
+            bits, inverted = _bits(image), _is_inverted(image)
+            image.load()
+        return Decoded(_upright(image), bits, inverted)
+
+
+@contextlib.contextmanager
+def _without_pillows_limit() -> Iterator[None]:
+    """Lift Pillow's limit, which is the whole process's, for one image at a time.
+
+    One at a time also keeps several threads from filling the memory.
+    """
+    with _huge_one:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _webp_size(head: bytes) -> tuple[int, int] | None:
+    """Return width and height of a WebP image, ``None`` for other files and broken headers."""
+    kind = head[12:16] if head[:4] == b"RIFF" and head[8:12] == b"WEBP" else b""
+    if len(head) < _HEADER:
+        return None
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(head[24:27], "little"), 1 + int.from_bytes(head[27:30], "little")
+    if kind == b"VP8L":
+        packed = int.from_bytes(head[21:25], "little")
+        return 1 + (packed & 0x3FFF), 1 + (packed >> 14 & 0x3FFF)
+    if kind == b"VP8 ":
+        width, height = (int.from_bytes(head[at : at + 2], "little") & 0x3FFF for at in (26, 28))
+        return width, height
+    return None
+
+
+def _bits(image: ImageFile) -> int:
+    if image.mode == "1":
+        return 1
+    if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
+        return 32
+    layout: Any = image.tile[0][3] if image.tile else ""
+    raw = str(layout if isinstance(layout, str) else layout[0])
+    if ";12" in raw:
+        return 12
+    # In a BMP file it means 16 bits for three colours together.
+    return 16 if ";16" in raw and image.format != "BMP" else 8
+
+
+def _is_inverted(image: ImageFile) -> bool:
+    """Whether 0 is white; Pillow inverts such files itself up to 8 bits."""
+    deep = image.mode[:1] in {"I", "F"}
+    return deep and isinstance(image, TiffImageFile) and image.tag_v2.get(262) == 0
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        method = _TURNS.get(image.getexif().get(_ORIENTATION))
+    except Exception:  # broken in any way: the pixels are all there
+        return image
+    return image if method is None else image.transpose(method)
+
+
+def _failure(path: Path, error: OSError) -> str:
+    """Say what the system, or a decoder, has against a file."""
+    if error.errno is None:
+        return _damage(error)
+    if error.errno == errno.ENOENT:
+        if path.is_symlink():
+            return f"is a link to {shown(str(path.readlink()))}, which does not exist: mend it"
+        return "does not exist: put it back, or take its name out"
+    if error.errno == errno.ELOOP:
+        return "is a link that leads back to itself: mend or remove it"
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        return "may not be read: give this user the permission"
+    return f"cannot be read ({error.strerror}): check its disk or remove it"
+
+
+def _damage(error: Exception) -> str:
+    cause = str(error) if str(error).strip() else type(error).__name__
+    return f"is cut off or damaged ({cause}): replace or remove it"

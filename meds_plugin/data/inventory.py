@@ -1,0 +1,226 @@
+"""Says what a data set holds, before anything is trained on it."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from itertools import combinations, product
+from math import comb
+from typing import TYPE_CHECKING
+
+from meds_plugin.data.check import image_key
+from meds_plugin.data.readers.listing import natural
+from meds_plugin.data.readers.reading import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from meds_plugin.data.check import CheckReport, ImageFacts
+    from meds_plugin.data.samples import Sample, Split
+
+__all__ = ["DuplicateReport", "duplicates", "inventory_table"]
+
+_KINDS = {"L": "grey", "LA": "grey+alpha", "P": "palette", "PA": "palette+alpha", "F": "float"}
+_SHORTEST_PATH = 24
+_GAP = "  "
+
+
+@dataclass(frozen=True)
+class DuplicateReport:
+    """Pairs of images whose files hold the same bytes.
+
+    Attributes:
+        within: Pairs of training images.
+        first_within: The names of the first such pair.
+        across: Pairs of a training and a test image.
+        first_across: The names of the first such pair.
+        repeated: Pairs of training images that a noise protocol has made by using one file
+            several times; not in ``within``.
+        overlapping: Pairs of an injected training image and the test image that it is; not in
+            ``across``.
+    """
+
+    within: int = 0
+    first_within: tuple[str, str] | None = None
+    across: int = 0
+    first_across: tuple[str, str] | None = None
+    repeated: int = 0
+    overlapping: int = 0
+
+    def lines(self) -> list[str]:
+        """Return what there is to say, a line each."""
+        lines = []
+        if self.first_within:
+            pairs = _pairs(self.within, self.first_within)
+            lines.append(f"identical files: {pairs} within the training images")
+        if self.first_across:
+            pairs = _pairs(self.across, self.first_across)
+            lines.append(f"identical files: {pairs} of a training and a test image: a leak")
+        lines = lines or ["identical files: none"]
+        if self.overlapping:
+            lines.append(
+                f"{self.overlapping} injected images are test images too, as the noise protocol "
+                "leaves them there"
+            )
+        if self.repeated:
+            lines.append(f"{self.repeated} pairs of injected images vary one file")
+        return lines
+
+
+def inventory_table(split: Split, report: CheckReport | None, *, width: int = 100) -> str:
+    """Return what was found, to be printed before training.
+
+    Args:
+        split: The images that are used.
+        report: What the check found of them; ``None`` leaves out what only it knows.
+        width: Characters a line of the table may take; below some 90 it may take more.
+
+    Returns:
+        A row a category with the number of images of each kind, sizes, kinds of pixels and the
+        first path; a line for what is missing, and for duplicates. A ``?`` stands for a number
+        that nobody knows.
+    """
+    names = sorted(split.categories, key=natural)
+    rows = []
+    for name in names:
+        train = [sample for sample in split.train if sample.category == name]
+        test = [sample for sample in split.test if sample.category == name]
+        rows.append([shown(name), *_counts(train, test), *_looks([*train, *test], report)])
+    if len(names) > 1:
+        looks = _looks([*split.train, *split.test], report)[:-1]
+        rows.append(["all", *_counts(split.train, split.test), *looks, ""])
+    over = ["", "train", "train", "test", "test", "test", "", "", "", ""]
+    heads = ["category", "images", "defect", "normal", "defect", "masks", "views"]
+    table = _aligned([over, [*heads, "pixels", "kind", "first image"], *rows], width)
+    notes = [f"note: {note}" for note in split.notes]
+    found = ["identical files: not looked for"] if report is None else None
+    return "\n".join([*table, *notes, *(found or duplicates(split, report).lines())])
+
+
+def duplicates(split: Split, report: CheckReport | None) -> DuplicateReport:
+    """Find images whose files hold the same bytes.
+
+    An injected image is in the training set because a noise protocol put it there. Where it is
+    the very file of a test image, or of another injected one, this is counted apart.
+
+    Args:
+        split: The images, after contamination.
+        report: What the check found of them.
+    """
+    same: dict[str, tuple[list[Sample], list[Sample]]] = defaultdict(lambda: ([], []))
+    for place, samples in enumerate((split.train, split.test)):
+        for sample in samples:
+            if facts := report.facts_of(sample) if report else None:
+                same[facts.digest][place].append(sample)
+    within = across = repeated = overlapping = 0
+    first_within = first_across = None
+    for train, test in same.values():
+        planned = _planned_within(train)
+        repeated += planned
+        if unplanned := comb(len(train), 2) - planned:
+            within += unplanned
+            first_within = first_within or _first(combinations(train, 2))
+        planned = _planned_across(train, test)
+        overlapping += planned
+        if unplanned := len(train) * len(test) - planned:
+            across += unplanned
+            first_across = first_across or _first(product(train, test))
+    return DuplicateReport(within, first_within, across, first_across, repeated, overlapping)
+
+
+def _counts(train: Sequence[Sample], test: Sequence[Sample]) -> list[str]:
+    known = sum(sample.is_anomaly or bool(sample.injected) for sample in train)
+    unknown = any(sample.injected is None and not sample.is_anomaly for sample in train)
+    defects = sum(sample.is_anomaly for sample in test)
+    masks = sum(sample.mask is not None for sample in test)
+    views = {sample.view for sample in [*train, *test]} - {None}
+    numbers = [len(train), known, len(test) - defects, defects, masks, len(views) or ""]
+    texts = [str(number) for number in numbers]
+    if unknown:
+        texts[1] = f"{known}+?" if known else "?"
+    return texts
+
+
+def _looks(samples: Sequence[Sample], report: CheckReport | None) -> list[str]:
+    """Return sizes, kinds of pixels and the first path."""
+    first = shown(samples[0].path)
+    facts = [found for sample in samples if report and (found := report.facts_of(sample))]
+    if not facts:
+        return ["?", "?", first]
+    return [_sizes(facts), _kinds(facts), first]
+
+
+def _sizes(facts: Sequence[ImageFacts]) -> str:
+    counts = Counter((fact.width, fact.height) for fact in facts)
+    (most, count), *others = counts.most_common()
+    if not others:
+        return f"{most[0]}x{most[1]}"
+    widths, heights = zip(*counts, strict=True)
+    span = f"{min(widths)}x{min(heights)}..{max(widths)}x{max(heights)}"
+    return f"{span}, mostly {most[0]}x{most[1]}" if 2 * count > len(facts) else span
+
+
+def _kinds(facts: Sequence[ImageFacts]) -> str:
+    names: Counter[str] = Counter()
+    for fact in facts:
+        name = "grey" if fact.mode[0] in "I1" else _KINDS.get(fact.mode, fact.mode)
+        names[name if fact.bits == 8 else f"{name} {fact.bits}-bit"] += 1
+    return ", ".join(name for name, _ in names.most_common())
+
+
+def _aligned(rows: Sequence[Sequence[str]], width: int) -> list[str]:
+    """Lay out rows: the first column and the last three to the left, numbers to the right."""
+    body = rows[2:]
+    if not body:
+        return []
+    kept = [at for at in range(len(rows[0])) if any(row[at] for row in body)]
+    rows = [[row[at] for at in kept] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    taken = sum(widths[:-1]) + len(_GAP) * (len(widths) - 1)
+    widths[-1] = min(widths[-1], max(width - taken, _SHORTEST_PATH))
+    numbers = range(1, len(widths) - 3)
+    lines = []
+    for row in rows:
+        cells = [*row[:-1], _shortened(row[-1], widths[-1])]
+        lines.append(
+            _GAP.join(
+                cell.rjust(widths[at]) if at in numbers else cell.ljust(widths[at])
+                for at, cell in enumerate(cells)
+            ).rstrip()
+        )
+    return lines
+
+
+def _shortened(path: str, width: int) -> str:
+    """Cut out the middle: folders at the beginning and the file's number say most."""
+    if len(path) <= width:
+        return path
+    end = (width - 3) // 2
+    return f"{path[: width - 3 - end]}...{path[-end:]}"
+
+
+def _pairs(count: int, first: tuple[str, str]) -> str:
+    one, two = (shown(name) for name in first)
+    return f"{count} pair{'s' if count > 1 else ''} ({one} = {two}{', ...' if count > 1 else ''})"
+
+
+def _planned(one: Sample, two: Sample) -> bool:
+    """Whether a noise protocol used the file of one image for the other."""
+    return image_key(one.image) == image_key(two.image) and bool(one.injected or two.injected)
+
+
+def _planned_within(train: Sequence[Sample]) -> int:
+    """Count the planned ones among all pairs; there may be too many pairs to look at each."""
+    uses = Counter(image_key(sample.image) for sample in train)
+    own = Counter(image_key(sample.image) for sample in train if not sample.injected)
+    return sum(comb(count, 2) - comb(own[key], 2) for key, count in uses.items())
+
+
+def _planned_across(train: Sequence[Sample], test: Sequence[Sample]) -> int:
+    injected = Counter(image_key(sample.image) for sample in train if sample.injected)
+    return sum(injected[image_key(sample.image)] for sample in test)
+
+
+def _first(pairs: Iterable[tuple[Sample, Sample]]) -> tuple[str, str] | None:
+    found = next((pair for pair in pairs if not _planned(*pair)), None)
+    return None if found is None else (found[0].path, found[1].path)

@@ -1,0 +1,165 @@
+"""From what a reader found to what is trained and tested on: checks, contamination, exclusion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal, get_args
+
+from meds_plugin.data.check import check_samples, problems_error
+from meds_plugin.data.decoding import MAX_PIXELS
+from meds_plugin.data.exclude import exclude, read_exclude
+from meds_plugin.data.inventory import inventory_table
+from meds_plugin.data.noise import checked_protocol, checked_ratio, contaminate
+from meds_plugin.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from meds_plugin.data.noise import NoiseReport
+    from meds_plugin.data.samples import Problem, Sample, Split
+
+__all__ = ["BadFilesError", "DataSettings", "Prepared", "prepare"]
+
+OnError = Literal["stop", "skip"]
+
+
+class BadFilesError(UserError):
+    """Images that cannot be used, where the user has not asked to go on without them.
+
+    Attributes:
+        problems: All of them.
+    """
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__(str(problems_error(problems)))
+        self.problems = problems
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """What happens between finding images and training on them.
+
+    Attributes:
+        noise: Share of defective images to add to the training images (see `contaminate`).
+        noise_protocol: See `contaminate`.
+        noise_definition: See `contaminate`.
+        noise_file: See `contaminate`.
+        exclude: File that names training images to leave out (see `read_exclude`).
+        on_error: What to do about images that cannot be used: ``stop`` names all of them, ``skip``
+            goes on without them, masks without their images and the other way round included.
+        max_pixels: Largest number of pixels an image may have.
+        check: Decode every file once beforehand; without it, a bad file stops the run when it is
+            reached, and sizes and duplicates are unknown.
+
+    Raises:
+        UserError: If a setting is none that is known.
+    """
+
+    noise: float | None = None
+    noise_protocol: str = "overlap"
+    noise_definition: str = "normal"
+    noise_file: str | Path | None = None
+    exclude: str | Path | None = None
+    on_error: OnError = "stop"
+    max_pixels: int = MAX_PIXELS
+    check: bool = True
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without images."""
+        checked_protocol(self.noise_protocol, self.noise_definition, self.noise_file)
+        if self.noise is not None:
+            checked_ratio(self.noise)
+        if self.on_error not in get_args(OnError):
+            msg = f"data.on_error must be stop or skip, got {self.on_error!r}"
+            raise UserError(msg)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The images of a run.
+
+    Attributes:
+        split: What is trained and tested on.
+        noise: What contamination was asked for and reached.
+        skipped: Images that are left out because they cannot be used.
+        summary: What was found, as text for the user.
+    """
+
+    split: Split
+    noise: NoiseReport
+    skipped: list[Problem] = field(default_factory=list)
+    summary: str = ""
+
+
+def prepare(found: Split, settings: DataSettings, *, seed: int = 0) -> Prepared:
+    """Check, contaminate and filter images; nothing of it depends on anything drawn before.
+
+    Unusable images go first, so that a draw only meets images that can be read; excluded ones go
+    last, so that leaving out an added image does not bring another one in.
+
+    Args:
+        found: What a reader found.
+        settings: What to do with it.
+        seed: The run's seed; only the choice of added images depends on it.
+
+    Raises:
+        BadFilesError: If images cannot be used and are not to be skipped.
+        UserError: If a setting is wrong or a category has nothing left to train on.
+    """
+    names = None if settings.exclude is None else read_exclude(settings.exclude)
+    everything = [*found.train, *found.test]
+    report = None
+    if settings.check:
+        report = check_samples(everything, max_pixels=settings.max_pixels)
+    problems = [*found.problems, *(report.problems if report else [])]
+    if problems and settings.on_error == "stop":
+        raise BadFilesError(problems)
+    bad = report.unusable if report else frozenset()
+    split = replace(
+        found,
+        train=[sample for sample in found.train if sample.path not in bad],
+        test=[sample for sample in found.test if sample.path not in bad],
+    )
+    split, noise = contaminate(
+        split,
+        settings.noise,
+        protocol=settings.noise_protocol,
+        definition=settings.noise_definition,
+        noise_file=settings.noise_file,
+        left_out=[sample for sample in everything if sample.path in bad],
+        seed=seed,
+    )
+    if names is not None:
+        split = _without(split, names, settings.exclude)
+    _require_training(found.train, split.train)
+    lines = [inventory_table(split, report)]
+    if count := len({problem.path for problem in problems}):
+        lines.append(f"left out because they cannot be used: {count} images")
+    return Prepared(split, noise, problems, "\n".join(line for line in lines if line))
+
+
+def _without(split: Split, names: Iterable[str], file: str | Path | None) -> Split:
+    kept, unknown = exclude(split.train, set(names))
+    note = f"data.exclude={file}: {len(split.train) - len(kept)} training images are left out"
+    notes = [*split.notes, note]
+    if unknown:
+        first = min(unknown)
+        notes.append(
+            f"data.exclude={file}: {len(unknown)} names are no training images here, first {first}"
+        )
+    return replace(split, train=kept, notes=notes)
+
+
+def _require_training(before: list[Sample], after: list[Sample]) -> None:
+    """Refuse to go on where nothing is left of a category."""
+    if not after:
+        msg = "there are no training images; name a data set that has some in data.root"
+        raise UserError(msg)
+    lost = sorted({s.category for s in before} - {s.category for s in after})
+    if lost:
+        msg = (
+            f"no training image is left in {', '.join(lost)}: repair its images, exclude fewer, or "
+            "leave it out of data.categories"
+        )
+        raise UserError(msg)

@@ -1,0 +1,74 @@
+"""Puts the images of a user's own folder or table together: order, and what a category lacks."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from meds_plugin.data.readers.listing import natural
+from meds_plugin.data.readers.reading import category_notes, shown
+from meds_plugin.data.samples import Split
+from meds_plugin.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from meds_plugin.data.samples import Sample
+
+__all__ = ["assembled"]
+
+
+def assembled(found: Split, categories: Sequence[str], *, source: str, masks: str) -> Split:
+    """Return the images of the categories in order, with notes on what is missing.
+
+    Args:
+        found: The images in any order, and what is known to be wrong.
+        categories: The categories to give, in order.
+        source: Where the images come from, as on the command line, for messages.
+        masks: Where masks would come from, for notes.
+
+    Returns:
+        The images by category, and within each by name.
+
+    Raises:
+        UserError: If a category has no training image.
+    """
+    split = Split([], [], found.problems, list(found.notes))
+    trains, tests = _by_category(found.train), _by_category(found.test)
+    notes: list[str] = []
+    for name in categories:
+        train, test = trains[name], tests[name]
+        if not train:
+            raise UserError(_nothing_to_train_on(found, name, test, source))
+        split.train.extend(train)
+        split.test.extend(test)
+        notes += [*category_notes(name, test, masks), *_one_sided(name, test)]
+    split.notes.extend(notes if split.test else ["no test images: no test metrics"])
+    return split
+
+
+def _by_category(samples: Sequence[Sample]) -> defaultdict[str, list[Sample]]:
+    found: defaultdict[str, list[Sample]] = defaultdict(list)
+    for sample in sorted(samples, key=lambda s: [natural(part) for part in s.path.split("/")]):
+        found[sample.category].append(sample)
+    return found
+
+
+def _one_sided(category: str, test: Sequence[Sample]) -> list[str]:
+    """Say which metrics cannot be had because all test images are of one kind."""
+    kinds = {sample.is_anomaly for sample in test}
+    if kinds == {True}:
+        return [f"category {category}: no normal test images: image metrics are skipped"]
+    if kinds == {False}:
+        return [f"category {category}: no defective test images: metrics are skipped"]
+    return []
+
+
+def _nothing_to_train_on(found: Split, category: str, test: Sequence[Sample], source: str) -> str:
+    message = f"{source}: category {shown(category)} has no training images"
+    if test:
+        message += f", all {len(test)} are test images"
+    if found.problems:
+        count = f"{len(found.problems)} cannot be used"
+        message += f"; {count}, the first because {found.problems[0].reason}"
+    return f"{message}; add some, or leave it out with data.categories=[...]"

@@ -1,0 +1,211 @@
+"""Reads a folder of images as a factory has it: `data=folder`."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, NamedTuple
+
+from meds_plugin.data.readers.assembly import assembled
+from meds_plugin.data.readers.listing import IMAGE_SUFFIXES, folders_in, images_in, natural
+from meds_plugin.data.readers.mask_folder import MaskFolder
+from meds_plugin.data.readers.patterns import read_patterns
+from meds_plugin.data.readers.reading import chosen, data_folder, is_folder, shown
+from meds_plugin.data.readers.roles import Rules
+from meds_plugin.data.samples import Problem, Sample, Split
+from meds_plugin.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from meds_plugin.data.readers.patterns import Parts, Pattern, Patterns
+    from meds_plugin.data.readers.roles import Role
+
+__all__ = ["read_folder"]
+
+_MOST_NAMED = 8
+
+
+class _Found(NamedTuple):
+    """Images and other files by their names relative to the root, in parts."""
+
+    images: dict[Parts, Path]
+    others: dict[Parts, Path]
+
+
+def read_folder(
+    root: str | os.PathLike[str] | None,
+    categories: Sequence[str] | str | None = None,
+    *,
+    test: Patterns = None,
+    masks: str | os.PathLike[str] | None = None,
+    normal: Patterns = None,
+    anomalous: Patterns = None,
+    by_directory: bool = False,
+) -> Split:
+    """List all images below a folder, in any nesting.
+
+    Without more arguments all of them are training images of which nothing is known. Each has one
+    role:
+
+    | in ``test`` | in ``normal`` | in ``anomalous`` | role |
+    |---|---|---|---|
+    | no | no | no | training image, unknown |
+    | no | yes | no | training image, known to be good (``injected`` false) |
+    | any | no | yes | test image with a defect: known defects are never trained on unasked |
+    | yes | yes | no | test image, normal |
+    | yes | no | no | test image; the folders below that of ``test`` tell: normal if one is named \
+    ``good``, ``ok`` or ``normal`` in any case, else a defect |
+    | any | yes | yes | `UserError` |
+
+    Files in ``masks`` have no role, whatever else they are in. A defect is named after the first
+    folder below the one that ``test`` or ``anomalous`` means (see `Pattern.base`), or that one if
+    the image is in it. To train on images with known defects use `noise`, or `read_csv`.
+
+    Names that begin with a dot are passed over, and so are folders met again through a link to one
+    above them. Images are not opened here.
+
+    Args:
+        root: The folder. Names of images are relative to it.
+        categories: Which to read, with ``by_directory``; ``None`` means all.
+        test: A folder or pattern, or several. Here and below, folders are relative to the root or
+            absolute. They may lie outside it: their images come in addition, under names that
+            begin with ``..``. Patterns (``*/test``, ``**/*_ng.png``) are for names below the root
+            and take in whole folders.
+        masks: A folder that mirrors the test images: a mask has the path that its image has
+            relative to the root or to the folder of ``test`` (without one: of ``anomalous``), with
+            or without ``_mask`` at the stem's end and with any suffix.
+        normal: Folders or patterns, as `test`.
+        anomalous: Folders or patterns, as `test`.
+        by_directory: The first folder of a name is the category. Beside such folders there may be
+            one that ``test`` or ``anomalous`` names: it then holds folders of categories itself,
+            and so do folders outside the root. Otherwise all is one category with the root's name.
+
+    Returns:
+        The images by category and name. Notes tell what is missing, what was passed over, and which
+        names of folders told normal test images from defective ones. Images whose names are not
+        text are among the problems.
+
+    Raises:
+        UserError: If a folder is not there or holds no image, a pattern matches none, an image has
+            no clear role, category or mask, or a category has no training images.
+    """
+    folder = data_folder(root, "the images, in any nesting")
+    source = f"data.root={shown(str(folder))}"
+    if categories is not None and not by_directory:
+        msg = "data.categories needs data.by_directory=true: without, all images are one category"
+        raise UserError(msg)
+    given = {"test": test, "normal": normal, "anomalous": anomalous}
+    patterns = {key: read_patterns(f"data.{key}", value, folder) for key, value in given.items()}
+    truth = MaskFolder(masks, folder)
+    found = _search(folder, [p for each in patterns.values() for p in each], truth.parts)
+    if not found.images:
+        raise UserError(_nothing(folder, found))
+    name = Path(os.path.normpath(folder.absolute())).name
+    rules = Rules(patterns, category=None if by_directory else name)
+    roles = {image: rules.role(image) for image in found.images}
+    if rules.unused:
+        msg = f"{rules.unused[0].text} has no image in {source}; mend it or leave it out"
+        raise UserError(msg)
+    names = chosen(categories, {role.category for role in roles.values()}, folder)
+    roles = {image: role for image, role in roles.items() if role.category in names}
+    split = Split([], [], notes=_passed_over(found.others))
+    for image, role in roles.items():
+        _add(split, image, found.images[image], role, truth)
+    split.notes.extend([*_looks_like_mvtec(folder, split), *_told_by_folders(roles)])
+    split.notes.extend(truth.notes(r.places for r in roles.values() if r.test and not r.defect))
+    masks_from = "data.masks" if masks is None else f"masks in data.masks={shown(str(masks))}"
+    return assembled(split, names, source=source, masks=masks_from)
+
+
+def _search(root: Path, patterns: Sequence[Pattern], masks: Parts | None) -> _Found:
+    """List the root and the folders outside it, without masks."""
+    places: dict[Parts, Path] = {(): root}
+    for pattern in patterns:
+        if pattern.outside is not None:
+            outside = PurePosixPath(os.path.relpath(pattern.outside, root.absolute())).parts
+            places[outside] = pattern.outside
+    found = _Found({}, {})
+    for start, folder in places.items():
+        for here in _folders_below(folder, frozenset()):
+            parts = (*start, *here.relative_to(folder).parts)
+            if masks is not None and parts[: len(masks)] == masks:
+                continue
+            images = images_in(here)
+            found.images.update({(*parts, image.name): image for image in images})
+            found.others.update({(*parts, file.name): file for file in _others_in(here, images)})
+    return found
+
+
+def _folders_below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+    here = folder.resolve()
+    if here not in above:
+        yield folder
+        for inner in folders_in(folder):
+            yield from _folders_below(inner, above | {here})
+
+
+def _others_in(folder: Path, images: Sequence[Path]) -> list[Path]:
+    known = {*images, *folders_in(folder)}
+    others = [p for p in folder.iterdir() if p not in known and not p.name.startswith(".")]
+    return sorted(others, key=lambda path: natural(path.name))
+
+
+def _nothing(root: Path, found: _Found) -> str:
+    kinds = " ".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
+    seen = "; ".join(_passed_over(found.others)) or "there are no files"
+    return (
+        f"data.root={shown(str(root))} holds no image ({kinds}): {seen}; name a folder with images"
+    )
+
+
+def _passed_over(others: dict[Parts, Path]) -> list[str]:
+    if not others:
+        return []
+    kinds = Counter(path.suffix.lower() or "no suffix" for path in others.values())
+    count = f"{len(others)} other file{'s' if len(others) > 1 else ''}"
+    first = shown("/".join(next(iter(others))))
+    return [f"passed over {count}, first {first} ({_counts(kinds)})"]
+
+
+def _counts(counter: Counter[str]) -> str:
+    most = [f"{shown(name)}: {count}" for name, count in counter.most_common(_MOST_NAMED)]
+    return ", ".join([*most, "..."] if len(counter) > _MOST_NAMED else most)
+
+
+def _add(split: Split, image: Parts, path: Path, role: Role, truth: MaskFolder) -> None:
+    """Add an image to its part of the data set, or to the problems."""
+    name = "/".join(image)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        plain = name.encode(errors="backslashreplace").decode()
+        reason = f"{shown(plain)}: its name is not text in UTF-8; rename it"
+        split.problems.append(Problem(plain, reason))
+        return
+    mask = truth.mask(name, role.places) if role.defect else None
+    sample = Sample(name, role.category, role.defect, path, mask, injected=role.injected)
+    (split.test if role.test else split.train).append(sample)
+
+
+def _told_by_folders(roles: dict[Parts, Role]) -> list[str]:
+    told = [role for role in roles.values() if role.by_folder]
+    parts = []
+    for kind, normal in (("normal", True), ("defective", False)):
+        names = Counter(r.by_folder or "" for r in told if (r.defect is None) == normal)
+        parts += [f"{kind} ({_counts(names)})"] if names else []
+    return [f"test images labelled by the names of folders: {'; '.join(parts)}"] if told else []
+
+
+def _looks_like_mvtec(root: Path, split: Split) -> list[str]:
+    """Warn where the test images of MVTec's layout are about to be trained on."""
+    for category in (root, *folders_in(root)):
+        tests = category / "test"
+        if is_folder(category / "train" / "good") and is_folder(tests):
+            start = f"{tests.relative_to(root).as_posix()}/"
+            count = sum(sample.path.startswith(start) for sample in split.train)
+            if count:
+                where = f"{shown(start)} among the training images: {count}"
+                return [f"data.root={shown(str(root))} looks like mvtec: {where}; use data=mvtec"]
+    return []

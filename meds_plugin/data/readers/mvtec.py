@@ -1,0 +1,152 @@
+"""Finds the images of a data set in the folder layout of MVTec AD or MVTec AD 2."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from meds_plugin.data.readers.layouts import wrong_layout
+from meds_plugin.data.readers.listing import IMAGE_SUFFIXES, folders_in, images_in
+from meds_plugin.data.readers.reading import category_notes, chosen, data_folder, is_folder
+from meds_plugin.data.samples import Sample, Split
+from meds_plugin.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = ["categories_in", "read_category", "read_mvtec"]
+
+_LAYOUT = "CATEGORY/train/good/*.png and CATEGORY/test/TYPE/*.png"
+_UNREAD = ("validation", "test_private", "test_private_mixed")
+
+
+def read_mvtec(
+    root: str | os.PathLike[str] | None, categories: Sequence[str] | str | None = None
+) -> Split:
+    """List the images below ``<root>/<category>/{train/good, test/<type>, ground_truth/<type>}``.
+
+    A mask belongs to the image with its stem, with or without ``_mask`` at the end. A category
+    without a folder ``ground_truth`` has no masks; with one, every defective image needs its own.
+    In a tree as MVTec AD 2's the folder ``test_public`` takes the place of ``test`` and holds
+    ``ground_truth``; its validation and private images are not read. Names that begin with a dot
+    are passed over, and numbers in names sort by value. Images are not opened here.
+
+    Args:
+        root: The data set's folder, or the folder of a single category, which then is named after
+            the folder. Paths of images are relative to it either way.
+        categories: Which to read; ``None`` means all. The order does not matter.
+
+    Returns:
+        The images of each category after those of the one before, in order of name; within a
+        category's test images, normal ones come in their place by name. Notes name what is
+        missing or not read.
+
+    Raises:
+        UserError: If a folder, category, training image or mask is missing.
+    """
+    folder = data_folder(root, _LAYOUT)
+    found = categories_in(folder)
+    if not found:
+        raise UserError(wrong_layout(folder, "mvtec", _LAYOUT))
+    split = Split(train=[], test=[])
+    for name in chosen(categories, found, folder):
+        each = read_category(folder, found[name], name)
+        split.train.extend(each.train)
+        split.test.extend(each.test)
+        split.notes.extend(each.notes)
+    return split
+
+
+def categories_in(root: Path) -> dict[str, Path]:
+    """Return the folders that hold a category in MVTec's layout, by name; none if there are none.
+
+    Raises:
+        UserError: If the root cannot be listed.
+    """
+    if is_folder(root / "train" / "good"):
+        # Not `resolve`: a link is to keep its own name.
+        return {Path(os.path.normpath(root.absolute())).name: root}
+    parts = ("train", "test", "test_public")
+    return {p.name: p for p in folders_in(root) if any(is_folder(p / part) for part in parts)}
+
+
+def read_category(root: Path, folder: Path, name: str) -> Split:
+    """List the images of one category, as `read_mvtec`.
+
+    Args:
+        root: The folder that names of images are relative to.
+        folder: The category's folder, in the root.
+        name: The category's name.
+
+    Raises:
+        UserError: If training images or masks are missing.
+    """
+
+    def sample(image: Path, defect: str | None = None, mask: Path | None = None) -> Sample:
+        return Sample(image.relative_to(root).as_posix(), name, defect, image, mask)
+
+    second = not is_folder(folder / "test") and is_folder(folder / "test_public")
+    tests = folder / ("test_public" if second else "test")
+    truth = (tests if second else folder) / "ground_truth"
+    train = [sample(image) for image in images_in(folder / "train" / "good")]
+    if not train:
+        kinds = " ".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
+        msg = (
+            f"category {name}: {folder / 'train' / 'good'} has no training images ({kinds}); "
+            "add some or leave it out of data.categories"
+        )
+        raise UserError(msg)
+    test: list[Sample] = []
+    for kind in folders_in(tests):
+        if kind == truth:
+            continue
+        images = images_in(kind)
+        if kind.name.casefold() == "good":
+            test += [sample(image) for image in images]
+            continue
+        masks = _masks(truth, kind.name, images)
+        test += [sample(image, kind.name, masks.get(image.stem)) for image in images]
+    missing = truth.relative_to(folder).as_posix()
+    notes = [*category_notes(name, test, missing), *_unread(folder, tests, name)]
+    return Split(train, test, notes=notes)
+
+
+def _unread(folder: Path, tests: Path, category: str) -> list[str]:
+    """Say which images of a category are not read."""
+    others = [path.name for path in folders_in(folder / "train") if path.name != "good"]
+    names = [f"train/{name}" for name in others]
+    names += [name for name in _UNREAD if is_folder(folder / name)]
+    if tests.name == "test" and is_folder(folder / "test_public"):
+        names.append("test_public")
+    names += [f"{p.name}/*" for p in (folder / "train", tests) if images_in(p)]
+    return [f"category {category}: not read: {', '.join(names)}"] if names else []
+
+
+def _masks(ground_truth: Path, kind: str, images: list[Path]) -> dict[str, Path]:
+    """Return the mask of every image by the image's stem; empty if the category has none."""
+    if not is_folder(ground_truth):
+        return {}
+    files = _by_stem(images_in(ground_truth / kind))
+    stems = _by_stem(images)
+    masks = {stem: files.get(f"{stem}_mask") or files.get(stem) for stem in stems}
+    missing = [stem for stem, mask in masks.items() if mask is None]
+    if missing:
+        msg = (
+            f"{ground_truth / kind} lacks the masks of {len(missing)} of {len(stems)} images, "
+            f"first {missing[0]}_mask.png; add them, or remove {ground_truth} to go without masks"
+        )
+        raise UserError(msg)
+    return {stem: mask for stem, mask in masks.items() if mask is not None}
+
+
+def _by_stem(files: Iterable[Path]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for file in files:
+        if (first := found.setdefault(file.stem, file)) is not file:
+            msg = (
+                f"{first} and {file.name} differ only in their ending, so masks cannot be paired; "
+                "rename one of them"
+            )
+            raise UserError(msg)
+    return found

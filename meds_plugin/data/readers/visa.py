@@ -1,0 +1,219 @@
+"""Finds the images of VisA, as its authors publish it or converted to MVTec's layout."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, NamedTuple
+
+from meds_plugin.data.readers.layouts import wrong_layout
+from meds_plugin.data.readers.listing import folders_in, natural
+from meds_plugin.data.readers.mvtec import categories_in, read_category
+from meds_plugin.data.readers.reading import (
+    EntryError,
+    category_notes,
+    chosen,
+    data_folder,
+    is_folder,
+    is_plain_name,
+    listed_file,
+    mark_injected,
+    shown,
+    usable_samples,
+)
+from meds_plugin.data.samples import Problem, Sample, Split
+from meds_plugin.errors import UserError
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+__all__ = ["read_visa"]
+
+_LAYOUT = (
+    "split_csv/1cls.csv and CATEGORY/Data/Images/{Normal,Anomaly}, "
+    "or CATEGORY/{train/good,test/good,test/bad}"
+)
+_COLUMNS = ("object", "split", "label", "image", "mask")
+_FOLDERS = {"normal": "good", "anomaly": "bad"}
+_CONVERTED = "1cls"
+
+
+class _Row(NamedTuple):
+    where: str
+    values: dict[str, str]
+
+
+def read_visa(
+    root: str | os.PathLike[str] | None,
+    categories: Sequence[str] | str | None = None,
+    *,
+    split: str | None = None,
+) -> Split:
+    """List VisA's images, in whichever of its two layouts they are.
+
+    The original download has ``<root>/split_csv/1cls.csv`` and
+    ``<root>/<category>/Data/{Images,Masks}/{Normal,Anomaly}``. The converted tree has
+    ``<root>/<category>/{train/good, test/good, test/bad, ground_truth/bad}``, or the same below
+    ``<root>/1cls``, where the authors' script puts it. Images are not opened here.
+
+    Args:
+        root: The data set's folder.
+        categories: Which to read; ``None`` means all. The order does not matter.
+        split: Name of another file of ``split_csv``, with or without its ending.
+
+    Returns:
+        The images of each category after those of the one before, in the order of their names in
+        the converted tree, so that both layouts give the same order. ``extra["converted"]`` holds
+        that name, ``<category>/<train or test>/<good or bad>/<file>``: the authors' lists of
+        noise use it. Where the split lists defective images for training, ``injected`` tells
+        them from the normal ones. Rows that cannot be used are among the problems.
+
+    Raises:
+        UserError: If the folder is laid out otherwise, or a table, category or all of a category's
+            training images are missing.
+    """
+    folder = data_folder(root, _LAYOUT)
+    if any(is_folder(path / "Data" / "Images") for path in folders_in(folder)):
+        return _read_original(folder, _table(folder, split), categories)
+    for place in (folder, folder / _CONVERTED):
+        found = categories_in(place)
+        if found and all(_is_converted(path) for path in found.values()):
+            _require_default(split, folder)
+            return _read_converted(folder, found, categories)
+    raise UserError(wrong_layout(folder, "visa", _LAYOUT))
+
+
+def _is_converted(category: Path) -> bool:
+    kinds = {path.name for path in folders_in(category / "test")}
+    return kinds <= set(_FOLDERS.values()) and not is_folder(category / "test_public")
+
+
+def _require_default(split: str | None, folder: Path) -> None:
+    if split is not None and split.removesuffix(".csv") != _CONVERTED:
+        msg = (
+            f"data.split={split} needs VisA's original download; data.root={folder} is converted, "
+            "so its folders are the split: leave data.split out"
+        )
+        raise UserError(msg)
+
+
+def _read_converted(
+    root: Path, found: dict[str, Path], categories: Sequence[str] | str | None
+) -> Split:
+    split = Split(train=[], test=[])
+    for name in chosen(categories, found, root):
+        each = read_category(root, found[name], name)
+        above = found[name].relative_to(root).as_posix()
+        for samples, known in ((each.train, split.train), (each.test, split.test)):
+            for sample in samples:
+                inner = PurePosixPath(sample.path).relative_to(above)
+                known.append(replace(sample, extra={"converted": f"{name}/{inner}"}))
+        split.notes.extend(each.notes)
+    return split
+
+
+def _table(folder: Path, split: str | None) -> Path:
+    name = f"{(split or _CONVERTED).removesuffix('.csv')}.csv"
+    tables = folder / "split_csv"
+    there = sorted(path.name for path in tables.glob("*.csv"))
+    if name in there:
+        return tables / name
+    msg = (
+        f"data.split={split or _CONVERTED} is not in {tables}; there are: {', '.join(there)}"
+        if there
+        else f"{tables / name} does not exist; take split_csv from VisA's original download"
+    )
+    raise UserError(msg)
+
+
+def _rows(table: Path) -> list[_Row]:
+    """Return the table's rows; cells that a short row lacks are empty."""
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, restval="")
+            missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
+            rows = [
+                _Row(
+                    f"{table.name} line {reader.line_num}",
+                    {name: row[name].strip() for name in _COLUMNS},
+                )
+                for row in ([] if missing else reader)
+            ]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        msg = f"{table} cannot be read as a table ({error}); download it again"
+        raise UserError(msg) from error
+    if missing:
+        msg = f"{table} lacks the columns {', '.join(missing)}; expected {','.join(_COLUMNS)}"
+        raise UserError(msg)
+    return rows
+
+
+def _read_original(root: Path, table: Path, categories: Sequence[str] | str | None) -> Split:
+    split = Split(train=[], test=[])
+    by_category: dict[str, list[_Row]] = {}
+    for row in _rows(table):
+        if is_plain_name(row.values["object"]):
+            by_category.setdefault(row.values["object"], []).append(row)
+        else:
+            reason = f"{row.where}: {shown(row.values['object'])!r} is no category; mend the row"
+            split.problems.append(Problem(row.values["image"] or row.where, reason))
+    there = [path.name for path in folders_in(root) if is_folder(path / "Data" / "Images")]
+    found = {name: by_category[name] for name in there if name in by_category}
+    if not found:
+        msg = f"{table} lists no category of data.root={root}: {', '.join(there)}; check both"
+        raise UserError(msg)
+    for name in chosen(categories, found, root):
+        _add_category(split, root, name, found[name], table)
+    mark_injected(split, table.name)
+    if categories is None:
+        gone = sorted(by_category.keys() - found.keys(), key=natural)
+        split.notes.extend(f"category {n}: no {n}/Data/Images: left out" for n in gone)
+        unlisted = [n for n in there if n not in found]
+        split.notes.extend(f"category {n}: not in {table.name}: left out" for n in unlisted)
+    return split
+
+
+def _add_category(split: Split, root: Path, name: str, rows: list[_Row], table: Path) -> None:
+    if not any(row.values["split"] == "train" for row in rows):
+        msg = f"category {name}: {table} lists no training images; leave it out of data.categories"
+        raise UserError(msg)
+    masks = is_folder(root / name / "Data" / "Masks")
+    train, test = (
+        usable_samples(
+            ((row.where, _sample(root, row, masks=masks)) for row in part),
+            split.problems,
+            by=lambda sample: sample.extra["converted"],
+        )
+        for part in (
+            [row for row in rows if row.values["split"] == "train"],
+            [row for row in rows if row.values["split"] != "train"],
+        )
+    )
+    split.train.extend(train)
+    split.test.extend(test)
+    split.notes.extend(category_notes(name, test, "masks"))
+
+
+def _sample(root: Path, row: _Row, *, masks: bool) -> Sample | Problem:
+    category, part, _, name, mask_name = (row.values[column] for column in _COLUMNS)
+    try:
+        kind = _kind(row.values)
+        path, image = listed_file(root, root, name)
+        needs_mask = kind == "bad" and masks and mask_name
+        mask = listed_file(root, root, mask_name)[1] if needs_mask else None
+    except EntryError as error:
+        return Problem(name or row.where, f"{row.where}: {error}; mend the row or take it out")
+    defect = None if kind == "good" else kind
+    converted = f"{category}/{part}/{kind}/{image.name}"
+    return Sample(path, category, defect, image, mask, extra={"converted": converted})
+
+
+def _kind(row: dict[str, str]) -> str:
+    """Return the folder that the converted tree has for a row's label."""
+    for column, known in (("split", ("train", "test")), ("label", tuple(_FOLDERS))):
+        if row[column] not in known:
+            msg = f"{column} is {row[column]!r}, not {' or '.join(known)}"
+            raise EntryError(msg)
+    return _FOLDERS[row["label"]]

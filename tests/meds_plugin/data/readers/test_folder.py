@@ -1,0 +1,379 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from meds_plugin.data.readers.folder import read_folder
+from meds_plugin.errors import UserError
+
+if TYPE_CHECKING:
+    from meds_plugin.data.samples import Split
+
+NO_TEST = "no test images: no test metrics"
+
+
+def _touch(root: Path, *names: str) -> Path:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return root
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return _touch(
+        tmp_path / "line 3",
+        *("1.png", "10.png", "2.JPG", "monday/a.png", "monday/late/b.tif"),
+        *("held/good/1.png", "held/scratch/1.png", "held/scratch/2.png", "held/OK/old/1.png"),
+    )
+
+
+def _failure(root: Path | None, categories: list[str] | None = None, **more: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        read_folder(root, categories, **more)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    return message
+
+
+def _roles(split: Split) -> dict[str, str]:
+    """Return what every image is: train, train good, normal, or its defect."""
+    train = {s.path: "train" if s.injected is None else "train good" for s in split.train}
+    assert all(s.defect is None and not s.injected for s in split.train)
+    assert all(s.injected is None for s in split.test)
+    test = {s.path: s.defect or "normal" for s in split.test}
+    assert not train.keys() & test.keys()
+    assert len(train) + len(test) == len(split.train) + len(split.test)
+    return train | test
+
+
+def test_everything_found_is_training_data(root: Path) -> None:
+    split = read_folder(root)
+    assert [sample.path for sample in split.train] == [
+        *("1.png", "2.JPG", "10.png", "held/OK/old/1.png", "held/good/1.png"),
+        *("held/scratch/1.png", "held/scratch/2.png", "monday/a.png", "monday/late/b.tif"),
+    ]
+    assert set(_roles(split).values()) == {"train"}
+    assert split.categories == ["line 3"]
+    assert split.train[0].image == root / "1.png"
+    assert (split.test, split.problems, split.notes) == ([], [], [NO_TEST])
+
+
+def test_a_folder_of_a_single_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _touch(tmp_path / "one", "x.png")
+    monkeypatch.chdir(tmp_path / "one")
+    split = read_folder(".")
+    assert [(s.path, s.category) for s in split.train] == [("x.png", "one")]
+
+
+def test_names_of_any_kind(tmp_path: Path) -> None:
+    names = ["a b.png", 'it\'s "q".png', "Öl/日本.png", "line\nbreak/x.png", " .png", "#1,;.png"]
+    split = read_folder(_touch(tmp_path / "x", *names))
+    assert {s.path for s in split.train} == set(names)
+    assert all(isinstance(s.image, Path) and s.image.is_file() for s in split.train)
+
+
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    _touch(tmp_path, "a.png", os.fsdecode(b"\xff.png"))
+    split = read_folder(tmp_path)
+    assert [s.path for s in split.train] == ["a.png"]
+    (problem,) = split.problems
+    assert problem.path == "\\udcff.png"
+    assert "its name is not text in UTF-8; rename it" in problem.reason
+
+
+def test_other_files_are_counted(root: Path) -> None:
+    _touch(root, "notes.txt", "monday/x.gif", "monday/y.GIF", ".hidden.png", ".git/x.png", "empty")
+    (root / "folder.png").mkdir()
+    (root / "none").mkdir()
+    split = read_folder(root)
+    assert len(split.train) == 9
+    first = "passed over 4 other files, first empty (.gif: 2, no suffix: 1, .txt: 1)"
+    assert split.notes == [first, NO_TEST]
+    assert (
+        read_folder(root / "monday").notes[0] == "passed over 2 other files, first x.gif (.gif: 2)"
+    )
+    _touch(tmp := root.parent / "single", "a.png", "a\nb.txt")
+    assert read_folder(tmp).notes[0] == "passed over 1 other file, first 'a\\nb.txt' (.txt: 1)"
+
+
+def test_links(root: Path, tmp_path: Path) -> None:
+    (root / "monday" / "up").symlink_to(root, target_is_directory=True)
+    (root / "late").symlink_to(root / "monday" / "late", target_is_directory=True)
+    (root / "self").symlink_to(root / "self")
+    (root / "loop.png").symlink_to(root / "loop.png")
+    (root / "lost.png").symlink_to(tmp_path / "nowhere")
+    split = read_folder(root)
+    names = [s.path for s in split.train]
+    assert len(names) == len(set(names)) == 12
+    assert {"late/b.tif", "loop.png", "lost.png"} < set(names)  # the check of all files names them
+    assert split.notes[0] == "passed over 1 other file, first self (no suffix: 1)"
+
+
+def test_nothing_found(tmp_path: Path) -> None:
+    assert _failure(tmp_path) == (
+        f"data.root={tmp_path} holds no image (bmp jpeg jpg png tif tiff webp): "
+        "there are no files; name a folder with images"
+    )
+    _touch(tmp_path, "a.heic", "sub/b.heic", ".c.png")
+    message = _failure(tmp_path)
+    assert "webp): passed over 2 other files, first a.heic (.heic: 2); name" in message
+
+
+def test_wrong_roots(root: Path) -> None:
+    assert _failure(None).startswith("data.root=DIR is missing")
+    assert "does not exist" in _failure(root / "none")
+    assert "is a file, not a folder" in _failure(root / "1.png")
+
+
+@pytest.mark.parametrize("test", ["held", "held/", "./held", ["held"], "hel?", "held/*", "**/held"])
+def test_test_images_are_told_by_their_folders(root: Path, test: str | list[str]) -> None:
+    split = read_folder(root, test=test)
+    assert _roles(split) == {
+        **dict.fromkeys(("1.png", "10.png", "2.JPG", "monday/a.png", "monday/late/b.tif"), "train"),
+        "held/good/1.png": "normal",
+        "held/OK/old/1.png": "normal",
+        "held/scratch/1.png": "scratch",
+        "held/scratch/2.png": "scratch",
+    }
+    labels = "normal (OK: 1, good: 1); defective (scratch: 2)"
+    assert split.notes == [
+        f"test images labelled by the names of folders: {labels}",
+        "category line 3: no data.masks: pixel metrics are skipped",
+    ]
+
+
+def test_test_images_of_unknown_kind(root: Path) -> None:
+    message = _failure(root, test="monday")
+    assert "nothing says whether monday/a.png in data.test=monday is normal" in message
+    assert "give data.normal and data.anomalous" in message
+    assert "1.png in data.test=*.png is normal" in _failure(root, test="*.png")
+    split = read_folder(root, test="monday", normal="monday/a.png", anomalous="**/late")
+    assert _roles(split)["monday/a.png"] == "normal"
+    assert _roles(split)["monday/late/b.tif"] == "late"
+
+
+def test_normal_and_anomalous_without_test(root: Path) -> None:
+    split = read_folder(root, normal=["held/good", "held/OK"], anomalous="held/scratch")
+    roles = _roles(split)
+    assert [n for n in roles if roles[n] == "train good"] == [
+        "held/OK/old/1.png",
+        "held/good/1.png",
+    ]
+    assert [n for n in roles if roles[n] == "scratch"] == [
+        "held/scratch/1.png",
+        "held/scratch/2.png",
+    ]
+    assert sum(role == "train" for role in roles.values()) == 5
+    assert "category line 3: no normal test images: image metrics are skipped" in split.notes
+
+
+def test_known_defects_outside_test_are_not_trained_on(root: Path) -> None:
+    split = read_folder(root, test="held", anomalous="monday/late", normal="*.png")
+    roles = _roles(split)
+    assert roles["monday/late/b.tif"] == "late"
+    assert roles["1.png"] == "train good"
+    assert roles["2.JPG"] == roles["monday/a.png"] == "train"
+    assert roles["held/OK/old/1.png"] == "normal"
+
+
+def test_normal_goes_before_the_names_of_folders(root: Path) -> None:
+    roles = _roles(read_folder(root, test="held", normal="held/scratch", anomalous="held/good"))
+    assert roles["held/scratch/1.png"] == "normal"
+    assert roles["held/good/1.png"] == "good"
+
+
+def test_names_of_defects(tmp_path: Path) -> None:
+    _touch(tmp_path, "x.png", "y_ng.png", "ng/1.png", "ng/dent/deep/2.png", "a/b/3_ng.png")
+    split = read_folder(tmp_path, anomalous=["ng", "**/*_ng.png"])
+    assert _roles(split) == {
+        "x.png": "train",
+        "y_ng.png": "anomaly",
+        "ng/1.png": "ng",
+        "ng/dent/deep/2.png": "dent",
+        "a/b/3_ng.png": "b",
+    }
+
+
+def test_contradictions(root: Path) -> None:
+    message = _failure(root, normal=["*.png", "held"], anomalous=["*/scratch"])
+    assert message == (
+        "held/scratch/1.png is in data.normal=held and in data.anomalous=*/scratch; "
+        "name each image in one of them only"
+    )
+
+
+@pytest.mark.parametrize("key", ["test", "normal", "anomalous", "masks"])
+def test_folders_and_patterns_without_images(root: Path, key: str) -> None:
+    (root / "nothing").mkdir()
+    assert f"data.{key}=tset" in _failure(root, **dict[str, Any]({key: "tset"}))
+    assert "holds data.root" in _failure(root, **dict[str, Any]({key: ".."}))
+    if key != "masks":
+        for text in ("nothing", "*/x*"):
+            message = _failure(root, **{key: ["held", text]})
+            assert f"data.{key}={text} has no image in data.root={root}" in message
+
+
+def test_all_are_test_images(root: Path) -> None:
+    message = _failure(root, test="held", anomalous=["monday", "*.*"])
+    assert "category line 3 has no training images, all 9 are test images; add some" in message
+
+
+def test_masks_mirror_the_test_images(root: Path) -> None:
+    _touch(root, "truth/good/1.png", "truth/scratch/1_mask.bmp", "truth/x.txt")
+    for masks in ("truth", root / "truth"):
+        split = read_folder(root, test="held", masks=masks)
+        assert {s.path: s.mask for s in split.test} == {
+            "held/good/1.png": None,
+            "held/OK/old/1.png": None,
+            "held/scratch/2.png": None,
+            "held/scratch/1.png": root / "truth/scratch/1_mask.bmp",
+        }
+        assert len(split.train) == 5  # no mask is trained on
+        assert split.notes[1:] == [
+            "category line 3: 1 of 2 masks are missing: pixel metrics are skipped"
+        ]
+
+
+def test_masks_below_the_root_path_inside_test_and_outside(root: Path, tmp_path: Path) -> None:
+    _touch(tmp_path, "truth/held/scratch/1.png", "truth/held/scratch/2.tif", "truth/lost.png")
+    _touch(root, "held/truth/scratch/1.png")
+    split = read_folder(root, test="held", masks=tmp_path / "truth", anomalous="held/truth")
+    assert {s.path: s.mask for s in split.test if s.defect} == {
+        "held/scratch/1.png": tmp_path / "truth/held/scratch/1.png",
+        "held/scratch/2.png": tmp_path / "truth/held/scratch/2.tif",
+        "held/truth/scratch/1.png": None,
+    }
+    assert any("no test image: 1 of 3, first " in note for note in split.notes)
+    split = read_folder(root, test="held", masks="held/truth")
+    assert "held/truth/scratch/1.png" not in _roles(split)
+    assert {s.path for s in split.test if s.mask} == {"held/scratch/1.png"}
+
+
+def test_masks_of_anomalous_images_without_test(root: Path) -> None:
+    _touch(root, "truth/2.png")
+    split = read_folder(root, anomalous="held/scratch", masks="truth")
+    assert [s.mask for s in split.test] == [None, root / "truth/2.png"]
+
+
+def test_unclear_masks(root: Path) -> None:
+    _touch(root, "truth/scratch/1.png", "truth/held/scratch/1_mask.png")
+    message = _failure(root, test="held", masks="truth")
+    assert "both fit held/scratch/1.png; remove or rename one of them" in message
+    (root / "truth/held/scratch/1_mask.png").unlink()
+    _touch(root, "held/scratch/1.bmp")
+    message = _failure(root, test="held", masks="truth")
+    assert "fits both held/scratch/1.bmp and held/scratch/1.png; rename one" in message
+
+
+def test_wrong_mask_folders(root: Path) -> None:
+    for masks in ("none", "1.png", "*/truth", ""):
+        message = _failure(root, test="held", masks=masks)
+        assert f"data.masks={masks} is no folder; name one relative to data.root" in message
+    assert "data.masks=. is data.root itself" in _failure(root, test="held", masks=".")
+    assert "data.test=held has no image" in _failure(root, test="held", masks="held")
+
+
+def test_folders_outside_the_root(root: Path, tmp_path: Path) -> None:
+    away = _touch(tmp_path / "away", "good/1.png", "dent/2.png", "dent/n.txt", "truth/dent/2.png")
+    split = read_folder(root / "monday", test=away, masks=away / "truth")
+    assert _roles(split) == {
+        "a.png": "train",
+        "late/b.tif": "train",
+        "../../away/good/1.png": "normal",
+        "../../away/dent/2.png": "dent",
+    }
+    assert {s.image for s in split.test} == {away / "good/1.png", away / "dent/2.png"}
+    assert [s.mask for s in split.test if s.defect] == [away / "truth/dent/2.png"]
+    assert split.categories == ["monday"]
+    assert split.notes[0].startswith("passed over 1 other file, first ../../away/dent/n.txt")
+
+
+def test_categories_by_directory(tmp_path: Path) -> None:
+    _touch(tmp_path, "nut/a.png", "nut/x/b.png", "bolt/c.png", "bolt/ng/d.png", "empty/n.txt")
+    split = read_folder(tmp_path, by_directory=True, anomalous="*/ng")
+    assert {s.path: s.category for s in [*split.train, *split.test]} == {
+        "nut/a.png": "nut",
+        "nut/x/b.png": "nut",
+        "bolt/c.png": "bolt",
+        "bolt/ng/d.png": "bolt",
+    }
+    assert [s.category for s in split.train] == ["bolt", "nut", "nut"]
+    assert split.notes[1:] == [
+        "category bolt: no data.masks: pixel metrics are skipped",
+        "category bolt: no normal test images: image metrics are skipped",
+        "category nut: no test images: no metrics for it",
+    ]
+    chosen = read_folder(tmp_path, ["nut"], by_directory=True, anomalous="*/ng")
+    assert (chosen.categories, chosen.test) == (["nut"], [])
+    message = _failure(tmp_path, ["nit"], by_directory=True)
+    assert "data.categories=[nit]: not in" in message
+    assert "there are: bolt, nut" in message
+
+
+def test_categories_need_by_directory(root: Path) -> None:
+    assert "data.categories needs data.by_directory=true" in _failure(root, ["monday"])
+
+
+def test_images_in_no_category(root: Path) -> None:
+    message = _failure(root, by_directory=True)
+    assert message == (
+        "1.png lies in no folder of a category, as data.by_directory=true needs; "
+        "move it into one, or give data.by_directory=false"
+    )
+
+
+@pytest.mark.parametrize("place", ["test", "../test"])
+def test_test_folder_beside_the_categories(tmp_path: Path, place: str) -> None:
+    root = _touch(tmp_path / "r", "nut/a.png", "bolt/b.png")
+    _touch(root / place, "nut/good/1.png", "nut/dent/2.png", "bolt/Normal/3.png", "bolt/cut/4.png")
+    _touch(root / "truth", "nut/dent/2.png")
+    split = read_folder(root, by_directory=True, test=place, masks="truth")
+    assert {(s.path, s.category, s.defect) for s in split.test} == {
+        (f"{place}/nut/good/1.png", "nut", None),
+        (f"{place}/nut/dent/2.png", "nut", "dent"),
+        (f"{place}/bolt/Normal/3.png", "bolt", None),
+        (f"{place}/bolt/cut/4.png", "bolt", "cut"),
+    }
+    assert [s.path for s in split.test if s.mask] == [f"{place}/nut/dent/2.png"]
+    assert split.categories == ["bolt", "nut"]
+
+
+def test_test_folders_in_the_categories(tmp_path: Path) -> None:
+    _touch(tmp_path, "nut/a.png", "nut/test/good/1.png", "nut/test/dent/2.png", "bolt/b.png")
+    split = read_folder(tmp_path, by_directory=True, test="*/test")
+    assert [(s.category, s.defect) for s in split.test] == [("nut", "dent"), ("nut", None)]
+
+
+def test_known_good_categories_stay_categories(tmp_path: Path) -> None:
+    _touch(tmp_path, "nut/a.png", "bolt/b.png")
+    split = read_folder(tmp_path, by_directory=True, normal="nut")
+    assert [(s.category, s.injected) for s in split.train] == [("bolt", None), ("nut", False)]
+
+
+def test_a_category_of_test_images_only(tmp_path: Path) -> None:
+    _touch(tmp_path, "nut/a.png", "bolt/ng/b.png")
+    message = _failure(tmp_path, by_directory=True, anomalous="*/ng")
+    assert "category bolt has no training images, all 1 are test images" in message
+    assert "data.categories=" in message
+
+
+@pytest.mark.parametrize("prefix", ["", "bottle/"])
+def test_mvtecs_layout_is_noticed(tmp_path: Path, prefix: str) -> None:
+    _touch(tmp_path, f"{prefix}train/good/1.png", f"{prefix}test/hole/2.png")
+    assert read_folder(tmp_path).notes[0] == (
+        f"data.root={tmp_path} looks like mvtec: {prefix}test/ among the training images: 1; "
+        "use data=mvtec"
+    )
+    split = read_folder(tmp_path, test="**/test")
+    assert not any("looks like" in note for note in split.notes)
+
+
+def test_numbers_and_lists_from_the_command_line(tmp_path: Path) -> None:
+    _touch(tmp_path, "2024/good/1.png", "a.png")
+    for test in (2024, [2024]):
+        assert [s.path for s in read_folder(tmp_path, test=test).test] == ["2024/good/1.png"]  # type: ignore[arg-type]
