@@ -12,7 +12,7 @@ from backbones.mosaics import IGNORED, MARKED, Mosaics, draw_mosaics
 from backbones.procedural import texture_bank
 from meds_plugin.rng import torch_generator
 
-__all__ = ["IMAGE_SIZE", "HeldOut", "contrast", "patch_features"]
+__all__ = ["IMAGE_SIZE", "HeldOut", "contrast", "detection", "patch_features"]
 
 IMAGE_SIZE = 128  # the embedded encoder's weights are made at
 
@@ -83,6 +83,29 @@ def contrast(
     mean = similar.where(positive, 0).sum(dim=1) / count.clamp(min=1)
     each = everything - (1 - spread) * nearest - spread * mean
     return each.where(count > 0, 0).sum() / (count > 0).sum().clamp(min=1)
+
+
+def detection(features: Tensor, batch: Mosaics, *, threshold: float, sharpness: float) -> Tensor:
+    """Return the loss of telling marked patches by what the memory does: the nearest clean patch.
+
+    Args:
+        features: ``[V, P, D]``, two views a mosaic.
+        batch: What the patches show.
+        threshold: Cosine to the nearest clean patch of the other view that clean patches should
+            stay above, and marked ones below.
+        sharpness: Multiplies the distance to the threshold.
+
+    Returns:
+        A scalar >= 0, the mean over clean patches and that over marked ones, added.
+    """
+    first, second = F.normalize(features, dim=-1).unflatten(0, (-1, 2)).unbind(1)
+    labels = batch.labels.unflatten(0, (-1, 2))
+    similar = first @ second.mT
+    of_first = similar.masked_fill((labels[:, 1] < 0)[:, None], -1).amax(dim=2)
+    of_second = similar.masked_fill((labels[:, 0] < 0)[:, :, None], -1).amax(dim=1)
+    excess = sharpness * (torch.stack([of_first, of_second], dim=1) - threshold)
+    clean, marked = F.softplus(-excess[labels >= 0]), F.softplus(excess[labels == MARKED])
+    return clean.sum() / max(1, len(clean)) + marked.sum() / max(1, len(marked))
 
 
 class HeldOut:

@@ -25,7 +25,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from backbones.contrast import IMAGE_SIZE, HeldOut, contrast, patch_features
+from backbones.contrast import IMAGE_SIZE, HeldOut, contrast, detection, patch_features
 from backbones.mosaics import Mosaics, draw_mosaics
 from backbones.procedural import texture_bank
 from meds_plugin.conf_dir import conf_dir
@@ -52,32 +52,44 @@ class PretrainSettings:
         sizes: Sides of the pictures in pixels, step by step in turn, at most 128.
         tokens: Patches a batch.
         anchors: Patches that are compared with all the others of their batch.
+        marked: Share of pictures with foreign marks.
+        single: Share of mosaics of one texture only.
+        aligned: Share of mosaics whose views show the same places.
         grey: Share of mosaics without any colour.
         temperature: Divides the cosines.
         spread: 0: a patch has to find one like it in the other view; 1: all patches of its texture
             there have to be like it; between: the mean of the two losses.
+        detection: Weight of the loss of finding marked patches, beside the contrast's 1.
+        threshold: Cosine that parts clean patches from marked ones.
+        sharpness: Steepness of that loss.
         lr: Learning rate after the warm-up; it falls to a hundredth.
         warmup: Steps of the warm-up.
-        weight_decay: AdamW's, of matrices only.
+        weight_decay: Of the blocks' matrices.
         gradient_clip: Largest norm of the gradient.
         check_every: Steps between held-out scores; 0: never.
     """
 
     seed: int = 0
-    steps: int = 1100
-    textures: int = 768
+    steps: int = 2600
+    textures: int = 1536
     canvas: int = 160
     sizes: tuple[int, ...] = (64, 64, 128)
     tokens: int = 2048
     anchors: int = 768
+    marked: float = 0.9
+    single: float = 0.4
+    aligned: float = 0.25
     grey: float = 0.0
     temperature: float = 0.12
     spread: float = 0.6
-    lr: float = 1.5e-3
+    detection: float = 4.0
+    threshold: float = 0.8
+    sharpness: float = 15.0
+    lr: float = 2e-3
     warmup: int = 50
     weight_decay: float = 0.05
     gradient_clip: float = 1.0
-    check_every: int = 220
+    check_every: int = 600
 
     def __post_init__(self) -> None:
         """Check every value that a user may get wrong."""
@@ -87,7 +99,9 @@ class PretrainSettings:
         for size in self.sizes or (0,):
             fits = size % 8 == 0 and 16 <= size <= IMAGE_SIZE
             _require("sizes", size, ok=fits, expected=f"multiples of 8 from 16 to {IMAGE_SIZE}")
-        _require("grey", self.grey, ok=0 <= self.grey <= 1, expected="from 0 to 1")
+        for key in ("grey", "marked", "single", "aligned"):
+            share = getattr(self, key)
+            _require(key, share, ok=0 <= share <= 1, expected="from 0 to 1")
         _require("spread", self.spread, ok=0 <= self.spread <= 1, expected="from 0 to 1")
         positive = self.temperature > 0
         _require("temperature", self.temperature, ok=positive, expected="above 0")
@@ -113,16 +127,7 @@ def pretrain(
         The weights by timm's names, on the CPU, float32; the loss of every step.
     """
     network = _network(settings.seed).to(device)
-    decayed = [p for n, p in network.named_parameters() if p.ndim > 1 and "blocks" in n]
-    rest = [p for n, p in network.named_parameters() if not (p.ndim > 1 and "blocks" in n)]
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": decayed, "weight_decay": settings.weight_decay},
-            {"params": rest, "weight_decay": 0.0},
-        ],
-        lr=settings.lr,
-        betas=(0.9, 0.98),
-    )
+    optimizers = _optimizers(network, settings)
     bank = texture_bank(settings.textures, settings.canvas, seed=settings.seed)
     held_out = HeldOut(settings.seed, canvas=settings.canvas) if settings.check_every else None
     losses: list[float] = []
@@ -132,7 +137,16 @@ def pretrain(
         size = settings.sizes[step % len(settings.sizes)]
         mosaics = max(2, settings.tokens * 64 // (2 * size * size))
         generator = torch_generator(settings.seed, "pretrain", "step", step)
-        batch = draw_mosaics(bank, generator, mosaics=mosaics, size=size, grey=settings.grey)
+        batch = draw_mosaics(
+            bank,
+            generator,
+            mosaics=mosaics,
+            size=size,
+            marked=settings.marked,
+            single=settings.single,
+            aligned=settings.aligned,
+            grey=settings.grey,
+        )
         order = torch.randperm(batch.labels.numel(), generator=generator)
         corner = torch.randint((IMAGE_SIZE - size) // 8 + 1, (2,), generator=generator)
         return batch.to(device), order.to(device), corner.tolist()
@@ -152,7 +166,10 @@ def pretrain(
             temperature=settings.temperature,
             spread=settings.spread,
         )
-        for group in optimizer.param_groups:
+        loss = loss + settings.detection * detection(
+            features, batch, threshold=settings.threshold, sharpness=settings.sharpness
+        )
+        for group in [group for each in optimizers for group in each.param_groups]:
             group["lr"] = warm_cosine(
                 step + 1,
                 base=settings.lr,
@@ -160,10 +177,11 @@ def pretrain(
                 total=settings.steps,
                 warmup=settings.warmup,
             )
-        optimizer.zero_grad(set_to_none=True)
+        network.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), settings.gradient_clip)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         losses.append(float(loss.detach()))
         last = step + 1 == settings.steps
         if held_out and (last or (step + 1) % settings.check_every == 0):
@@ -183,6 +201,22 @@ def _network(seed: int) -> nn.Module:
     )
     network: nn.Module = encoder.model
     return network.requires_grad_(requires_grad=True).train()
+
+
+def _optimizers(network: nn.Module, settings: PretrainSettings) -> list[torch.optim.Optimizer]:
+    """Return Muon for the blocks' matrices and Adam for the rest."""
+    named = list(network.named_parameters())
+    matrices = [p for name, p in named if "blocks" in name and p.ndim == 2]
+    others = [p for name, p in named if not ("blocks" in name and p.ndim == 2)]
+    return [
+        torch.optim.Muon(
+            matrices,
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            adjust_lr_fn="match_rms_adamw",  # one learning rate for both
+        ),
+        torch.optim.Adam(others, lr=settings.lr, betas=(0.9, 0.98)),
+    ]
 
 
 def write_weights(path: Path, state: dict[str, Tensor], dtype: torch.dtype) -> str:

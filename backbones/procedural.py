@@ -1,8 +1,8 @@
 """Textures drawn by code: what the embedded encoder is trained on, instead of photographs.
 
-Nothing here is modelled on any data set: eight broad families (waves, noise, cells, overlapping
-shapes, strokes, tilings, scattered marks, plain surfaces), mixed in pairs, warped, in random
-colours and sizes.
+Nothing here is modelled on any data set: nine broad families (waves, noise, cells, overlapping
+shapes, strokes, tilings, scattered marks, plain surfaces and, three times as often, heaps of
+shaded things), mixed in pairs, warped, in random colours and sizes.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["FAMILIES", "texture", "texture_bank"]
 
 Field: TypeAlias = NDArray[np.float32]
+Outline: TypeAlias = NDArray[np.floating]
 
 _STRETCH = 4.0  # longest element over shortest, of oriented families
 
@@ -229,6 +230,79 @@ def _scatter(size: int, rng: np.random.Generator) -> Field:
     return _shrink(image, size)
 
 
+def _piles(size: int, rng: np.random.Generator) -> Field:
+    """Heap up opaque things, each with a shade, a slope of light and a grain of its own.
+
+    Blades, stones, discs or leaves, one or two kinds; those below may be darker and in shadow.
+    """
+    side = 2 * size
+    owner = Image.new("I", (side, side), 0)
+    draw = ImageDraw.Draw(owner)
+    kinds = [_THINGS[int(rng.integers(len(_THINGS)))] for _ in range(int(rng.integers(1, 3)))]
+    length = 2 * np.exp(rng.uniform(np.log(5), np.log(32)))
+    count = int(np.clip(rng.uniform(3, 8) * side * side / length**2, 60, 1800))
+    main, spread = rng.uniform(0, np.pi), rng.choice([0.1, 0.6, 3.0])
+    shape_spread = rng.uniform(0, 0.6)
+    centres = rng.uniform(-length, side + length, (count, 2))
+    angles = main + spread * rng.normal(size=count)
+    lengths = length * np.exp(shape_spread * rng.normal(size=count))
+    stretch = np.exp(rng.uniform(0, 1.0))
+    for index in range(count):
+        outline = kinds[index % len(kinds)](rng, lengths[index], stretch)
+        cosine, sine = np.cos(angles[index]), np.sin(angles[index])
+        turned = outline @ np.array([[cosine, sine], [-sine, cosine]]) + centres[index]
+        draw.polygon([(px, py) for px, py in turned.tolist()], fill=index + 1)
+    thing = np.asarray(owner)
+    order = np.arange(count + 1) / count
+    shade = rng.normal(size=count + 1) * rng.uniform(0.1, 0.5) + order * rng.uniform(0, 1.2)
+    slope = rng.normal(size=(2, count + 1)) * rng.uniform(0, 0.5) / length
+    if rng.random() < 0.5:  # one light for all
+        slope += rng.normal(size=(2, 1)) * 0.4 / length
+    slope[:, 0], shade[0] = 0, shade.min()
+    centre = np.concatenate([np.zeros((1, 2)), centres])
+    y, x = np.indices((side, side), dtype=np.float32)
+    value = shade[thing] + slope[0][thing] * (x - centre[thing, 0])
+    value = value + slope[1][thing] * (y - centre[thing, 1])
+    amount = np.abs(rng.normal(size=count + 1)) * rng.uniform(0, 0.5)
+    grain = np.kron(_noise(size, rng, rng.uniform(0.5, 2.0)) - 0.5, np.ones((2, 2)))
+    value = value + amount[thing] * 2 * grain
+    if rng.random() < 0.6:
+        reach = int(rng.integers(1, 5))
+        shift = (int(rng.integers(-reach, reach + 1)), reach)
+        above = np.roll(thing, shift, axis=(0, 1)) > thing
+        value = value - above * rng.uniform(0.1, 0.8)
+    return _rescale(value.reshape(size, 2, size, 2).mean(axis=(1, 3)))
+
+
+def _blade(rng: np.random.Generator, length: float, stretch: float) -> Outline:
+    """Return the outline of a thin bent thing, ``[K, 2]``."""
+    t = np.linspace(-1, 1, 6)
+    width = length / (6 * stretch) * (1 - rng.uniform(0, 1) * np.abs(t) ** 2)
+    middle = rng.normal() * 0.25 * length * t**2
+    along = np.concatenate([t, t[::-1]]) * length
+    across = np.concatenate([middle - width, (middle + width)[::-1]])
+    return np.stack([along, across], axis=1)
+
+
+def _stone(rng: np.random.Generator, length: float, stretch: float) -> Outline:
+    """Return the outline of a convex thing with corners, ``[K, 2]``."""
+    corners = int(rng.integers(4, 9))
+    angles = (np.arange(corners) + rng.uniform(-0.35, 0.35, corners)) * 2 * np.pi / corners
+    outline: Outline = 0.6 * length * np.stack([np.cos(angles), np.sin(angles) / stretch], axis=1)
+    return outline
+
+
+def _leaf(rng: np.random.Generator, length: float, stretch: float) -> Outline:
+    """Return the outline of a lobed or round thing, ``[K, 2]``."""
+    angles = np.linspace(0, 2 * np.pi, 14, endpoint=False)
+    lobes = 1 + rng.uniform(0, 0.4) * np.cos(int(rng.integers(2, 6)) * angles + rng.uniform(0, 6))
+    around: Outline = np.stack([np.cos(angles), np.sin(angles) / stretch], axis=1)
+    return (length * 0.55 * lobes)[:, None] * around
+
+
+_THINGS = (_blade, _stone, _leaf)
+
+
 def _plain(size: int, rng: np.random.Generator) -> Field:
     """Draw a nearly even surface."""
     level: float = rng.random()
@@ -244,4 +318,7 @@ FAMILIES: tuple[Callable[[int, np.random.Generator], Field], ...] = (
     _tiling,
     _scatter,
     _plain,
+    _piles,
+    _piles,
+    _piles,
 )

@@ -175,7 +175,7 @@ def build_encoder(
 
     Args:
         model: A name of timm, e.g. ``vit_base_patch14_reg4_dinov2.lvd142m``, or ``embedded``: this
-            package's own tiny one (patch 8, width 128, 6 blocks, a class token).
+            package's own tiny one (patch 8, width 128, 6 blocks, a class token, see `ConvStem`).
         image_size: Side or (height, width) of the input in pixels, multiples of the patch size.
         layers: Ascending 0-based indices of the target blocks; the reference uses 2..9 of 12.
         weights: ``None``: pretrained, which timm downloads (the embedded encoder brings its own).
@@ -213,7 +213,10 @@ def _create(model: str, image_size: tuple[int, int] | None, extra: dict[str, Any
 
     arguments: dict[str, Any] = {"img_size": image_size, "num_classes": 0, **extra}
     if model == EMBEDDED_NAME:
-        arguments = {**EMBEDDED_ARGS, "no_embed_class": True, **arguments}
+        from meds_plugin.conv_stem import ConvStem
+
+        own = {**EMBEDDED_ARGS, "no_embed_class": True, "embed_layer": ConvStem}
+        arguments = {**own, **arguments}
         return cast("nn.Module", VisionTransformer(**arguments))
     fault = "no plain vision transformer"
     try:

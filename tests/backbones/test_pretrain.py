@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
-from backbones.contrast import HeldOut, contrast, patch_features
+from backbones.contrast import HeldOut, contrast, detection, patch_features
 from backbones.mosaics import IGNORED, MARKED, Mosaics, draw_mosaics
 from backbones.pretrain import PretrainSettings, pretrain, write_weights
 from backbones.procedural import texture_bank
@@ -197,3 +197,30 @@ def test_the_shipped_configuration_is_the_settings() -> None:
 def test_wrong_settings_are_named(wrong: dict[str, int]) -> None:
     with pytest.raises(UserError, match=next(iter(wrong))):
         replace(SHORT, **wrong)  # type: ignore[arg-type]
+
+
+def _two_views(labels: list[list[int]]) -> Mosaics:
+    given = torch.tensor(labels)
+    return Mosaics(torch.empty(2, 0), given, given, torch.zeros(2, dtype=torch.long))
+
+
+def test_detection_wants_marked_patches_far_from_all_clean_ones() -> None:
+    clean, mark = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+    batch = _two_views([[0, 0, MARKED], [0, 0, 0]])
+    told_apart = torch.stack([torch.stack([clean, clean, mark]), torch.stack([clean] * 3)])
+    all_alike = clean.expand(2, 3, 2)
+    settings = {"threshold": 0.8, "sharpness": 15.0}
+    good, bad = (float(detection(f, batch, **settings)) for f in (told_apart, all_alike))
+    assert good < 0.1
+    assert bad > 3  # softplus(15 * (1 - 0.8)) for the marked patch
+
+
+def test_detection_does_not_compare_with_marked_or_doubtful_patches() -> None:
+    clean, mark = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+    features = torch.stack([torch.stack([clean, mark]), torch.stack([clean, mark])])
+    both_marked = detection(
+        features, _two_views([[0, MARKED], [0, MARKED]]), threshold=0.8, sharpness=15.0
+    )
+    assert float(both_marked) < 0.1  # each looks like the other's mark, which is no reference
+    without = _two_views([[0, IGNORED], [0, IGNORED]])
+    assert float(detection(features, without, threshold=0.8, sharpness=15.0)) < 0.1
