@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from backbones.dinomaly import Dinomaly
+    from backbones.inp_former import INPFormer
 
-__all__ = ["Dinomaly"]
+__all__ = ["Dinomaly", "INPFormer"]
 
-_MODULES = {"Dinomaly": "backbones.dinomaly"}
+_MODULES = {"Dinomaly": "backbones.dinomaly", "INPFormer": "backbones.inp_former"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,248 @@
+"""INP-Former: a decoder that may only use a few prototypes of the image's own normal patches.
+
+Source: Luo et al., "Exploring Intrinsic Normal Prototypes within a Single Image for Universal
+Anomaly Detection", CVPR 2025, as the MeDS reference trains it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from backbones.layers import NORM_EPS, Mlp, flat_cosine_loss, init_weights
+from backbones.reconstruction import ReconstructionDetector
+from meds_plugin.errors import UserError
+from meds_plugin.rng import torch_seeded
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from meds_plugin.encoder import ViTEncoder
+
+__all__ = [
+    "AggregationBlock",
+    "INPFormer",
+    "PrototypeBlock",
+    "adaptive_factors",
+    "prototype_distances",
+]
+
+
+class INPFormer(ReconstructionDetector):
+    """The detector; its map is 1 - cosine between the encoder's features and their rebuilt form.
+
+    K learned prototypes look at the image's patches and become prototypes of that image. Decoder
+    blocks write every patch as a mixture of them, so that what is rare in the image is lost.
+    Target blocks are fused in G groups; the last decoder blocks rebuild the first group.
+
+    Args:
+        encoder: The frozen encoder; P patches on a grid h x w. Its prefix tokens are not used.
+        decoder_depth: Decoder blocks; default: as many as target blocks.
+        groups: Positions among the target blocks, each in exactly one group; default: two halves.
+        prototypes: Their number K.
+        gather_weight: Factor of the loss that draws prototypes to the image's patches.
+        mining_power: Power of a location's relative distance that its gradient is multiplied by;
+            0 treats all locations alike.
+        heads: Attention heads; default: the encoder's.
+        seed: For the initial weights.
+
+    Raises:
+        UserError: If the arguments are out of range, do not fit each other or the encoder.
+    """
+
+    def __init__(
+        self,
+        encoder: ViTEncoder,
+        *,
+        decoder_depth: int | None = None,
+        groups: Sequence[Sequence[int]] | None = None,
+        prototypes: int = 6,
+        gather_weight: float = 0.2,
+        mining_power: float = 3.0,
+        heads: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            encoder, decoder_depth=decoder_depth, groups=groups, heads=heads, keep_prefix=False
+        )
+        _check(prototypes, gather_weight=gather_weight, mining_power=mining_power)
+        self.gather_weight = gather_weight
+        self.mining_power = mining_power
+        dim = encoder.dim
+        with torch_seeded(seed, "inp_former", "weights"):
+            # The authors' names, so that their checkpoints fit.
+            self.prototype_token = nn.Parameter(torch.randn(prototypes, dim))
+            self.bottleneck = nn.ModuleList([Mlp(dim)])
+            self.aggregation = nn.ModuleList([AggregationBlock(dim, self.heads)])
+            self.decoder = nn.ModuleList(PrototypeBlock(dim, self.heads) for _ in range(self.depth))
+            init_weights(self.bottleneck)
+            init_weights(self.aggregation)
+            init_weights(self.decoder)
+
+    def rebuild(self, encoded: Tensor) -> Tensor:
+        """Return the rebuilt patch tokens ``[B, G, P, D]`` of ``[B, G, P, D]`` from `encode`."""
+        tokens = self.fuse(encoded)
+        return self.decode(tokens, self.gather(tokens))
+
+    def gather(self, tokens: Tensor) -> Tensor:
+        """Return the images' prototypes ``[B, K, D]`` from their patches ``[B, P, D]``."""
+        prototypes = self.prototype_token.expand(len(tokens), -1, -1)
+        for block in self.aggregation:
+            prototypes = block(prototypes, tokens)
+        return prototypes
+
+    def loss(self, encoded: Tensor, *, step: int, total_steps: int) -> Tensor:
+        """Return INP-Former's own loss, a scalar: one cosine an image and group, plus gathering.
+
+        Args:
+            encoded: ``[B, G, P, D]`` from `encode`.
+            step: Not used: the loss is the same throughout.
+            total_steps: Not used.
+        """
+        del step, total_steps
+        tokens = self.fuse(encoded)
+        prototypes = self.gather(tokens)
+        cosine = flat_cosine_loss(
+            self.patches(encoded),
+            self.decode(tokens, prototypes),
+            lambda distances: adaptive_factors(distances, self.mining_power),
+        )
+        distances, _ = prototype_distances(tokens, prototypes)
+        return cosine + self.gather_weight * distances.mean()
+
+
+class AggregationBlock(nn.Module):
+    """Prototypes attend to the patches of an image; both pass the same norm before.
+
+    Args:
+        dim: Width D.
+        heads: Number of heads, a divisor of D.
+    """
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.attn = _SoftmaxAttention(dim, heads)
+        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.mlp = Mlp(dim)
+
+    def forward(self, prototypes: Tensor, tokens: Tensor) -> Tensor:
+        """Map ``[B, K, D]`` prototypes and ``[B, P, D]`` patches to ``[B, K, D]``."""
+        prototypes = prototypes + self.attn(self.norm1(prototypes), self.norm1(tokens))
+        out: Tensor = prototypes + self.mlp(self.norm2(prototypes))
+        return out
+
+
+class PrototypeBlock(nn.Module):
+    """Patches are replaced by mixtures of prototypes; both pass the same norm before.
+
+    Nothing leads around the attention, only around the MLP after it.
+
+    Args:
+        dim: Width D.
+        heads: Number of heads, a divisor of D.
+    """
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.attn = _CosineAttention(dim, heads)
+        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.mlp = Mlp(dim)
+
+    def forward(self, tokens: Tensor, prototypes: Tensor) -> Tensor:
+        """Map ``[B, P, D]`` patches and ``[B, K, D]`` prototypes to ``[B, P, D]``."""
+        tokens = self.attn(self.norm1(tokens), self.norm1(prototypes))
+        out: Tensor = tokens + self.mlp(self.norm2(tokens))
+        return out
+
+
+class _CrossAttention(nn.Module):
+    """Projections of attention from one set of tokens to another."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Linear(dim, dim)
+        self.kv = nn.Linear(dim, 2 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, tokens: Tensor, others: Tensor) -> Tensor:
+        """Map ``[B, T, D]``, which look, and ``[B, S, D]``, which are looked at, to ``[B, T, D]``."""
+        query = self.q(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        key, value = self.kv(others).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        out: Tensor = self.proj(self.mix(query, key, value).transpose(1, 2).flatten(2))
+        return out
+
+    def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Map ``[B, heads, T, d]`` and twice ``[B, heads, S, d]`` to ``[B, heads, T, d]``."""
+        raise NotImplementedError
+
+
+class _SoftmaxAttention(_CrossAttention):
+    """The usual attention, scaled by the root of a head's width."""
+
+    def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(query, key, value)
+
+
+class _CosineAttention(_CrossAttention):
+    """Weights are positive cosines, scaled by a learned number a head; they do not sum to 1."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__(dim, heads)
+        self.learn_scale = nn.Parameter(torch.ones(heads, 1, 1))
+
+    def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        cosine = F.normalize(query, dim=-1) @ F.normalize(key, dim=-1).mT
+        return F.relu(cosine * self.learn_scale) @ value
+
+
+def prototype_distances(tokens: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
+    """Compare patches with the nearest of their image's prototypes.
+
+    Args:
+        tokens: ``[B, P, D]``.
+        prototypes: ``[B, K, D]``.
+
+    Returns:
+        ``[B, P]`` 1 - cosine in [0, 2], in float32, and the ``[B, P]`` index of the nearest. The
+        mean of the first is the reference's gather (coherence) loss.
+    """
+    with torch.autocast(tokens.device.type, enabled=False):
+        unit = F.normalize(tokens.float(), dim=-1)
+        cosine, index = (unit @ F.normalize(prototypes.float(), dim=-1).mT).max(dim=-1)
+    return 1.0 - cosine, index
+
+
+def adaptive_factors(distances: Tensor, power: float) -> Tensor:
+    """Let hard locations weigh more in the gradient, by how hard they are.
+
+    Args:
+        distances: ``[B, G, P]`` cosine distance of every location.
+        power: Of the distance over its mean in the batch, for each group on its own.
+
+    Returns:
+        ``[B, G, P]`` factors >= 0.
+
+    Source:
+        INP-Former's adaptive hard-mining loss.
+    """
+    distances = distances.clamp_min(0.0)
+    mean = distances.mean(dim=(0, 2), keepdim=True)
+    # Where all is rebuilt perfectly, there is no gradient to weigh.
+    return (distances / mean.clamp_min(torch.finfo(mean.dtype).tiny)) ** power
+
+
+def _check(prototypes: int, **weights: float) -> None:
+    if prototypes < 1:
+        msg = f"backbone.detector.prototypes must be at least 1, got {prototypes}"
+        raise UserError(msg)
+    for name, weight in weights.items():
+        if not 0.0 <= weight < math.inf:
+            msg = f"backbone.detector.{name} must be a number of at least 0, got {weight}"
+            raise UserError(msg)
