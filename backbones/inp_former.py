@@ -172,7 +172,7 @@ class _CrossAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, tokens: Tensor, others: Tensor) -> Tensor:
-        """Map ``[B, T, D]``, which look, and ``[B, S, D]``, which are looked at, to ``[B, T, D]``."""
+        """Map tokens ``[B, T, D]`` that look at others ``[B, S, D]`` to ``[B, T, D]``."""
         query = self.q(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         key, value = self.kv(others).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
         out: Tensor = self.proj(self.mix(query, key, value).transpose(1, 2).flatten(2))

@@ -1,0 +1,253 @@
+"""What all reconstruction detectors share: grouping, checkpoints, and the plugin's protocol."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from backbones.dinomaly import Dinomaly
+from backbones.inp_former import INPFormer
+from meds_plugin.detector import DetectorView, check_detector, check_maps
+from meds_plugin.encoder import build_encoder
+from meds_plugin.errors import UserError
+from meds_plugin.optim import OptimizerSettings, stable_adamw
+from tests.backbones.small import loader_of, pictures, small, widen
+from tests.conftest import PROJECT
+from tests.toys import quiet_trainer, wrap
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from backbones.reconstruction import ReconstructionDetector
+
+    Kind = Callable[..., ReconstructionDetector]
+
+KINDS = pytest.mark.parametrize("kind", [Dinomaly, INPFormer])
+
+
+# --- grouping --------------------------------------------------------------------------------
+
+
+@KINDS
+@pytest.mark.parametrize(
+    ("layers", "arguments", "groups", "decoder_groups"),
+    [
+        ((1, 2, 3, 4), {}, [[0, 1], [2, 3]], [[0, 1], [2, 3]]),
+        ((1, 2, 4), {}, [[0], [1, 2]], [[0], [1, 2]]),
+        ((3,), {}, [[0]], [[0]]),
+        ((1, 2, 3), {"groups": [[2, 0], [1]]}, [[2, 0], [1]], [[2, 0], [1]]),
+        ((1, 2, 3), {"groups": [[0, 1, 2]], "decoder_depth": 2}, [[0, 1, 2]], [[0, 1]]),
+        ((1, 2, 3, 4), {"decoder_depth": 5}, [[0, 1], [2, 3]], [[0, 1], [2, 3, 4]]),
+    ],
+)
+def test_groups_of_any_size_on_a_grid_that_is_not_square(
+    kind: Kind,
+    layers: tuple[int, ...],
+    arguments: dict[str, Any],
+    groups: list[list[int]],
+    decoder_groups: list[list[int]],
+) -> None:
+    model = small(kind, image_size=(28, 70), layers=layers, **arguments).eval()
+    widen(model)
+    images = torch.randn(2, 3, 28, 70)
+    outputs: list[Tensor] = []
+    for block in model.decoder:
+        block.register_forward_hook(lambda _module, _inputs, output: outputs.insert(0, output))
+    encoded = model.encode(images)
+    assert encoded.shape[:2] == (2, len(groups))
+    assert not encoded.requires_grad
+
+    tokens = torch.stack(model.encoder.block_tokens(images))
+    torch.testing.assert_close(model.fuse(encoded)[:, -10:], tokens.mean(0)[:, 5:])
+    targets, rebuilt = model.reconstruct(images)
+    maps = []
+    for index, (group, own) in enumerate(zip(groups, decoder_groups, strict=True)):
+        target = tokens[group].mean(0)[:, 5:]
+        out = torch.stack([outputs[i] for i in own]).mean(0)[:, -10:]
+        torch.testing.assert_close(targets[index], target.mT.reshape(2, 32, 2, 5))
+        torch.testing.assert_close(rebuilt[index], out.mT.reshape(2, 32, 2, 5))
+        maps.append(1.0 - F.cosine_similarity(targets[index], rebuilt[index], dim=1))
+    found = model(images)
+    check_maps(found, batch=2, name=type(model).__name__)
+    assert found.shape == (2, 2, 5)
+    torch.testing.assert_close(found, torch.stack(maps).mean(0))
+
+
+@KINDS
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"groups": [[0, 1], [2]]}, "groups"),
+        ({"groups": [[0, 1], [1, 2, 3]]}, "groups"),
+        ({"groups": [[0, 1, 2, 3], []]}, "groups"),
+        ({"decoder_depth": 1}, "decoder_depth=1"),
+        ({"heads": 5}, "heads=5"),
+    ],
+)
+def test_wrong_arguments_are_named(kind: Kind, arguments: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError, match=f"backbone.detector.{told}"):
+        small(kind, **arguments)
+
+
+# --- checkpoints of the authors' code --------------------------------------------------------
+
+
+def checkpoint(kind: Kind) -> dict[str, Tensor]:
+    """Return the weights of another seed as the authors' code would name them."""
+    state = small(kind, seed=9).state_dict()
+    return {key.replace("encoder.model.", "encoder."): value + 1.0 for key, value in state.items()}
+
+
+@KINDS
+def test_a_checkpoint_sets_all_weights(kind: Kind) -> None:
+    model, given = small(kind), checkpoint(kind)
+    model.load_reference_state_dict(given)
+    state = model.state_dict()
+    assert len(state) == len(given)
+    for key, value in state.items():
+        assert torch.equal(value, given[key.replace("encoder.model.", "encoder.")]), key
+
+
+@KINDS
+def test_a_checkpoint_without_the_encoder_leaves_the_encoder(kind: Kind) -> None:
+    model = small(kind)
+    before = {key: value.clone() for key, value in model.encoder.state_dict().items()}
+    given = {k: v for k, v in checkpoint(kind).items() if not k.startswith("encoder.")}
+    model.load_reference_state_dict(given)
+    assert all(torch.equal(v, before[k]) for k, v in model.encoder.state_dict().items())
+    assert torch.equal(model.get_parameter("decoder.3.norm2.bias"), given["decoder.3.norm2.bias"])
+
+
+@KINDS
+@pytest.mark.parametrize("lost", ["decoder.3.norm1.bias", "encoder.blocks.3.norm1.bias"])
+def test_a_checkpoint_that_does_not_fit_changes_nothing(kind: Kind, lost: str) -> None:
+    model = small(kind)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    wrong = checkpoint(kind)
+    del wrong[lost]
+    with pytest.raises(UserError, match=lost.removeprefix("encoder.").replace(".", r"\.")):
+        model.load_reference_state_dict(wrong)
+    wrong = {**checkpoint(kind), "surplus.0.norm.bias": torch.zeros(3)}
+    with pytest.raises(UserError, match=r"1 unexpected \(surplus\.0\.norm\.bias\)"):
+        model.load_reference_state_dict(wrong)
+    after = model.state_dict()
+    assert all(torch.equal(after[key], before[key]) for key in before)
+
+
+# --- as a detector ---------------------------------------------------------------------------
+
+
+@KINDS
+def test_it_offers_everything_a_detector_can(kind: Kind) -> None:
+    model = small(kind)
+    view = DetectorView(model, lambda _: pytest.fail("it has features of its own"))
+    check_detector(view)
+    images = torch.randn(2, 3, 56, 56)
+    encoded = view.encode(images)
+    model.eval()
+    assert torch.equal(view.anomaly_map(encoded), model(images))
+    assert view.features(images).shape == (2, 16, 32)
+    trained = {id(p) for p in view.trainable_parameters()}
+    frozen = {id(p) for p in model.encoder.parameters()}
+    assert not trained & frozen
+    assert len(trained) + len(frozen) == len(list(model.parameters()))
+
+
+@KINDS
+def test_the_encoder_stays_frozen(kind: Kind) -> None:
+    model = small(kind)
+    model.requires_grad_(requires_grad=False)
+    assert not any(p.requires_grad for p in model.parameters())
+    model.requires_grad_(requires_grad=True)
+    model.train()
+    assert model.bottleneck[0].training
+    assert not model.encoder.training
+    assert not any(p.requires_grad for p in model.encoder.parameters())
+    assert all(p.requires_grad for p in model.parameter_groups()[0]["params"])
+
+
+@KINDS
+def test_initial_weights_come_from_the_seed_alone(kind: Kind) -> None:
+    before = torch.random.get_rng_state()
+    first, again, other = (small(kind, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in first.state_dict().items())
+    weight = first.get_parameter("decoder.3.mlp.fc2.weight")
+    assert not torch.equal(weight, other.get_parameter("decoder.3.mlp.fc2.weight"))
+    assert not torch.equal(weight, first.get_parameter("decoder.2.mlp.fc2.weight"))
+    assert weight.abs().max() <= 0.03
+
+
+@KINDS
+def test_it_learns(kind: Kind) -> None:
+    model = small(kind)
+    encoded = model.encode(torch.randn(4, 3, 56, 56))
+    optimizer = stable_adamw(model.parameter_groups(), OptimizerSettings())
+    losses = []
+    for step in range(20):
+        optimizer.zero_grad()
+        loss = model.loss(encoded, step=step, total_steps=20)
+        torch.autograd.backward(loss)
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
+
+
+@KINDS
+def test_the_map_is_higher_where_an_image_differs(kind: Kind) -> None:
+    images = pictures(9, size=64, defective=(8,))
+    encoder = build_encoder(model="embedded", image_size=64, layers=(2, 3))
+    model = wrap(kind(encoder), method="plain", finetune_steps=50)
+    quiet_trainer(50).fit(model, loader_of(images[:8]))
+    with torch.no_grad():
+        maps = model.eval()(images)
+    square = torch.zeros(8, 8, dtype=torch.bool)
+    square[2:4, 2:4] = True
+    assert maps[8][square].min() > 1.5 * maps[8][~square].mean()
+    assert maps[8][square].min() > maps[:8].max()
+
+
+@KINDS
+def test_bfloat16_and_kept_half_precision_stay_close(kind: Kind) -> None:
+    model = small(kind).eval()
+    widen(model)
+    encoded = model.encode(torch.randn(2, 3, 56, 56))
+    expected = model.anomaly_map(encoded)
+    torch.testing.assert_close(model.anomaly_map(encoded.half()), expected, rtol=0.0, atol=2e-3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        maps = model.anomaly_map(encoded)
+        loss = model.loss(encoded, step=500, total_steps=1000)
+    assert maps.dtype == loss.dtype == torch.float32
+    torch.testing.assert_close(maps, expected, rtol=0.0, atol=0.03)
+    torch.autograd.backward(loss)
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+@KINDS
+def test_it_compiles_without_a_graph_break(kind: Kind) -> None:
+    model = small(kind).eval()
+    encoded = model.encode(torch.randn(2, 3, 56, 56))
+    expected = model.loss(encoded, step=500, total_steps=1000)
+    compiled: Any = torch.compile(model.loss, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(encoded, step=500, total_steps=1000), expected)
+
+
+def test_importing_backbones_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, backbones; assert not {'torch', 'timm'} & set(sys.modules); "
+        "import backbones.dinomaly; assert 'timm' not in sys.modules; "
+        "assert backbones.Dinomaly is backbones.dinomaly.Dinomaly; "
+        "assert backbones.INPFormer.__module__ == 'backbones.inp_former'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=PROJECT)
+    import backbones
+
+    assert all(hasattr(backbones, name) for name in backbones.__all__)
+    assert not hasattr(backbones, "NoSuchDetector")
