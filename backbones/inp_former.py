@@ -198,8 +198,10 @@ class _CosineAttention(_CrossAttention):
         self.learn_scale = nn.Parameter(torch.ones(heads, 1, 1))
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        cosine = F.normalize(query, dim=-1) @ F.normalize(key, dim=-1).mT
-        return F.relu(cosine * self.learn_scale) @ value
+        # Queries are many: their lengths divide the few products, not the queries themselves.
+        key = F.normalize(key, dim=-1) * self.learn_scale
+        lengths = query.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+        return F.relu(query @ key.mT / lengths) @ value
 
 
 def prototype_distances(tokens: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:

@@ -71,7 +71,9 @@ class LinearAttention(nn.Module):
         # Sums over all tokens, and elu + 1 near zero, need more digits than half precision has.
         with torch.autocast(tokens.device.type, enabled=False):
             heads = qkv.float().view(batch, count, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-            query, key, value = F.elu(heads[0]) + 1.0, F.elu(heads[1]) + 1.0, heads[2]
+            # Copied once here, not by each product; taken apart so that gradients join once.
+            query, key, value = heads.contiguous().unbind()
+            query, key = F.elu(query) + 1.0, F.elu(key) + 1.0
             summary = key.transpose(-2, -1) @ value
             weight = query @ key.sum(dim=-2).unsqueeze(-1)
             # The kernel rounds to 0 for entries under about -17; 0 / 0 would follow.
@@ -127,8 +129,10 @@ def cosine_distance(targets: Tensor, reconstructions: Tensor) -> Tensor:
     Returns:
         ``[...]`` 1 - cosine in [0, 2], in float32; higher = more anomalous.
     """
+    targets, reconstructions = targets.float(), reconstructions.float()
+    dots = (targets * reconstructions).sum(-1)
+    similarity = _cosine(dots, targets.square().sum(-1), reconstructions.square().sum(-1))
     # Rounding can take a cosine a little over 1; maps are never negative.
-    similarity = F.cosine_similarity(targets.float(), reconstructions.float(), dim=-1)
     return (1.0 - similarity).clamp_min(0.0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -63,6 +64,7 @@ class ReconstructionDetector(nn.Module):
         )
         self.encoder = encoder
         self._dropped_tokens = 0 if keep_prefix else encoder.prefix_tokens
+        self._patch_count = math.prod(encoder.grid)
         self._group_weights: Tensor
         weights = torch.tensor([len(group) / targets for group in self.groups])
         self.register_buffer("_group_weights", weights.view(1, -1, 1, 1), persistent=False)
@@ -149,7 +151,7 @@ class ReconstructionDetector(nn.Module):
 
     def patches(self, tokens: Tensor) -> Tensor:
         """Return the patch tokens ``[B, G, P, D]`` of ``[B, G, T, D]``."""
-        return tokens[:, :, self.encoder.prefix_tokens - self._dropped_tokens :]
+        return tokens[:, :, -self._patch_count :]
 
     def fuse(self, encoded: Tensor) -> Tensor:
         """Return the mean over all target blocks, ``[B, T, D]``, of ``[B, G, T, D]``."""
@@ -173,8 +175,8 @@ class ReconstructionDetector(nn.Module):
             tokens = block(tokens, *context)
             outputs.append(tokens)
         outputs.reverse()
-        rebuilt = torch.stack([_mean(outputs, group) for group in self.decoder_groups], dim=1)
-        return self.patches(rebuilt)
+        rebuilt = [_mean(outputs, group) for group in self.decoder_groups]
+        return torch.stack([each[:, -self._patch_count :] for each in rebuilt], dim=1)
 
     def _on_grid(self, tokens: Tensor) -> list[Tensor]:
         """Lay the patches ``[B, G, P, D]`` out on the grid, for each group ``[B, D, h, w]``."""
@@ -184,7 +186,10 @@ class ReconstructionDetector(nn.Module):
 
 
 def _mean(tokens: Sequence[Tensor], members: Sequence[int]) -> Tensor:
-    return torch.stack([tokens[index] for index in members]).mean(dim=0)
+    total = tokens[members[0]]
+    for index in members[1:]:
+        total = total + tokens[index]
+    return total / len(members)
 
 
 def _halves(count: int) -> tuple[tuple[int, ...], ...]:
