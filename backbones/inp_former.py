@@ -240,11 +240,11 @@ def adaptive_factors(distances: Tensor, power: float) -> Tensor:
     return (distances / mean.clamp_min(torch.finfo(mean.dtype).tiny)) ** power
 
 
-def _check(prototypes: int, **weights: float) -> None:
-    if prototypes < 1:
-        msg = f"backbone.detector.prototypes must be at least 1, got {prototypes}"
+def _check(prototypes: object, **weights: object) -> None:
+    if not isinstance(prototypes, int) or prototypes < 1:
+        msg = f"backbone.detector.prototypes must be a whole number of at least 1, got {prototypes}"
         raise UserError(msg)
     for name, weight in weights.items():
-        if not 0.0 <= weight < math.inf:
+        if not isinstance(weight, int | float) or not 0.0 <= weight < math.inf:
             msg = f"backbone.detector.{name} must be a number of at least 0, got {weight}"
             raise UserError(msg)

@@ -205,7 +205,9 @@ def test_initial_prototypes_and_scales_are_the_references() -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ({"prototypes": 0}, "prototypes must be at least 1, got 0"),
+        ({"prototypes": 0}, "prototypes must be a whole number of at least 1, got 0"),
+        ({"prototypes": 2.5}, "prototypes"),
+        ({"gather_weight": None}, "gather_weight must be a number of at least 0, got None"),
         ({"gather_weight": -0.1}, "gather_weight"),
         ({"mining_power": float("nan")}, "mining_power"),
         ({"mining_power": float("inf")}, "mining_power"),
