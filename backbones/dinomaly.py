@@ -19,6 +19,7 @@ from backbones.layers import (
     flat_cosine_loss,
     init_weights,
 )
+from meds_plugin.encoder import require_vit
 from meds_plugin.encoder_weights import check_state_dict
 from meds_plugin.errors import UserError
 from meds_plugin.rng import torch_seeded
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from meds_plugin.encoder import ViTEncoder
+    from meds_plugin.frozen_encoder import FrozenEncoder
 
 __all__ = ["Dinomaly", "hard_mining_factors"]
 
@@ -41,7 +42,7 @@ class Dinomaly(nn.Module):
     Target blocks are fused in G groups; the last decoder blocks rebuild the first group.
 
     Args:
-        encoder: The frozen encoder; T = prefix + P tokens, patch grid h x w.
+        encoder: The frozen encoder, a vision transformer; T = prefix + P tokens, patch grid h x w.
         decoder_depth: Decoder blocks; default: as many as target blocks.
         groups: Positions among the target blocks, each in exactly one group; default: two halves.
         dropout: Rate in the bottleneck, which makes rebuilding hard; the original uses 0.4 for
@@ -58,7 +59,7 @@ class Dinomaly(nn.Module):
 
     def __init__(
         self,
-        encoder: ViTEncoder,
+        encoder: FrozenEncoder,
         *,
         decoder_depth: int | None = None,
         groups: Sequence[Sequence[int]] | None = None,
@@ -70,6 +71,7 @@ class Dinomaly(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        encoder = require_vit(encoder, backbone="dinomaly")
         targets = len(encoder.layers)
         depth = targets if decoder_depth is None else decoder_depth
         heads = encoder.heads if heads is None else heads
