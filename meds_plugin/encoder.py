@@ -224,9 +224,9 @@ def _create(model: str, image_size: tuple[int, int], extra: dict[str, Any]) -> n
         arguments = {**own, "img_size": image_size, "num_classes": 0, **extra}
         return cast("nn.Module", VisionTransformer(**arguments))
     # Plain transformers know both of these arguments, hierarchical ones the first, CNNs neither.
-    both = {"img_size": image_size, "dynamic_img_size": False}
+    fixed: dict[str, Any] = {"img_size": image_size}
     made: nn.Module | Exception = TypeError()
-    for own in (both, {"img_size": image_size}, {}):
+    for own in ({**fixed, "dynamic_img_size": False}, fixed, {}):
         if isinstance(made, TypeError):  # an argument that it does not know
             made = _attempt(model, num_classes=0, **own, **extra)
     if isinstance(made, nn.Module):
