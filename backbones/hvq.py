@@ -16,7 +16,7 @@ from backbones.codebooks import CodebookInit, Codebooks, CodebookUpdate
 from backbones.hvq_checkpoint import split_reference
 from backbones.layers import cosine_distance
 from backbones.postnorm import LearnedPositions, PostNormLayer
-from backbones.routing import ClassMeans
+from backbones.routing import Router, Routing
 from meds_plugin.encoder_weights import check_state_dict
 from meds_plugin.errors import UserError
 from meds_plugin.rng import torch_seeded
@@ -28,10 +28,9 @@ if TYPE_CHECKING:
 
     from meds_plugin.frozen_encoder import FrozenEncoder
 
-__all__ = ["HVQ", "MapKind", "Routing"]
+__all__ = ["HVQ", "MapKind"]
 
 MapKind = Literal["cosine", "l2"]
-Routing = Literal["nearest", "label"]
 
 OT_WEIGHT = 80.0
 MOST_TARGETS = 4
@@ -59,11 +58,13 @@ class HVQ(nn.Module):
         heads: Attention heads, a divisor of D.
         depth: Layers L of each half; there are L + 1 codebooks.
         dropout: Rate in the layers.
+        attention_dropout: Rate on attention weights; default: as `dropout`, which is the
+            reference's. 0 makes training on a CPU about twice as fast.
         classes: Number K of categories with codes of their own. 1: one set for all images, no label
             is asked for.
-        routing: Where K > 1, what picks the set in evaluation mode. ``nearest``: the category whose
-            training images' mean of F over locations is nearest to the image's, no label needed.
-            ``label``: the given category, as in the reference, which knows it at test time too.
+        routing: Where K > 1, what picks the set in evaluation mode (see `Router`). ``nearest``: the
+            category whose training images are most alike, no label needed. ``label``: the given
+            category, as in the reference, which knows it at test time too.
         map: What evaluation mode returns. ``cosine``: 1 - cosine of rebuilt and true features, the
             unit of memory scores. ``l2``: the reference's distance, for comparisons with the plain
             detector; it is not what distillation trains. Training mode returns ``cosine`` always.
@@ -93,6 +94,7 @@ class HVQ(nn.Module):
         heads: int = 8,
         depth: int = 4,
         dropout: float = 0.1,
+        attention_dropout: float | None = None,
         classes: int = 1,
         routing: Routing = "nearest",
         map: MapKind = "cosine",  # noqa: A002
@@ -105,13 +107,13 @@ class HVQ(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        mix_dropout = dropout if attention_dropout is None else attention_dropout
         layers = len(encoder.layers)
         self.target_layers = _spread(layers) if target_layers is None else tuple(target_layers)
         _check(self.target_layers, layers, embed_dim=embed_dim, heads=heads, depth=depth)
-        _check_choices(routing=routing, map_kind=map, ot=ot, dropout=dropout)
+        _check_choices(map, ot=ot, rates={"dropout": dropout, "attention_dropout": mix_dropout})
         self.encoder = encoder
         self.classes = classes
-        self.routing = routing
         self.map = map
         self.ot = ot
         self.latent_weight = latent_weight
@@ -130,17 +132,20 @@ class HVQ(nn.Module):
             )
             for level in range(depth + 1)
         )
-        self.means = ClassMeans(classes, channels)
+        self.router = Router(classes, channels, routing=routing)
+        common: dict[str, Any] = {
+            "hidden": hidden,
+            "dropout": dropout,
+            "attention_dropout": mix_dropout,
+        }
         with torch_seeded(seed, "hvq", "weights"):
             self.embed = nn.Linear(channels, embed_dim)
             self.positions = LearnedPositions(encoder.grid, embed_dim)
             self.layers = nn.ModuleList(
-                PostNormLayer(embed_dim, heads, hidden=hidden, dropout=dropout)
-                for _ in range(depth)
+                PostNormLayer(embed_dim, heads, **common) for _ in range(depth)
             )
             self.decoder = nn.ModuleList(
-                PostNormLayer(2 * embed_dim, heads, hidden=hidden, dropout=dropout, cross=True)
-                for _ in range(depth)
+                PostNormLayer(2 * embed_dim, heads, cross=True, **common) for _ in range(depth)
             )
             self.norm = nn.LayerNorm(2 * embed_dim)
             outputs = [nn.Linear(2 * embed_dim, channels) for _ in range(classes)]
@@ -157,6 +162,11 @@ class HVQ(nn.Module):
         super().requires_grad_(requires_grad)
         self.encoder.requires_grad_(requires_grad=False)
         return self
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H, W) of the images it takes, in pixels."""
+        return self.encoder.image_size
 
     def encode(self, images: Tensor) -> Tensor:
         """Return F, all that training needs of the images.
@@ -178,7 +188,7 @@ class HVQ(nn.Module):
 
         Args:
             encoded: ``[B, C, h, w]`` from `encode`.
-            category: ``[B]`` index of each image's category, -1 where it has none; asked for only
+            category: ``[B]`` index of each image's category, -1 where it has none; needed only
                 where ``classes`` is above 1, in training or with ``routing="label"``.
 
         Raises:
@@ -281,7 +291,8 @@ class HVQ(nn.Module):
         Args:
             state_dict: Their names, with or without ``module.`` before them; ``input_proj.*``,
                 which their model does not use, is left out. Where it has ``enc.*``, the encoder's
-                weights, batch statistics included, are loaded too.
+                weights, batch statistics included, are loaded too. Means for ``routing="nearest"``
+                are not in it: take ``label``, or train on.
 
         Raises:
             UserError: If names or shapes differ from this model's; nothing is changed then.
@@ -299,7 +310,7 @@ class HVQ(nn.Module):
 
     def _rebuild(self, targets: Tensor, category: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Return the rebuilt features ``[B, P, C]``, the sets used, and the finest tokens."""
-        category = self._route(targets, category)
+        category = self.router(targets.mean(dim=1), category)
         positions = self.positions()
         outputs = [self.embed(targets)]
         for layer in self.layers:
@@ -325,37 +336,6 @@ class HVQ(nn.Module):
             bias = self.output_bias[category].unsqueeze(1)
             out = torch.baddbmm(bias, rebuilt, self.output_weight[category].mT)
         return out.float(), category, tokens.float()
-
-    def _route(self, targets: Tensor, category: Tensor | None) -> Tensor:
-        """Return the set of each image, ``[B]``; in training, learn where the categories are."""
-        if self.classes == 1:
-            return torch.zeros(len(targets), dtype=torch.long, device=targets.device)
-        pooled = targets.mean(dim=1)
-        nearest = self.routing == "nearest"
-        if category is None and (self.training or not nearest):
-            msg = (
-                f"backbone.detector.classes={self.classes} needs the category of each image: give "
-                "it, or set classes=1, or routing=nearest where only test images lack it"
-            )
-            raise UserError(msg)
-        if category is not None and int(category.max()) >= self.classes:
-            msg = (
-                f"backbone.detector.classes={self.classes} is less than the number of categories, "
-                f"of which one has the index {int(category.max())}: give their number, or 1"
-            )
-            raise UserError(msg)
-        if category is not None and not nearest and int(category.min()) < 0:
-            msg = (
-                "backbone.detector.routing=label needs a known category for each image, and one "
-                "has none: set routing=nearest"
-            )
-            raise UserError(msg)
-        if self.training and category is not None:
-            self.means.learn(pooled, category)
-            return torch.where(category >= 0, category, self.means.nearest(pooled))
-        if nearest or category is None:
-            return self.means.nearest(pooled)
-        return category
 
     def _transport(self, tokens: Tensor, category: Tensor) -> Tensor:
         """Return the reference's score ``[B, P]`` of tokens against the finest codes.
@@ -394,16 +374,14 @@ def _check(
         raise UserError(msg)
 
 
-def _check_choices(*, routing: object, map_kind: object, ot: bool, dropout: float) -> None:
-    if routing not in get_args(Routing):
-        msg = f"backbone.detector.routing must be nearest or label, got {routing!r}"
+def _check_choices(kind: object, *, ot: bool, rates: Mapping[str, float]) -> None:
+    if kind not in get_args(MapKind):
+        msg = f"backbone.detector.map must be cosine or l2, got {kind!r}"
         raise UserError(msg)
-    if map_kind not in get_args(MapKind):
-        msg = f"backbone.detector.map must be cosine or l2, got {map_kind!r}"
-        raise UserError(msg)
-    if ot and map_kind != "l2":
+    if ot and kind != "l2":
         msg = "backbone.detector.ot=true adds to the l2 map: set backbone.detector.map=l2 too"
         raise UserError(msg)
-    if not 0.0 <= dropout < 1.0:
-        msg = f"backbone.detector.dropout must be at least 0 and below 1, got {dropout}"
-        raise UserError(msg)
+    for name, rate in rates.items():
+        if not 0.0 <= rate < 1.0:
+            msg = f"backbone.detector.{name} must be at least 0 and below 1, got {rate}"
+            raise UserError(msg)

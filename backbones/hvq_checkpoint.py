@@ -49,7 +49,7 @@ def split_reference(
             values = [left.pop(part) for part in parts]
             turned = name.endswith((".embed", ".embed_avg"))
             found[name] = torch.stack([each.mT if turned else each for each in values])
-        elif name.endswith((".started", ".draws")) or name.startswith("means."):
+        elif name.endswith((".started", ".draws")) or name.startswith("router."):
             found[name] = own[name]
     for name in [key for key in own if key.endswith(".started")]:
         found[name] = torch.ones_like(own[name])

@@ -16,7 +16,8 @@ class PostNormLayer(nn.Module):
         dim: Width D.
         heads: Attention heads, a divisor of D.
         hidden: Width between the two linear layers.
-        dropout: Rate on attention weights, between the linear layers and after each branch.
+        dropout: Rate between the linear layers and after each branch.
+        attention_dropout: Rate on attention weights.
         cross: Whether it attends to a memory.
 
     Source:
@@ -24,13 +25,22 @@ class PostNormLayer(nn.Module):
     """
 
     def __init__(
-        self, dim: int, heads: int, *, hidden: int, dropout: float = 0.0, cross: bool = False
+        self,
+        dim: int,
+        heads: int,
+        *,
+        hidden: int,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        cross: bool = False,
     ) -> None:
         super().__init__()
-        self.self_attn = nn.MultiheadAttention(dim, heads, dropout=dropout, batch_first=True)
-        self.cross_attn = (
-            nn.MultiheadAttention(dim, heads, dropout=dropout, batch_first=True) if cross else None
-        )
+
+        def attention() -> nn.MultiheadAttention:
+            return nn.MultiheadAttention(dim, heads, dropout=attention_dropout, batch_first=True)
+
+        self.self_attn = attention()
+        self.cross_attn = attention() if cross else None
         self.linear1 = nn.Linear(dim, hidden)
         self.linear2 = nn.Linear(hidden, dim)
         self.norm1 = nn.LayerNorm(dim)
