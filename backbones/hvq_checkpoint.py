@@ -49,10 +49,10 @@ def split_reference(
             values = [left.pop(part) for part in parts]
             turned = name.endswith((".embed", ".embed_avg"))
             found[name] = torch.stack([each.mT if turned else each for each in values])
-        elif name.endswith((".started", ".draws")) or name.startswith("router."):
+        elif name.endswith(".draws") or name.startswith("router."):
             found[name] = own[name]
-    for name in [key for key in own if key.endswith(".started")]:
-        found[name] = torch.ones_like(own[name])
+        elif name.endswith(".started"):
+            found[name] = torch.ones_like(own[name])
     for name, value in left.items():
         key = name.replace(".multihead_attn.", ".cross_attn.")
         for old, new in _PLAIN.items():

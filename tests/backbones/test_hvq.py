@@ -17,6 +17,7 @@ from meds_plugin.encoder import build_encoder
 from meds_plugin.errors import UserError
 from meds_plugin.frozen_encoder import FrozenEncoder
 from meds_plugin.optim import OptimizerSettings, stable_adamw
+from tests.toys import port_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +31,7 @@ class Given(FrozenEncoder):
     """Stands for an encoder of any kind: its maps are fixed functions of the image."""
 
     def __init__(self, grid: tuple[int, int] = (4, 6), channels: tuple[int, ...] = (3, 5)) -> None:
-        super().__init__(nn.Linear(2, 2), (8 * grid[0], 8 * grid[1]), range(len(channels)))
+        super().__init__(nn.BatchNorm2d(1), (8 * grid[0], 8 * grid[1]), range(len(channels)))
         self.grid = grid
         self.channels = channels
         self.train(mode=False)
@@ -38,7 +39,9 @@ class Given(FrozenEncoder):
     def layer_maps(self, images: Tensor) -> list[Tensor]:
         pooled = F.avg_pool2d(images, 8)
         return [
-            torch.stack([torch.sin((k + level) * pooled).sum(1) for k in range(1, count + 1)], dim=1)
+            torch.stack(
+                [torch.sin((k + level) * pooled).sum(1) for k in range(1, count + 1)], dim=1
+            )
             for level, count in enumerate(self.channels)
         ]
 
@@ -207,3 +210,345 @@ def test_training_maps_and_latent_loss_are_of_the_references_forward(reference: 
     torch.testing.assert_close(maps, expected, rtol=0.0, atol=1e-4)
     latent = 0.25 * float(reference["train.latent_diff"])
     assert model.auxiliary_loss().item() == pytest.approx(latent, abs=1e-4)
+
+
+# --- checkpoints of the authors' code --------------------------------------------------------
+
+
+def test_a_checkpoint_loads_codes_and_the_encoders_statistics(reference: Reference) -> None:
+    encoder = build_encoder(
+        model="tf_efficientnet_b0", image_size=224, layers=[0, 1, 2, 3], weights="random"
+    )
+    arguments: dict[str, Any] = {
+        "embed_dim": 16,
+        "codes": 16,
+        "hidden": 24,
+        "classes": 3,
+        "seed": 1,
+    }
+    model = HVQ(encoder, **arguments)
+    weights = {f"module.{key}": value for key, value in authors(model).items()}
+    assert "module.enc._conv_stem.weight" in weights
+    other = HVQ(
+        build_encoder(
+            model="tf_efficientnet_b0",
+            image_size=224,
+            layers=[0, 1, 2, 3],
+            weights="random",
+            seed=5,
+        ),
+        **{**arguments, "seed": 2},
+    )
+    other.load_reference_state_dict(weights)
+    before, after = model.state_dict(), other.state_dict()
+    for key, value in before.items():
+        if key.endswith(".started"):
+            assert bool(after[key].all())  # the codes are there: none are drawn
+        else:
+            assert torch.equal(after[key], value), key
+
+
+def authors(model: HVQ) -> dict[str, Tensor]:
+    """Name a model's weights as the authors do."""
+    named: dict[str, Tensor] = {"input_proj.weight": torch.zeros(2, 2)}
+    for key, value in model.state_dict().items():
+        if key.startswith("codebooks.") and not key.endswith((".started", ".draws")):
+            _, level, buffer = key.split(".")
+            for index, each in enumerate(value):
+                turned = each if buffer == "cluster_size" else each.mT
+                named[f"quantize_list_{int(level) + 1}.{index}.{buffer}"] = turned
+        elif key.startswith("output_"):
+            kind = key.removeprefix("output_")
+            named |= {f"output_proj_list.{i}.{kind}": each for i, each in enumerate(value)}
+        elif key.startswith("layers."):
+            named[f"encoder.{key}"] = value
+        elif key.startswith(("decoder.", "norm.")):
+            place = "decoder." if key.startswith("norm.") else "decoder.layers."
+            rest = key.removeprefix("decoder.").replace("cross_attn", "multihead_attn")
+            named[place + rest] = value
+        elif key.startswith("embed."):
+            shaped = value[..., None, None] if key.endswith("weight") else value
+            named[key.replace("embed", "quantize_conv_t")] = shaped
+    named["pos_embed.row_embed.weight"] = model.positions.rows.detach()
+    named["pos_embed.col_embed.weight"] = model.positions.columns.detach()
+    return named | {f"enc.{k}": v for k, v in port_names(model.encoder.model.state_dict()).items()}
+
+
+@pytest.mark.parametrize("lost", ["quantize_list_2.1.embed", "decoder.layers.1.norm3.bias"])
+def test_a_checkpoint_that_does_not_fit_changes_nothing(reference: Reference, lost: str) -> None:
+    model = reference.model()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    wrong = {key: value + 1.0 for key, value in reference.weights.items() if key != lost}
+    with pytest.raises(
+        UserError, match=r"the reference checkpoint does not fit the model: \d+ missing"
+    ):
+        model.load_reference_state_dict(wrong)
+    after = model.state_dict()
+    assert all(torch.equal(after[key], before[key]) for key in before)
+
+
+# --- structure -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("layers", "given", "expected"),
+    [
+        (1, None, (0,)),
+        (3, None, (0, 1, 2)),
+        (4, None, (0, 1, 2, 3)),
+        (8, None, (1, 3, 5, 7)),
+        (6, None, (0, 2, 3, 5)),
+        (4, (3, 1), (3, 1)),
+    ],
+)
+def test_targets_are_some_layers_channels_one_after_another(
+    layers: int, given: tuple[int, ...] | None, expected: tuple[int, ...]
+) -> None:
+    encoder = Given(channels=tuple(range(2, 2 + layers)))
+    model = make(encoder=encoder, target_layers=given)
+    assert model.target_layers == expected
+    images = torch.randn(2, 3, 32, 48)
+    maps = encoder.layer_maps(images)
+    assert torch.equal(model.encode(images), torch.cat([maps[i] for i in expected], dim=1))
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "layers"),
+    [("embedded", 48, [1, 3, 5]), ("vit_tiny_patch16_224", 64, [2]), ("resnet10t", 64, [0, 1, 2])],
+)
+def test_it_runs_on_encoders_of_both_kinds(model: str, size: int, layers: list[int]) -> None:
+    encoder = build_encoder(model=model, image_size=size, layers=layers, weights="random")
+    detector = make(encoder=encoder)
+    images = torch.randn(2, 3, size, size)
+    for mode in (True, False):
+        maps = detector.train(mode)(images).detach()
+        check_maps(maps, batch=2, name="HVQ")
+        assert tuple(maps.shape[1:]) == encoder.grid
+        assert float(maps.min()) >= 0.0
+        assert float(maps.max()) <= 2.0
+    targets, rebuilt = detector.reconstruct(images)
+    expected = 1.0 - F.cosine_similarity(targets[0], rebuilt[0], dim=1)
+    torch.testing.assert_close(detector(images), expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"target_layers": [2]}, r"target_layers=\[2\] .* 0 to 1"),
+        ({"target_layers": []}, "target_layers"),
+        ({"target_layers": [0, 0]}, "target_layers"),
+        ({"embed_dim": 10}, "embed_dim=10 .*heads=4"),
+        ({"embed_dim": 3, "heads": 1}, "embed_dim=3 must be even"),
+        ({"depth": 0}, "depth"),
+        ({"codes": 0}, "codes"),
+        ({"classes": 0}, "classes"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"attention_dropout": -0.1}, "attention_dropout"),
+        ({"routing": "oracle"}, "routing must be nearest or label"),
+        ({"map": "L2"}, "map must be cosine or l2"),
+        ({"ot": True}, "ot=true .* set backbone.detector.map=l2"),
+        ({"codebook_init": "zeros"}, "codebook_init must be data, normal or reference"),
+        ({"codebook_update": "step"}, "codebook_update must be batch or image"),
+        ({"revival": 1.0}, "revival"),
+        ({"decay": 1.5}, "decay"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError, match=f"^backbone.detector.{told}"):
+        make(**arguments)
+
+
+# --- categories ------------------------------------------------------------------------------
+
+
+def test_one_set_of_codes_asks_for_no_category() -> None:
+    model = make().train()
+    encoded = some()
+    twin = copy.deepcopy(model)
+    maps = model.anomaly_map(encoded)
+    assert torch.equal(twin.anomaly_map(encoded, category=torch.tensor([3, 1, 0, -1])), maps)
+
+
+def test_categories_have_codes_and_last_layers_of_their_own() -> None:
+    model = make(classes=3, routing="label").train()
+    encoded, category = some(), torch.tensor([0, 2, 0, 2])
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    torch.autograd.backward(model.loss(encoded, step=0, total_steps=1, category=category))
+    for level in range(3):
+        own, old = model.get_buffer(f"codebooks.{level}.embed"), before[f"codebooks.{level}.embed"]
+        assert torch.equal(own[1], old[1])
+        assert not torch.equal(own[0], old[0])
+    assert model.output_weight.grad is not None
+    assert model.output_weight.grad.flatten(1).abs().sum(1).ne(0).tolist() == [True, False, True]
+    model.eval()
+    maps = model.anomaly_map(encoded, category=category)
+    swapped = model.anomaly_map(encoded, category=torch.tensor([2, 2, 0, 0]))
+    changed = (maps - swapped).abs().amax(dim=(1, 2)) > 1e-6
+    assert changed.tolist() == [True, False, False, True]
+
+
+def test_without_a_label_images_go_to_the_category_they_are_most_like() -> None:
+    model = make(classes=3).train()
+    offset = torch.tensor([0.0, 4.0, -4.0]).view(3, 1, 1, 1)
+    category = torch.tensor([0, 1, 2, 0, 1, 2])
+    for step in range(3):
+        model.anomaly_map(some(6, seed=step) + offset[category], category=category)
+    assert model.router.count.tolist() == [6, 6, 6]
+    pooled = torch.cat([(some(6, seed=s) + offset[category]).mean((2, 3)) for s in range(3)])
+    for place in range(3):
+        expected = pooled[category.repeat(3) == place].mean(0)
+        torch.testing.assert_close(model.router.mean[place], expected)
+    model.eval()
+    later = torch.tensor([2, 2, 1, 0])
+    encoded = some(4, seed=9) + offset[later]
+    by_likeness = model.anomaly_map(encoded)
+    model.router.routing = "label"
+    assert torch.equal(model.anomaly_map(encoded, category=later), by_likeness)
+    assert torch.equal(model.anomaly_map(encoded, category=torch.full((4,), -1)), by_likeness)
+    model.router.routing = "nearest"
+    wrong = torch.zeros(4, dtype=torch.long)
+    assert torch.equal(model.anomaly_map(encoded, category=wrong), by_likeness)  # no label leaks
+
+
+def test_images_of_no_category_do_not_move_the_means() -> None:
+    model = make(classes=2).train()
+    model.anomaly_map(some(), category=torch.tensor([1, -1, 1, -1]))
+    assert model.router.count.tolist() == [0, 2]
+    torch.testing.assert_close(model.router.mean[1], some()[[0, 2]].mean((0, 2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("routing", "training", "category", "told"),
+    [
+        ("nearest", True, None, "classes=2 needs the category"),
+        ("label", False, None, "classes=2 needs the category"),
+        ("label", False, 2, "index 2"),
+        ("nearest", True, 5, "index 5"),
+    ],
+)
+def test_categories_that_are_not_there_are_named(
+    routing: str, training: bool, category: int | None, told: str
+) -> None:
+    model = make(classes=2, routing=routing).train(training)
+    given = None if category is None else torch.tensor([0, 1, category, 0])
+    with pytest.raises(UserError, match=told):
+        model.anomaly_map(some(), category=given)
+
+
+# --- as a detector ---------------------------------------------------------------------------
+
+
+def test_it_offers_everything_a_detector_can() -> None:
+    model = make()
+    view = DetectorView(model, lambda _: pytest.fail("it has features of its own"))
+    check_detector(view)
+    assert model.image_size == (32, 48)
+    images = torch.randn(2, 3, 32, 48)
+    encoded = view.encode(images)
+    assert not encoded.requires_grad
+    model.eval()
+    assert torch.equal(view.anomaly_map(encoded), model(images))
+    assert view.features(images).shape == (2, 24, 8)
+    trained = {id(p) for p in view.trainable_parameters()}
+    frozen = {id(p) for p in model.encoder.parameters()}
+    assert not trained & frozen
+    assert len(trained) + len(frozen) == len(list(model.parameters()))
+    model.requires_grad_(requires_grad=False).requires_grad_(requires_grad=True)
+    assert all(p.requires_grad for p in view.trainable_parameters())
+    assert not any(p.requires_grad for p in model.encoder.parameters())
+
+
+def test_training_returns_the_map_that_distillation_needs_whatever_is_evaluated() -> None:
+    encoded = some()
+    plain, native = make(), make(map="l2")
+    assert torch.equal(plain.train().anomaly_map(encoded), native.train().anomaly_map(encoded))
+    plain.eval(), native.eval()
+    maps = native.anomaly_map(encoded)
+    assert not torch.allclose(plain.anomaly_map(encoded), maps)
+    rebuilt = native._rebuild(encoded.flatten(2).mT, None)[0]
+    expected = (rebuilt - encoded.flatten(2).mT).square().sum(-1).sqrt().view(4, 4, 6)
+    torch.testing.assert_close(maps, expected)
+
+
+def test_the_latent_loss_belongs_to_the_last_training_map() -> None:
+    model = make(latent_weight=0.5).train()
+    with pytest.raises(RuntimeError, match="after each anomaly_map"):
+        model.auxiliary_loss()
+    encoded = some()
+    twin = copy.deepcopy(model)
+    model.anomaly_map(encoded)
+    copy.deepcopy(model)  # a graph is left behind, which cannot be copied
+    latent = model.auxiliary_loss()
+    assert latent.requires_grad
+    with pytest.raises(RuntimeError, match="exists once"):
+        model.auxiliary_loss()
+    loss = twin.loss(encoded, step=0, total_steps=1)
+    rebuilt = make(latent_weight=0.5).train()._rebuild(encoded.flatten(2).mT, None)[0]
+    torch.testing.assert_close(loss, latent + F.mse_loss(rebuilt, encoded.flatten(2).mT))
+
+
+def test_an_image_scores_by_its_most_anomalous_cell() -> None:
+    model = make()
+    maps = torch.zeros(2, 4, 6)
+    maps[0, 1, 2] = 1.0
+    maps[1, 1:3, 2:4] = 1.0
+    scores = model.image_score(maps)
+    assert 0.5 < float(scores[0]) < 0.9
+    assert float(scores[1]) == pytest.approx(1.0, abs=0.02)
+    torch.testing.assert_close(model.image_score(maps + 1.0), scores + 1.0)
+
+
+def test_evaluation_changes_nothing() -> None:
+    model = make(classes=2, revival=0.5)
+    model.train().anomaly_map(some(), category=torch.tensor([0, 1, 0, 1]))
+    model.eval()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    first = model.anomaly_map(some(seed=5))
+    assert torch.equal(model.anomaly_map(some(seed=5)), first)
+    alone = model.anomaly_map(some(seed=5)[[2]])
+    torch.testing.assert_close(alone, first[[2]], rtol=0.0, atol=1e-5)
+    after = model.state_dict()
+    assert all(torch.equal(after[key], before[key]) for key in before)
+
+
+def test_initial_weights_and_codes_come_from_the_seed_alone() -> None:
+    before = torch.random.get_rng_state()
+    states = [make(seed=seed) for seed in (1, 1, 2)]
+    for model in states:
+        model.train().anomaly_map(some())  # codes are drawn from tokens
+    assert torch.equal(torch.random.get_rng_state(), before)
+    weights = [model.state_dict() for model in states]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    for key in ("layers.1.linear1.weight", "codebooks.0.embed", "positions.rows"):
+        assert not torch.equal(weights[0][key], weights[2][key])
+
+
+def test_it_learns_and_dropout_acts_in_training_only() -> None:
+    model = make(dropout=0.2).train()
+    encoded = some(8)
+    optimizer = stable_adamw(model.parameter_groups(), OptimizerSettings(lr=3e-3))
+    losses = []
+    for step in range(40):
+        optimizer.zero_grad()
+        loss = model.loss(encoded, step=step, total_steps=40)
+        torch.autograd.backward(loss)
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.75 * losses[0]
+    assert not torch.equal(model.anomaly_map(encoded), model.anomaly_map(encoded))
+    model.eval()
+    assert torch.equal(model.anomaly_map(encoded), model.anomaly_map(encoded))
+
+
+def test_bfloat16_and_kept_half_precision_stay_close() -> None:
+    model = make()
+    model.train().anomaly_map(some())
+    model.eval()
+    expected = model.anomaly_map(some())
+    torch.testing.assert_close(model.anomaly_map(some().half()), expected, rtol=0.0, atol=0.02)
+    model.train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = model.loss(some(), step=0, total_steps=1)
+        maps = model.anomaly_map(some())
+    assert maps.dtype == loss.dtype == torch.float32
+    assert model.get_buffer("codebooks.0.embed").dtype == torch.float32

@@ -15,6 +15,7 @@ from meds_plugin.detector import grid_of
 from meds_plugin.encoder import build_encoder
 from meds_plugin.errors import UserError
 from meds_plugin.pyramid_encoder import PyramidEncoder
+from tests.toys import port_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,29 +124,6 @@ def test_weights_of_the_whole_classifier_fit(model: str, tmp_path: Path) -> None
     with torch.no_grad():
         expected = whole.forward_intermediates(images, intermediates_only=True)  # type: ignore[operator]
     assert torch.equal(encoder.layer_maps(images)[-1], expected[2])
-
-
-def port_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename timm's weights as the port does: blocks counted through, a norm after each layer."""
-    blocks = sorted({tuple(map(int, k.split(".")[1:3])) for k in state if k.startswith("blocks.")})
-    first = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"}
-    later = {"conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv", "bn2": "_bn1"}
-    later |= {"conv_pwl": "_project_conv", "bn3": "_bn2"}
-    outside = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1"}
-    outside |= {"classifier": "_fc"}
-    renamed = {}
-    for key, value in state.items():
-        parts = key.split(".")
-        if parts[0] != "blocks":
-            renamed[".".join([outside[parts[0]], *parts[1:]])] = value
-            continue
-        place = (int(parts[1]), int(parts[2]))
-        if parts[3] == "se":
-            layer = {"conv_reduce": "_se_reduce", "conv_expand": "_se_expand"}[parts[4]]
-        else:
-            layer = (first if place[0] == 0 else later)[parts[3]]
-        renamed[f"_blocks.{blocks.index(place)}.{layer}.{parts[-1]}"] = value
-    return renamed
 
 
 def test_weights_in_the_names_of_the_references_port_give_the_same(tmp_path: Path) -> None:
