@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from backbones.dinomaly import Dinomaly
+    from backbones.hvq import HVQ
 
-__all__ = ["Dinomaly"]
+__all__ = ["HVQ", "Dinomaly"]
 
-_MODULES = {"Dinomaly": "backbones.dinomaly"}
+_MODULES = {"Dinomaly": "backbones.dinomaly", "HVQ": "backbones.hvq"}
 
 
 def __getattr__(name: str) -> Any:

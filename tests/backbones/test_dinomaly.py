@@ -251,6 +251,12 @@ def test_wrong_arguments_are_named(arguments: dict[str, Any], told: str) -> None
         make(**arguments)
 
 
+def test_an_encoder_without_tokens_is_refused() -> None:
+    encoder = build_encoder(model="resnet10t", image_size=64, layers=[0, 1], weights="random")
+    with pytest.raises(UserError, match="backbone=dinomaly needs a vision transformer"):
+        Dinomaly(encoder)
+
+
 # --- hard mining -----------------------------------------------------------------------------
 
 

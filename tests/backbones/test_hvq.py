@@ -17,7 +17,7 @@ from meds_plugin.encoder import build_encoder
 from meds_plugin.errors import UserError
 from meds_plugin.frozen_encoder import FrozenEncoder
 from meds_plugin.optim import OptimizerSettings, stable_adamw
-from tests.toys import port_names
+from tests.toys import loader, port_names, quiet_trainer, wrap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -552,3 +552,15 @@ def test_bfloat16_and_kept_half_precision_stay_close() -> None:
         maps = model.anomaly_map(some())
     assert maps.dtype == loss.dtype == torch.float32
     assert model.get_buffer("codebooks.0.embed").dtype == torch.float32
+
+
+def test_it_goes_through_all_stages_of_the_plugin() -> None:
+    model = wrap(make(encoder=Given((2, 2)), map="l2", ot=True), distill_steps=6, finetune_steps=6)
+    trainer = quiet_trainer(model.total_steps)
+    trainer.fit(model, loader())
+    scores = model.training_scores()
+    assert bool(torch.isfinite(scores.score).all())
+    saved: dict[str, Any] = {"state_dict": model.state_dict()}
+    model.on_save_checkpoint(saved)
+    assert "detector.codebooks.2.embed" in saved["state_dict"]
+    assert not any(".encoder." in key for key in saved["state_dict"])

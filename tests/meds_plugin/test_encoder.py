@@ -304,7 +304,7 @@ def test_refused_weights_change_nothing() -> None:
         ({"layers": [2, 1]}, ["encoder.layers"]),
         ({"layers": []}, ["encoder.layers"]),
         ({"model": "vit_of_no_kind"}, ["encoder.model=vit_of_no_kind"]),
-        ({"model": "resnet18", "model_args": None}, ["backbone=dinomaly", "a ResNet"]),
+        ({"model": "resnet18", "model_args": None}, ["backbone=dinomaly", "kind ResNet"]),
         ({"model_args": {"width": 3}}, ["width"]),
     ],
 )
