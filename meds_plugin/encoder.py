@@ -142,8 +142,8 @@ def require_vit(encoder: FrozenEncoder, *, backbone: str) -> ViTEncoder:
         return encoder
     kind = type(getattr(encoder, "model", encoder)).__name__
     msg = (
-        f"backbone={backbone} needs a vision transformer, but encoder.model is of kind {kind}: take "
-        "encoder=embedded or one of DINOv2 or DINOv3, or backbone=hvq, which takes any encoder"
+        f"backbone={backbone} needs a vision transformer, but encoder.model is of kind {kind}: "
+        "take encoder=embedded or one of DINOv2 or DINOv3, or backbone=hvq, which takes any encoder"
     )
     raise UserError(msg)
 
