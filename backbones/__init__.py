@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from backbones.dinomaly import Dinomaly
+    from backbones.hvq import HVQ
     from backbones.inp_former import INPFormer
 
-__all__ = ["Dinomaly", "INPFormer"]
+__all__ = ["HVQ", "Dinomaly", "INPFormer"]
 
-_MODULES = {"Dinomaly": "backbones.dinomaly", "INPFormer": "backbones.inp_former"}
+_MODULES = {
+    "Dinomaly": "backbones.dinomaly",
+    "HVQ": "backbones.hvq",
+    "INPFormer": "backbones.inp_former",
+}
 
 
 def __getattr__(name: str) -> Any:

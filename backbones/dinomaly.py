@@ -25,7 +25,7 @@ from meds_plugin.rng import torch_seeded
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from meds_plugin.encoder import ViTEncoder
+    from meds_plugin.frozen_encoder import FrozenEncoder
 
 __all__ = ["Dinomaly", "hard_mining_factors"]
 
@@ -37,7 +37,7 @@ class Dinomaly(ReconstructionDetector):
     register tokens are rebuilt too, but do not count.
 
     Args:
-        encoder: The frozen encoder; T = prefix + P tokens, patch grid h x w.
+        encoder: The frozen encoder, a vision transformer; T = prefix + P tokens, patch grid h x w.
         decoder_depth: Decoder blocks; default: as many as target blocks.
         groups: Positions among the target blocks, each in exactly one group; default: two halves.
         dropout: Rate in the bottleneck, which makes rebuilding hard; the original uses 0.4 for
@@ -54,7 +54,7 @@ class Dinomaly(ReconstructionDetector):
 
     def __init__(
         self,
-        encoder: ViTEncoder,
+        encoder: FrozenEncoder,
         *,
         decoder_depth: int | None = None,
         groups: Sequence[Sequence[int]] | None = None,
@@ -66,16 +66,21 @@ class Dinomaly(ReconstructionDetector):
         seed: int = 0,
     ) -> None:
         super().__init__(
-            encoder, decoder_depth=decoder_depth, groups=groups, heads=heads, keep_prefix=True
+            encoder,
+            backbone="dinomaly",
+            decoder_depth=decoder_depth,
+            groups=groups,
+            heads=heads,
+            keep_prefix=True,
         )
         _check_shares(dropout=dropout, hard_mining=hard_mining)
         self.hard_mining = hard_mining
         self.hard_mining_factor = hard_mining_factor
         self.hard_mining_steps = hard_mining_steps
         with torch_seeded(seed, "dinomaly", "weights"):
-            self.bottleneck = nn.ModuleList([Mlp(encoder.dim, dropout=dropout)])
+            self.bottleneck = nn.ModuleList([Mlp(self.dim, dropout=dropout)])
             self.decoder = nn.ModuleList(
-                TransformerBlock(encoder.dim, LinearAttention(encoder.dim, self.heads))
+                TransformerBlock(self.dim, LinearAttention(self.dim, self.heads))
                 for _ in range(self.depth)
             )
             init_weights(self.bottleneck)

@@ -21,7 +21,7 @@ from meds_plugin.rng import torch_seeded
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from meds_plugin.encoder import ViTEncoder
+    from meds_plugin.frozen_encoder import FrozenEncoder
 
 __all__ = [
     "AggregationBlock",
@@ -40,7 +40,8 @@ class INPFormer(ReconstructionDetector):
     Target blocks are fused in G groups; the last decoder blocks rebuild the first group.
 
     Args:
-        encoder: The frozen encoder; P patches on a grid h x w. Its prefix tokens are not used.
+        encoder: The frozen encoder, a vision transformer; P patches on a grid h x w. Its prefix
+            tokens are not used.
         decoder_depth: Decoder blocks; default: as many as target blocks.
         groups: Positions among the target blocks, each in exactly one group; default: two halves.
         prototypes: Their number K.
@@ -56,7 +57,7 @@ class INPFormer(ReconstructionDetector):
 
     def __init__(
         self,
-        encoder: ViTEncoder,
+        encoder: FrozenEncoder,
         *,
         decoder_depth: int | None = None,
         groups: Sequence[Sequence[int]] | None = None,
@@ -67,12 +68,17 @@ class INPFormer(ReconstructionDetector):
         seed: int = 0,
     ) -> None:
         super().__init__(
-            encoder, decoder_depth=decoder_depth, groups=groups, heads=heads, keep_prefix=False
+            encoder,
+            backbone="inp_former",
+            decoder_depth=decoder_depth,
+            groups=groups,
+            heads=heads,
+            keep_prefix=False,
         )
         _check(prototypes, gather_weight=gather_weight, mining_power=mining_power)
         self.gather_weight = gather_weight
         self.mining_power = mining_power
-        dim = encoder.dim
+        dim = self.dim
         with torch_seeded(seed, "inp_former", "weights"):
             # The authors' names, so that their checkpoints fit.
             self.prototype_token = nn.Parameter(torch.randn(prototypes, dim))

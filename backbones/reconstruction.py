@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.layers import cosine_distance
+from meds_plugin.encoder import require_vit
 from meds_plugin.encoder_weights import check_state_dict
 from meds_plugin.errors import UserError
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from meds_plugin.encoder import ViTEncoder
+    from meds_plugin.frozen_encoder import FrozenEncoder
 
 __all__ = ["ReconstructionDetector"]
 
@@ -31,7 +32,8 @@ class ReconstructionDetector(nn.Module):
     tokens pass through. The last decoder blocks rebuild the first group.
 
     Args:
-        encoder: The frozen encoder; T = prefix + P tokens, patch grid h x w.
+        encoder: The frozen encoder, a vision transformer; T = prefix + P tokens, patch grid h x w.
+        backbone: The detector's name, for messages.
         decoder_depth: Decoder blocks; default: as many as target blocks.
         groups: Positions among the target blocks, each in exactly one group; default: two halves.
         heads: Attention heads of the decoder; default: the encoder's.
@@ -46,14 +48,16 @@ class ReconstructionDetector(nn.Module):
 
     def __init__(
         self,
-        encoder: ViTEncoder,
+        encoder: FrozenEncoder,
         *,
+        backbone: str,
         decoder_depth: int | None,
         groups: Sequence[Sequence[int]] | None,
         heads: int | None,
         keep_prefix: bool,
     ) -> None:
         super().__init__()
+        encoder = require_vit(encoder, backbone=backbone)
         targets = len(encoder.layers)
         self.depth = targets if decoder_depth is None else decoder_depth
         self.heads = encoder.heads if heads is None else heads
@@ -62,7 +66,7 @@ class ReconstructionDetector(nn.Module):
         self.decoder_groups = (
             self.groups if self.depth == targets else _near_equal(self.depth, len(self.groups))
         )
-        self.encoder = encoder
+        self.encoder, self.dim = encoder, encoder.dim
         self._dropped_tokens = 0 if keep_prefix else encoder.prefix_tokens
         self._patch_count = math.prod(encoder.grid)
         self._group_weights: Tensor

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from meds_plugin.encoder import ViTEncoder, build_encoder
+from meds_plugin.encoder import build_encoder
+
+if TYPE_CHECKING:
+    from meds_plugin.frozen_encoder import FrozenEncoder
 
 __all__ = ["default_features"]
 
@@ -32,6 +36,6 @@ def default_features(images: Tensor) -> Tensor:
 
 
 @cache
-def _encoder(device: torch.device) -> ViTEncoder:
+def _encoder(device: torch.device) -> FrozenEncoder:
     encoder = build_encoder(model="embedded", image_size=IMAGE_SIZE, layers=(5,))
     return encoder.to(device)

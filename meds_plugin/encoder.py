@@ -1,32 +1,25 @@
-"""A frozen vision transformer: target tokens for reconstruction, patch features for the memory."""
+"""Frozen encoders by name; vision transformers with tokens to rebuild and memory features."""
 
 from __future__ import annotations
 
 import logging
 import math
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from meds_plugin.encoder_weights import (
-    brief,
-    check_state_dict,
-    read_weights,
-    resize_pos_embed,
-    to_timm_names,
-)
+from meds_plugin.encoder_weights import brief, read_weights, resize_pos_embed
 from meds_plugin.errors import UserError
+from meds_plugin.frozen_encoder import FrozenEncoder, check_image_size, check_layers
+from meds_plugin.pyramid_encoder import PyramidEncoder, has_stages
 from meds_plugin.rng import torch_seeded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from typing_extensions import Self
-
-__all__ = ["ViTEncoder", "build_encoder"]
+__all__ = ["ViTEncoder", "build_encoder", "require_vit"]
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +28,7 @@ EMBEDDED_ARGS = {"patch_size": 8, "embed_dim": 128, "depth": 6, "num_heads": 4}
 EMBEDDED_WEIGHTS = Path(__file__).with_name("weights") / "embedded.safetensors"
 
 
-class ViTEncoder(nn.Module):
+class ViTEncoder(FrozenEncoder):
     """A timm vision transformer that only ever runs: in evaluation mode, without gradients.
 
     Args:
@@ -51,34 +44,24 @@ class ViTEncoder(nn.Module):
         prefix_tokens: Class and register tokens; they stand before the patches.
         patch_size: Side of a patch in pixels.
         layers: The target blocks.
+        channels: D for each of them.
 
     Raises:
         UserError: If the image size is no multiple of the patch size or a layer does not exist.
     """
 
     def __init__(self, model: nn.Module, layers: Sequence[int]) -> None:
-        super().__init__()
-        self.model = cast("Any", model)
-        embed = self.model.patch_embed
-        self.image_size: tuple[int, int] = tuple(embed.img_size)
-        self.grid: tuple[int, int] = tuple(embed.grid_size)
+        embed = cast("Any", model).patch_embed
+        super().__init__(model, tuple(embed.img_size), layers)
+        self.grid = tuple(embed.grid_size)
         self.patch_size = int(embed.patch_size[0])
         self.dim = int(self.model.embed_dim)
         self.heads = int(self.model.blocks[0].attn.num_heads)
         self.prefix_tokens = int(self.model.num_prefix_tokens)
-        self.layers = tuple(int(layer) for layer in layers)
-        _check_image_size(self.image_size, self.patch_size)
-        _check_layers(self.layers, len(self.model.blocks))
+        check_image_size(self.image_size, self.patch_size, name="patch size")
+        check_layers(self.layers, len(self.model.blocks), name="blocks")
+        self.channels = (self.dim,) * len(self.layers)
         self.train(mode=False)
-
-    def train(self, mode: bool = True) -> Self:  # noqa: ARG002
-        """Stay frozen and in evaluation mode, whatever is asked."""
-        super().requires_grad_(requires_grad=False)
-        return super().train(mode=False)
-
-    def requires_grad_(self, requires_grad: bool = True) -> Self:  # noqa: ARG002
-        """Stay frozen, whatever is asked."""
-        return super().requires_grad_(requires_grad=False)
 
     @torch.no_grad()
     def block_tokens(self, images: Tensor) -> list[Tensor]:
@@ -107,6 +90,11 @@ class ViTEncoder(nn.Module):
             return list(outputs)
         return [torch.cat([prefix, patches], dim=1) for patches, prefix in outputs]
 
+    def layer_maps(self, images: Tensor) -> list[Tensor]:
+        """Return the target blocks' patch tokens on the patch grid (see `FrozenEncoder`)."""
+        patches = [tokens[:, self.prefix_tokens :] for tokens in self.block_tokens(images)]
+        return [tokens.mT.reshape(len(images), self.dim, *self.grid) for tokens in patches]
+
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
         """Return memory features: all blocks, the final norm, patch tokens only.
@@ -129,37 +117,35 @@ class ViTEncoder(nn.Module):
         normed: Tensor = self.model.fc_norm(tokens)
         return normed[:, self.prefix_tokens :]
 
-    forward = features
-
-    def load_weights(self, state: Mapping[str, Tensor], *, source: str) -> None:
-        """Load weights in timm's or the official DINOv2 naming, made at any input size.
-
-        Args:
-            state: The weights by name.
-            source: Where they come from, for messages.
-
-        Raises:
-            UserError: If they do not fit; nothing is changed then.
-        """
-        expected = self.model.state_dict()
-        renamed = to_timm_names(state, expected)
-        position, own = renamed.get("pos_embed"), expected.get("pos_embed")
+    def _fit(self, state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Resize the position embedding, where there is one."""
+        position, own = state.get("pos_embed"), expected.get("pos_embed")
         if position is not None and own is not None and position.ndim == own.ndim:
             prefix = own.shape[1] - math.prod(self.grid)
-            renamed["pos_embed"] = resize_pos_embed(
+            state["pos_embed"] = resize_pos_embed(
                 position.to(own.dtype), self.grid, prefix_tokens=prefix
             )
-        check_state_dict(renamed, expected, source=source)
-        self.model.load_state_dict(renamed)
+        return state
 
-    def _check_images(self, images: Tensor) -> None:
-        if images.ndim != 4 or tuple(images.shape[2:]) != self.image_size:
-            height, width = self.image_size
-            msg = (
-                f"the encoder takes images [B, 3, {height}, {width}], got {tuple(images.shape)}: "
-                f"set data.image_size to the size of the images"
-            )
-            raise ValueError(msg)
+
+def require_vit(encoder: FrozenEncoder, *, backbone: str) -> ViTEncoder:
+    """Return the encoder where it is a vision transformer.
+
+    Args:
+        encoder: Any frozen encoder.
+        backbone: The detector that works on a transformer's tokens only, for the message.
+
+    Raises:
+        UserError: If it is something else.
+    """
+    if isinstance(encoder, ViTEncoder):
+        return encoder
+    kind = type(getattr(encoder, "model", encoder)).__name__
+    msg = (
+        f"backbone={backbone} needs a vision transformer, but encoder.model is of kind {kind}: "
+        "take encoder=embedded or one of DINOv2 or DINOv3, or backbone=hvq, which takes any encoder"
+    )
+    raise UserError(msg)
 
 
 def build_encoder(
@@ -170,28 +156,32 @@ def build_encoder(
     weights: str | None = None,
     seed: int = 0,
     model_args: Mapping[str, Any] | None = None,
-) -> ViTEncoder:
-    """Make a frozen encoder.
+) -> FrozenEncoder:
+    """Make a frozen encoder: a `ViTEncoder` of a plain transformer, else a `PyramidEncoder`.
 
     Args:
-        model: A name of timm, e.g. ``vit_base_patch14_reg4_dinov2.lvd142m``, or ``embedded``: this
-            package's own tiny one (patch 8, width 128, 6 blocks, a class token, see `ConvStem`).
-        image_size: Side or (height, width) of the input in pixels, multiples of the patch size.
-        layers: Ascending 0-based indices of the target blocks; the reference uses 2..9 of 12.
+        model: A name of timm, e.g. ``vit_base_patch14_reg4_dinov2.lvd142m`` or
+            ``tf_efficientnet_b4.aa_in1k``, or ``embedded``: this package's own tiny ViT (patch 8,
+            width 128, 6 blocks, a class token, see `ConvStem`).
+        image_size: Side or (height, width) of the input in pixels, multiples of the patch size (of
+            the deepest target stage's stride).
+        layers: Ascending 0-based indices of the target blocks, or of the target stages; the
+            reference uses blocks 2..9 of 12.
         weights: ``None``: pretrained, which timm downloads (the embedded encoder brings its own).
-            A file (``.safetensors``, ``.pth``, ``.pt``) in timm's or the official DINOv2 naming.
-            ``random``: drawn from the seed.
+            A file (``.safetensors``, ``.pth``, ``.pt``) in the naming of timm, of the official
+            DINOv2 or of the EfficientNet that the HVQ reference uses. ``random``: drawn from the
+            seed.
         seed: For random weights only.
         model_args: Further arguments for timm's model.
 
     Raises:
-        UserError: For an unknown model, a wrong size or layer, weights that do not fit, cannot be
-            read or cannot be downloaded.
+        UserError: For an unknown model or one that does not hand out features from inside, a wrong
+            size or layer, weights that do not fit, cannot be read or cannot be downloaded.
     """
     extra = dict(model_args or {})
+    size = _to_pair(image_size)
     with torch_seeded(seed, "encoder", "weights"):
-        network = _create(model, _to_pair(image_size), extra)
-    encoder = ViTEncoder(network, layers)
+        encoder = _frozen(_create(model, size, extra), size, layers, name=model)
     if weights == "random":
         return encoder
     if weights is not None:
@@ -205,28 +195,55 @@ def build_encoder(
     return encoder
 
 
-def _create(model: str, image_size: tuple[int, int] | None, extra: dict[str, Any]) -> nn.Module:
-    """Make timm's model with fresh weights, for one fixed input size."""
-    import timm
+def _frozen(
+    network: nn.Module, image_size: tuple[int, int], layers: Sequence[int], *, name: str
+) -> FrozenEncoder:
+    """Wrap a network by its kind."""
     from timm.models.eva import Eva
     from timm.models.vision_transformer import VisionTransformer
 
-    arguments: dict[str, Any] = {"img_size": image_size, "num_classes": 0, **extra}
+    if isinstance(network, (VisionTransformer, Eva)):
+        return ViTEncoder(network, layers)
+    if has_stages(network):
+        return PyramidEncoder(network, image_size, layers)
+    msg = (
+        f"encoder.model={name}: timm's {type(network).__name__} hands out no features from inside; "
+        "take a ViT, DINOv2, DINOv3, EfficientNet, ResNet or ConvNeXt"
+    )
+    raise UserError(msg)
+
+
+def _create(model: str, image_size: tuple[int, int], extra: dict[str, Any]) -> nn.Module:
+    """Make timm's model with fresh weights, for one fixed input size where it needs one."""
     if model == EMBEDDED_NAME:
+        from timm.models.vision_transformer import VisionTransformer
+
         from meds_plugin.conv_stem import ConvStem
 
         own = {**EMBEDDED_ARGS, "no_embed_class": True, "embed_layer": ConvStem}
-        arguments = {**own, **arguments}
+        arguments = {**own, "img_size": image_size, "num_classes": 0, **extra}
         return cast("nn.Module", VisionTransformer(**arguments))
-    fault = "no plain vision transformer"
-    try:
-        network = timm.create_model(model, dynamic_img_size=False, **arguments)
-    except Exception as error:  # an unknown name; an argument that only transformers know; ...
-        network, fault = None, brief(error)
-    if isinstance(network, (VisionTransformer, Eva)):
-        return cast("nn.Module", network)
-    msg = f"encoder.model={model} {extra or ''}: {fault}; take a ViT, DINOv2 or DINOv3 of timm"
+    # Plain transformers know both of these arguments, hierarchical ones the first, CNNs neither.
+    fixed: dict[str, Any] = {"img_size": image_size}
+    made: nn.Module | Exception = TypeError()
+    for own in ({**fixed, "dynamic_img_size": False}, fixed, {}):
+        if isinstance(made, TypeError):  # an argument that it does not know
+            made = _attempt(model, num_classes=0, **own, **extra)
+    if isinstance(made, nn.Module):
+        return made
+    fault = brief(made)
+    msg = f"encoder.model={model} {extra or ''}: timm cannot make it ({fault}); give a name of timm"
     raise UserError(msg)
+
+
+def _attempt(model: str, **arguments: Any) -> nn.Module | Exception:
+    """Return timm's model or what went wrong: an unknown name, argument or size."""
+    import timm
+
+    try:
+        return cast("nn.Module", timm.create_model(model, **arguments))
+    except Exception as error:
+        return error
 
 
 def _download(model: str, extra: dict[str, Any]) -> dict[str, Tensor]:
@@ -250,28 +267,6 @@ def _download(model: str, extra: dict[str, Any]) -> dict[str, Tensor]:
     finally:
         hub.setLevel(level)
     return dict(network.state_dict())
-
-
-def _check_image_size(image_size: tuple[int, int], patch: int) -> None:
-    below = {side: max(side // patch, 1) * patch for side in image_size if side % patch}
-    if below:
-        shown = image_size[0] if image_size[0] == image_size[1] else list(image_size)
-        nearest = ", ".join(f"{side} -> {low} or {low + patch}" for side, low in below.items())
-        msg = (
-            f"data.image_size={shown} (data.crop where given) must be a multiple of the encoder's "
-            f"patch size {patch}; nearest: {nearest}"
-        )
-        raise UserError(msg)
-
-
-def _check_layers(layers: tuple[int, ...], depth: int) -> None:
-    ascending = all(a < b for a, b in pairwise(layers))
-    if not layers or not ascending or layers[0] < 0 or layers[-1] >= depth:
-        msg = (
-            f"encoder.layers={list(layers)} must be ascending indices from 0 to {depth - 1}: "
-            f"the encoder has {depth} blocks"
-        )
-        raise UserError(msg)
 
 
 def _to_pair(image_size: int | Sequence[int]) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from meds_plugin.efficientnet_names import is_port, port_to_timm
 from meds_plugin.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["brief", "check_state_dict", "read_weights", "resize_pos_embed", "to_timm_names"]
+
+_UNUSED = ("mask_token", "head.", "rope.", "fc.", "classifier.", "_fc.")  # of classifiers, mostly
+_COUNTER = ".num_batches_tracked"
 
 
 def resize_pos_embed(pos_embed: Tensor, grid: tuple[int, int], *, prefix_tokens: int) -> Tensor:
@@ -113,22 +117,31 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def to_timm_names(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename official DINOv2 weights to timm's names and leave out what an encoder does not use."""
+    """Rename weights to timm's names and leave out what an encoder does not use.
+
+    Args:
+        state: Weights in the naming of timm, of the official DINOv2, or of the EfficientNet that
+            the HVQ reference uses.
+        expected: The weights of timm's model.
+    """
     official = "register_tokens" in state or "mask_token" in state
+    port = is_port(state)
     names = {"register_tokens": "reg_token", "mlp.w12.": "mlp.fc1.", "mlp.w3.": "mlp.fc2."}
     renamed = {}
     for name, tensor in state.items():
-        key = name
+        key = port_to_timm(name, expected) if port else name
         for old, new in names.items() if official else ():
             key = key.replace(old, new)
-        if key in expected or not key.startswith(("mask_token", "head.", "rope.")):
+        if key in expected or not key.startswith(_UNUSED):
             renamed[key] = tensor
     # timm's models with registers add no position to the class token: it is part of the token.
     if "register_tokens" in state and {"cls_token", "pos_embed"} <= renamed.keys():
         position = renamed["pos_embed"]
         renamed["cls_token"] = renamed["cls_token"] + position[:, :1]
         renamed["pos_embed"] = position[:, 1:]
-    return renamed
+    # Old files of networks with batch norm lack its counters, which evaluation does not use.
+    counters = {key: value for key, value in expected.items() if key.endswith(_COUNTER)}
+    return {**counters, **renamed}
 
 
 def brief(error: Exception) -> str:

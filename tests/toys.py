@@ -109,3 +109,26 @@ def quiet_trainer(max_steps: int, **settings: Any) -> L.Trainer:
             **settings,
         }
     )
+
+
+def port_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename timm's weights of an EfficientNet as the port of the HVQ reference does."""
+    blocks = sorted({tuple(map(int, k.split(".")[1:3])) for k in state if k.startswith("blocks.")})
+    first = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"}
+    later = {"conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv", "bn2": "_bn1"}
+    later |= {"conv_pwl": "_project_conv", "bn3": "_bn2"}
+    outside = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1"}
+    outside |= {"classifier": "_fc"}
+    renamed = {}
+    for key, value in state.items():
+        parts = key.split(".")
+        if parts[0] != "blocks":
+            renamed[".".join([outside[parts[0]], *parts[1:]])] = value
+            continue
+        place = (int(parts[1]), int(parts[2]))
+        if parts[3] == "se":
+            layer = {"conv_reduce": "_se_reduce", "conv_expand": "_se_expand"}[parts[4]]
+        else:
+            layer = (first if place[0] == 0 else later)[parts[3]]
+        renamed[f"_blocks.{blocks.index(place)}.{layer}.{parts[-1]}"] = value
+    return renamed

@@ -32,6 +32,13 @@ if TYPE_CHECKING:
 KINDS = pytest.mark.parametrize("kind", [Dinomaly, INPFormer])
 
 
+@KINDS
+def test_an_encoder_without_tokens_is_refused(kind: Kind) -> None:
+    encoder = build_encoder(model="resnet10t", image_size=64, layers=[0, 1], weights="random")
+    with pytest.raises(UserError, match=r"backbone=\w+ needs a vision transformer"):
+        kind(encoder)
+
+
 # --- grouping --------------------------------------------------------------------------------
 
 

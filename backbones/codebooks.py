@@ -1,0 +1,230 @@
+"""Vector quantisation by codebooks that follow the data: one set of codes for each category."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, distributed, nn
+
+from meds_plugin.errors import UserError
+from meds_plugin.rng import torch_generator
+
+__all__ = ["CodebookInit", "CodebookUpdate", "Codebooks", "sum_over_ranks"]
+
+CodebookInit = Literal["data", "normal", "reference"]
+CodebookUpdate = Literal["batch", "image"]
+
+SMOOTHING = 1e-5
+
+
+class Codebooks(nn.Module):
+    """K sets of codes, one a category; tokens are replaced by the nearest code of their set.
+
+    In training the codes are moving averages of the tokens they stand for. They are no parameters:
+    everything is in buffers.
+
+    Args:
+        sets: Number K of sets.
+        codes: Codes in a set.
+        dim: Width D of tokens and codes.
+        decay: Of the moving averages, for each image.
+        init: How codes start. ``data``: as tokens drawn from the first batch with images of the
+            category. ``normal``: normal numbers that count as one token each. ``reference``: normal
+            numbers that count as none, so that the first update throws every code without tokens
+            far away, from where it does not come back.
+        update: When codes move. ``batch``: once a batch, after all its lookups; the order of the
+            images does not matter. ``image``: after each image of their category, as in the
+            reference, so that a second image finds other codes; as many rounds as the most
+            frequent category has images.
+        revival: Codes whose moving average is below this share of the set's mean are replaced by
+            tokens drawn from the batch; 0: never, as in the reference.
+        seed: For the initial codes and for draws.
+        level: Tells apart the codebooks of a detector, for the draws.
+
+    Attributes:
+        embed: ``[K, codes, D]`` codes.
+        cluster_size: ``[K, codes]`` moving average of the tokens an image has for a code.
+        embed_avg: ``[K, codes, D]`` moving average of the sum of those tokens.
+        started: ``[K]`` bool; False until a set has its first codes.
+        draws: How often tokens were drawn so far.
+
+    Raises:
+        UserError: If an argument is out of range.
+
+    Source:
+        METHOD section 4, "VQ hierarchy" and "EMA update"; `init`, `update` and `revival` beyond the
+        reference's values are ours.
+    """
+
+    embed: Tensor
+    cluster_size: Tensor
+    embed_avg: Tensor
+    started: Tensor
+    draws: Tensor
+
+    def __init__(
+        self,
+        sets: int,
+        codes: int,
+        dim: int,
+        *,
+        decay: float = 0.99,
+        init: CodebookInit = "data",
+        update: CodebookUpdate = "batch",
+        revival: float = 0.0,
+        seed: int = 0,
+        level: int = 0,
+    ) -> None:
+        super().__init__()
+        _check(sets=sets, codes=codes, decay=decay, init=init, update=update, revival=revival)
+        self.decay = decay
+        self.update_rule = update
+        self.revival = revival
+        self.seed = seed
+        self.level = level
+        generator = torch_generator(seed, "codebooks", "start", level)
+        embed = torch.randn(sets, codes, dim, generator=generator)
+        self.register_buffer("embed", embed)
+        count = torch.ones if init == "normal" else torch.zeros
+        self.register_buffer("cluster_size", count(sets, codes))
+        self.register_buffer("embed_avg", embed.clone())
+        self.register_buffer("started", torch.full((sets,), init != "data"))
+        self.register_buffer("draws", torch.zeros((), dtype=torch.long))
+
+    def forward(self, tokens: Tensor, category: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Replace tokens by codes; in training, move the codes.
+
+        Args:
+            tokens: ``[B, T, D]``.
+            category: ``[B]`` indices of the sets, 0..K-1.
+
+        Returns:
+            ``[B, T, D]`` codes, whose gradient goes to the tokens as if they were these
+            (straight-through); the mean squared difference of tokens and codes, a scalar whose
+            gradient goes to the tokens; ``[B, T]`` indices of the codes.
+        """
+        with torch.autocast(tokens.device.type, enabled=False):
+            tokens = tokens.float()
+            fixed = tokens.detach()
+            if self.training:
+                self._draw(fixed, category)
+            if self.training and self.update_rule == "image":
+                codes, ids = self._in_rounds(fixed, category)
+            else:
+                codes, ids = self._lookup(fixed, category)
+                if self.training:
+                    self._move(fixed, ids, category)
+            latent = (codes - tokens).square().mean()
+            return tokens + (codes - fixed), latent, ids
+
+    @torch.no_grad()
+    def _lookup(self, tokens: Tensor, category: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the nearest codes ``[B, T, D]`` and their indices ``[B, T]``."""
+        own = self.codes_of(category)
+        # The squared distance, less the token's own square.
+        distance = own.square().sum(-1).unsqueeze(1) - 2.0 * (tokens @ own.mT)
+        ids = distance.argmin(dim=-1)
+        return self.embed.flatten(0, 1)[self._places(ids, category)], ids
+
+    def codes_of(self, category: Tensor) -> Tensor:
+        """Return the codes of each image's set, ``[B, codes, D]``, or ``[1, ...]`` where K = 1."""
+        return self.embed if len(self.embed) == 1 else self.embed[category]
+
+    def _places(self, ids: Tensor, category: Tensor) -> Tensor:
+        """Return ``[B, T]`` places of codes among those of all sets."""
+        return category.unsqueeze(1) * self.embed.shape[1] + ids
+
+    @torch.no_grad()
+    def _in_rounds(self, tokens: Tensor, category: Tensor) -> tuple[Tensor, Tensor]:
+        """Look up and move the codes after the first image of each category, the second, ..."""
+        codes, ids = torch.empty_like(tokens), category.new_empty(tokens.shape[:2])
+        same = category.unsqueeze(1) == category.unsqueeze(0)
+        turn = same.tril(-1).sum(dim=1)  # images of the same category that come before
+        for now in range(_largest_over_ranks(turn) + 1):
+            members = (turn == now).nonzero().squeeze(1)
+            codes[members], ids[members] = self._lookup(tokens[members], category[members])
+            self._move(tokens[members], ids[members], category[members])
+        return codes, ids
+
+    @torch.no_grad()
+    def _move(self, tokens: Tensor, ids: Tensor, category: Tensor) -> None:
+        """Update the moving averages, and the codes of the categories that are there."""
+        sets, codes, dim = self.embed.shape
+        places = self._places(ids, category).flatten()
+        counts = torch.bincount(places, minlength=sets * codes).view(sets, codes).float()
+        sums = tokens.new_zeros(sets * codes, dim).index_add_(0, places, tokens.flatten(0, 1))
+        images = torch.bincount(category, minlength=sets).float().unsqueeze(1)
+        counts, sums, images = sum_over_ranks(counts, sums.view_as(self.embed), images)
+        keep = self.decay**images
+        share = (1.0 - keep) / images.clamp_min(1.0)
+        self.cluster_size.mul_(keep).add_(share * counts)
+        self.embed_avg.mul_(keep.unsqueeze(-1)).add_(share.unsqueeze(-1) * sums)
+        total = self.cluster_size.sum(dim=1, keepdim=True)
+        smooth = (self.cluster_size + SMOOTHING) / (total + codes * SMOOTHING) * total
+        present = (images > 0).unsqueeze(-1)
+        self.embed.copy_(torch.where(present, self.embed_avg / smooth.unsqueeze(-1), self.embed))
+
+    @torch.no_grad()
+    def _draw(self, tokens: Tensor, category: Tensor) -> None:
+        """Put tokens of the batch in the place of codes that have not begun or stand for none."""
+        sets, codes = self.cluster_size.shape
+        images = torch.bincount(category, minlength=sets)
+        mean = self.cluster_size.mean(dim=1, keepdim=True)
+        lost = (self.cluster_size < self.revival * mean) | ~self.started.unsqueeze(1)
+        lost &= (images > 0).unsqueeze(1)
+        if not bool(lost.any()):
+            return
+        length = tokens.shape[1]
+        generator = torch_generator(self.seed, "codebooks", "draw", self.level, int(self.draws))
+        shuffled = torch.randperm(tokens.shape[0] * length, generator=generator).to(tokens.device)
+        # Each set's tokens one after another, in random order within a set.
+        order = shuffled[category.repeat_interleave(length)[shuffled].argsort(stable=True)]
+        held = (images * length).clamp_min(1).unsqueeze(1)
+        start = (images.cumsum(0) - images).unsqueeze(1) * length
+        turn = (lost.cumsum(1) - 1).clamp_min(0) % held
+        drawn = tokens.flatten(0, 1)[order[(start + turn).clamp_max(len(order) - 1)]]
+        # They begin as heavy as codes are on average.
+        weight = torch.where(self.started.unsqueeze(1), mean, length / codes)
+        self.embed.copy_(torch.where(lost.unsqueeze(-1), drawn, self.embed))
+        self.cluster_size.copy_(torch.where(lost, weight, self.cluster_size))
+        heavy = self.embed * self.cluster_size.unsqueeze(-1)
+        self.embed_avg.copy_(torch.where(lost.unsqueeze(-1), heavy, self.embed_avg))
+        self.started |= images > 0
+        self.draws += 1
+
+
+def sum_over_ranks(*values: Tensor) -> tuple[Tensor, ...]:
+    """Add up tensors over all processes of a distributed job; as they are without one."""
+    if distributed.is_available() and distributed.is_initialized():
+        for value in values:
+            distributed.all_reduce(value)
+    return values
+
+
+def _largest_over_ranks(values: Tensor) -> int:
+    """Return the largest value that any process has: all have to take part in each sum."""
+    largest = values.max()
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.all_reduce(largest, op=distributed.ReduceOp.MAX)
+    return int(largest)
+
+
+def _check(
+    *, sets: int, codes: int, decay: float, init: object, update: object, revival: float
+) -> None:
+    """Refuse what is out of range, by the command line's names."""
+    if init not in get_args(CodebookInit):
+        msg = f"backbone.detector.codebook_init must be data, normal or reference, got {init!r}"
+        raise UserError(msg)
+    if update not in get_args(CodebookUpdate):
+        msg = f"backbone.detector.codebook_update must be batch or image, got {update!r}"
+        raise UserError(msg)
+    for name, value in (("classes", sets), ("codes", codes)):
+        if value < 1:
+            msg = f"backbone.detector.{name} must be at least 1, got {value}"
+            raise UserError(msg)
+    for name, share in (("decay", decay), ("revival", revival)):
+        if not 0.0 <= share < 1.0:
+            msg = f"backbone.detector.{name} must be at least 0 and below 1, got {share}"
+            raise UserError(msg)

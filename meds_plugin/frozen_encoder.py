@@ -1,0 +1,158 @@
+"""What all frozen encoders share: they only run, and give one feature map for each target layer."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, cast
+
+from torch import Tensor, nn
+
+from meds_plugin.encoder_weights import check_state_dict, to_timm_names
+from meds_plugin.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from typing_extensions import Self
+
+__all__ = ["FrozenEncoder", "check_image_size", "check_layers"]
+
+
+class FrozenEncoder(nn.Module):
+    """A network that only ever runs: in evaluation mode, without gradients.
+
+    Args:
+        model: The network, made for one input size.
+        image_size: (H, W) of the input in pixels.
+        layers: Ascending 0-based indices of the target layers.
+
+    Attributes:
+        model: The network.
+        image_size: (H, W) of the input in pixels.
+        layers: The target layers.
+        grid: (h, w) of the feature maps; P = h * w.
+        channels: Channels of each target layer's feature map.
+    """
+
+    grid: tuple[int, int]
+    channels: tuple[int, ...]
+
+    def __init__(
+        self, model: nn.Module, image_size: tuple[int, int], layers: Sequence[int]
+    ) -> None:
+        super().__init__()
+        self.model = cast("Any", model)
+        self.image_size = image_size
+        self.layers = tuple(int(layer) for layer in layers)
+
+    def train(self, mode: bool = True) -> Self:  # noqa: ARG002
+        """Stay frozen and in evaluation mode, whatever is asked."""
+        super().requires_grad_(requires_grad=False)
+        return super().train(mode=False)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:  # noqa: ARG002
+        """Stay frozen, whatever is asked."""
+        return super().requires_grad_(requires_grad=False)
+
+    def layer_maps(self, images: Tensor) -> list[Tensor]:
+        """Return the outputs of the target layers, all on the same grid.
+
+        Args:
+            images: ``[B, 3, H, W]`` of the encoder's input size, normalised as it was trained.
+
+        Returns:
+            For each of `layers`: ``[B, C, h, w]``, C as in `channels`.
+
+        Raises:
+            ValueError: If the images have another size.
+        """
+        raise NotImplementedError
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return memory features.
+
+        Args:
+            images: ``[B, 3, H, W]`` of the encoder's input size, normalised as it was trained.
+
+        Returns:
+            ``[B, P, D]``, row by row, not scaled to unit length.
+
+        Raises:
+            ValueError: If the images have another size.
+        """
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return memory features (see `features`)."""
+        return self.features(images)
+
+    def load_weights(self, state: Mapping[str, Tensor], *, source: str) -> None:
+        """Load weights in timm's or their authors' naming, made at any input size.
+
+        Args:
+            state: The weights by name.
+            source: Where they come from, for messages.
+
+        Raises:
+            UserError: If they do not fit; nothing is changed then.
+        """
+        expected = self.model.state_dict()
+        renamed = self._fit(to_timm_names(state, expected), expected)
+        check_state_dict(renamed, expected, source=source)
+        self.model.load_state_dict(renamed)
+
+    def _fit(self, state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Fit weights that depend on the input size to ours."""
+        del expected
+        return state
+
+    def _check_images(self, images: Tensor) -> None:
+        if images.ndim != 4 or tuple(images.shape[2:]) != self.image_size:
+            height, width = self.image_size
+            msg = (
+                f"the encoder takes images [B, 3, {height}, {width}], got {tuple(images.shape)}: "
+                f"set data.image_size to the size of the images"
+            )
+            raise ValueError(msg)
+
+
+def check_image_size(image_size: tuple[int, int], cell: int, *, name: str) -> None:
+    """Refuse images that cannot be cut into whole cells.
+
+    Args:
+        image_size: (H, W) in pixels.
+        cell: Side of a cell in pixels.
+        name: What the encoder calls it, ``patch size`` or ``stride``.
+
+    Raises:
+        UserError: Naming the nearest sizes.
+    """
+    below = {side: max(side // cell, 1) * cell for side in image_size if side % cell}
+    if below:
+        shown = image_size[0] if image_size[0] == image_size[1] else list(image_size)
+        nearest = ", ".join(f"{side} -> {low} or {low + cell}" for side, low in below.items())
+        msg = (
+            f"data.image_size={shown} (data.crop where given) must be a multiple of the encoder's "
+            f"{name} {cell}; nearest: {nearest}"
+        )
+        raise UserError(msg)
+
+
+def check_layers(layers: tuple[int, ...], depth: int, *, name: str) -> None:
+    """Refuse indices that are not ascending or do not exist.
+
+    Args:
+        layers: The indices, 0-based.
+        depth: How many layers there are.
+        name: What the encoder calls them, ``blocks`` or ``stages``.
+
+    Raises:
+        UserError: If there is none, or one is out of range or order.
+    """
+    ascending = all(a < b for a, b in pairwise(layers))
+    if not layers or not ascending or layers[0] < 0 or layers[-1] >= depth:
+        msg = (
+            f"encoder.layers={list(layers)} must be ascending indices from 0 to {depth - 1}: "
+            f"the encoder has {depth} {name}"
+        )
+        raise UserError(msg)

@@ -1,0 +1,188 @@
+"""Encoders with stages: the grid they share, frozen state, weights in three namings, errors."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from meds_plugin.detector import grid_of
+from meds_plugin.encoder import build_encoder
+from meds_plugin.errors import UserError
+from meds_plugin.pyramid_encoder import PyramidEncoder
+from tests.toys import port_names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from meds_plugin.frozen_encoder import FrozenEncoder
+
+    Golden = Callable[[str], dict[str, Any]]
+
+RESNET, EFFICIENTNET = "resnet10t", "tf_efficientnet_b0"
+
+
+def make(model: str = RESNET, **arguments: Any) -> FrozenEncoder:
+    settings = {"image_size": 64, "layers": [0, 1, 2], "weights": "random", **arguments}
+    return build_encoder(model=model, **settings)
+
+
+def messy(model: str) -> nn.Module:
+    """Return timm's own model with batch statistics that matter."""
+    network: nn.Module = timm.create_model(model)
+    for name, value in network.state_dict().items():
+        if name.endswith(("running_mean", "running_var")):
+            value.uniform_(0.5, 1.5)
+    return network
+
+
+# --- feature maps ----------------------------------------------------------------------------
+
+
+class Taps(nn.Module):
+    """Stands for a network: hands out given feature maps."""
+
+    def __init__(self, maps: list[Tensor]) -> None:
+        super().__init__()
+        self.maps = maps
+        self.feature_info = [{"reduction": 224 // tap.shape[-1]} for tap in maps]
+
+    def forward_intermediates(self, images: Tensor, **_: object) -> list[Tensor]:
+        return self.maps
+
+
+def test_alignment_is_the_references(golden: Golden) -> None:
+    data = golden("hvq_tiny")
+    pyramid = [torch.from_numpy(data[f"pyramid0.{level}"]) for level in range(4)]
+    encoder = PyramidEncoder(Taps(pyramid), (224, 224), range(4))
+    assert (encoder.grid, encoder.channels) == ((14, 14), (2, 3, 4, 7))
+    own = torch.cat(encoder.layer_maps(torch.zeros(1, 3, 224, 224)), dim=1)
+    expected = torch.from_numpy(data["pyramid0.aligned"])
+    torch.testing.assert_close(own, expected, rtol=0.0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "taps"), [(RESNET, ("layer1", "layer3")), (EFFICIENTNET, ("blocks.1", "blocks.4"))]
+)
+def test_maps_are_the_stages_outputs_on_the_deepest_grid(model: str, taps: tuple[str, str]) -> None:
+    encoder = make(model, image_size=(64, 96), layers=[1, 3])
+    assert isinstance(encoder, PyramidEncoder)
+    assert encoder.grid == (4, 6)
+    seen: dict[str, Tensor] = {}
+    for name, module in encoder.model.named_modules():
+        module.register_forward_hook(lambda _m, _i, out, name=name: seen.update({name: out}))
+    images = torch.randn(2, 3, 64, 96)
+    maps = encoder.layer_maps(images)
+    assert not any(name.startswith(("layer4", "blocks.5")) for name in seen)  # cost for nothing
+    assert torch.equal(maps[1], seen[taps[1]])
+    assert seen[taps[0]].shape[-2:] == (16, 24)
+    corners = (slice(None), slice(None), [0, 0, -1, -1], [0, -1, 0, -1])
+    torch.testing.assert_close(maps[0][corners], seen[taps[0]][corners])
+    assert tuple(tap.shape[1] for tap in maps) == encoder.channels
+    features = encoder(images)
+    assert torch.equal(features[:, 7], torch.cat(maps, dim=1)[:, :, 1, 1])
+    assert grid_of(features, images) == (4, 6)
+
+
+def test_the_presets_taps_of_efficientnet_b4_are_the_references() -> None:
+    encoder = make("tf_efficientnet_b4", image_size=224, layers=[0, 1, 2, 3])
+    assert encoder.channels == (24, 32, 56, 160)
+    stages = encoder.model.feature_info
+    assert [stage["reduction"] for stage in stages[:4]] == [2, 4, 8, 16]
+
+
+def test_it_stays_frozen_with_its_batch_statistics() -> None:
+    encoder = make()
+    parent = nn.Sequential(encoder).requires_grad_(requires_grad=True).train()
+    before = {key: value.clone() for key, value in encoder.state_dict().items()}
+    images = 3.0 + torch.randn(4, 3, 64, 64)
+    first = parent(images)
+    assert not first.requires_grad
+    torch.testing.assert_close(parent(images[:1]), first[:1], rtol=1e-4, atol=1e-5)
+    assert not any(p.requires_grad for p in parent.parameters())
+    after = encoder.state_dict()
+    assert all(torch.equal(after[key], before[key]) for key in before)
+
+
+# --- weights ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", [RESNET, EFFICIENTNET])
+def test_weights_of_the_whole_classifier_fit(model: str, tmp_path: Path) -> None:
+    whole = messy(model).eval()
+    state = {k: v for k, v in whole.state_dict().items() if not k.endswith("num_batches_tracked")}
+    assert any(key.startswith(("fc.", "classifier.")) for key in state)
+    save_file(state, tmp_path / "whole.safetensors")
+    encoder = make(model, weights=str(tmp_path / "whole.safetensors"))
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = whole.forward_intermediates(images, intermediates_only=True)  # type: ignore[operator]
+    assert torch.equal(encoder.layer_maps(images)[-1], expected[2])
+
+
+def test_weights_in_the_names_of_the_references_port_give_the_same(tmp_path: Path) -> None:
+    state = messy(EFFICIENTNET).state_dict()
+    renamed = port_names(state)
+    assert len(renamed) == len(state)
+    assert {"_blocks.15._bn2.weight", "_blocks.0._se_reduce.bias"} <= renamed.keys()
+    torch.save(renamed, tmp_path / "port.pth")
+    encoder = make(EFFICIENTNET, weights=str(tmp_path / "port.pth"))
+    own = encoder.model.state_dict()
+    assert all(torch.equal(own[key], state[key]) for key in own)
+
+
+def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.pth"
+    torch.save(port_names(messy("tf_efficientnet_b1").state_dict()), path)
+    with pytest.raises(UserError, match=f"{re.escape(str(path))} does not fit .*unexpected"):
+        make(EFFICIENTNET, weights=str(path))
+
+
+def test_random_weights_come_from_the_seed_alone() -> None:
+    states = [make(seed=seed).state_dict() for seed in (3, 3, 4)]
+    key = "model.layer1.0.conv1.weight"
+    assert torch.equal(states[0][key], states[1][key])
+    assert not torch.equal(states[0][key], states[2][key])
+
+
+# --- errors ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"image_size": 60}, "data.image_size=60 .* stride 8; nearest: 60 -> 56 or 64"),
+        ({"layers": [4, 5]}, r"encoder\.layers=\[4, 5\] .* 0 to 4: the encoder has 5 stages"),
+        ({"layers": []}, r"encoder\.layers=\[\]"),
+        ({"model": "resnet_of_no_kind"}, "encoder.model=resnet_of_no_kind .*Unknown model"),
+        ({"model_args": {"width": 3}}, "width"),
+        ({"model": "swin_tiny_patch4_window7_224", "image_size": 40}, "data.image_size=40"),
+    ],
+)
+def test_wrong_input_is_named(arguments: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError, match=told) as caught:
+        make(**arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_without_features_inside_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timm, "create_model", lambda name, **_: nn.Linear(2, 2))
+    with pytest.raises(UserError, match=r"encoder\.model=odd: timm's Linear hands out no"):
+        make("odd")
+
+
+def test_a_network_made_for_another_size_is_named() -> None:
+    network = timm.create_model("mixer_s16_224", num_classes=0)
+    with pytest.raises(UserError, match=r"MlpMixer\) does not take images of 64 x 64"):
+        PyramidEncoder(network, (64, 64), [1])
+
+
+def test_images_of_another_size_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"\[B, 3, 64, 64\], got \(1, 3, 64, 96\)"):
+        make().layer_maps(torch.zeros(1, 3, 64, 96))
