@@ -1,0 +1,349 @@
+"""Which of anomalib's models can be students, how their maps and losses come about, and why not.
+
+Each `Recipe` runs anomalib's inner torch model and leaves out what it does for display: maps stay
+on the grid of the finest features, without blur, and are the same in training and evaluation mode.
+Nothing here imports anomalib, so that refusals need no installation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from meds_plugin.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+__all__ = ["RECIPES", "Recipe", "recipe_of"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one of anomalib's models becomes a detector.
+
+    ``model`` is its inner torch model, ``criterion`` the Lightning module's loss (or ``None``),
+    images are ``[B, 3, H, W]``, ImageNet-normalised.
+
+    Attributes:
+        class_name: Its class in ``anomalib.models``.
+        frozen: Parts that never train, as dotted names; those that a model lacks are skipped.
+        maps: ``(model, images) -> [B, h, w]``, differentiable, higher = more anomalous.
+        loss: ``(model, criterion, images, step) -> scalar``, the model's own training loss.
+        features: ``(model, images) -> [B, P, D]`` or ``[B, D, h, w]`` of the frozen part.
+        top: Share of a map's largest values in anomalib's image score; 0: the maximum.
+        multiple: What height and width must be multiples of; ``None``: the encoder's patch.
+        square: Whether height and width must be equal.
+        sized: Whether the model is built for one image size.
+    """
+
+    class_name: str
+    frozen: tuple[str, ...]
+    maps: Callable[[Any, Tensor], Tensor]
+    loss: Callable[[Any, Any, Tensor, int], Tensor]
+    features: Callable[[Any, Tensor], Tensor]
+    top: float = 0.0
+    multiple: int | None = 1
+    square: bool = False
+    sized: bool = False
+
+    def frozen_parts(self, model: nn.Module) -> list[nn.Module]:
+        """Return the parts of this model that never train."""
+        there = dict(model.named_modules())
+        return [there[name] for name in self.frozen if name in there]
+
+    def check_size(self, model: Any, size: Sequence[int]) -> None:
+        """Refuse an image size (height, width) that the model cannot take.
+
+        Raises:
+            UserError: Naming the size and what would do.
+        """
+        multiple = self.multiple or int(model.encoder.patch_size)
+        wanted = f"multiples of {multiple}"
+        fits = not any(side % multiple for side in size)
+        if self.square:
+            wanted, fits = f"a square, {wanted}", fits and size[0] == size[1]
+        if self.sized:
+            built = tuple(model.input_size)
+            wanted, fits = f"{built[0]} x {built[1]}, as it was built", fits and built == (*size,)
+        if not fits:
+            msg = (
+                f"anomalib's {self.class_name} cannot take images of {size[0]} x {size[1]}: "
+                f"data.image_size (after data.crop) must be {wanted}"
+            )
+            raise UserError(msg)
+
+
+@contextlib.contextmanager
+def _training_branch(model: nn.Module) -> Iterator[None]:
+    """Make a model's forward return what its loss takes; dropout and norms keep their mode."""
+    before = model.training
+    model.training = True
+    try:
+        yield
+    finally:
+        model.training = before
+
+
+def _raw(model: Any, images: Tensor) -> Any:
+    """Run a model up to what its loss compares."""
+    with _training_branch(model):
+        return model(images)
+
+
+def _finest(maps: Sequence[Tensor]) -> tuple[int, int]:
+    height, width = max((tuple(part.shape[-2:]) for part in maps), key=lambda grid: grid[0])
+    return int(height), int(width)
+
+
+def _pyramid(maps: Sequence[Tensor]) -> Tensor:
+    """Join feature maps on the grid of the middle one; each counts the same in a cosine."""
+    ordered = sorted(maps, key=lambda part: part.shape[-1])
+    grid = ordered[len(ordered) // 2].shape[-2:]
+    joined = [
+        F.normalize(
+            F.adaptive_avg_pool2d(part, grid)
+            if part.shape[-1] > grid[-1]
+            else F.interpolate(part, size=grid, mode="bilinear", align_corners=False)
+        )
+        for part in ordered
+    ]
+    return torch.cat(joined, dim=1)
+
+
+def _pair_loss(model: Any, criterion: Any, images: Tensor, step: int) -> Tensor:
+    del step
+    loss: Tensor = criterion(*_raw(model, images))
+    return loss
+
+
+def _vit_features(model: Any, images: Tensor) -> Tensor:
+    """Return the last block's patch tokens after the final norm, as MeDS's reference does."""
+    network = model.encoder.feature_extractor
+    tokens: Tensor = network.forward_features(images)
+    return tokens[:, network.num_prefix_tokens :]
+
+
+def _vit_maps(model: Any, encoder: Sequence[Tensor], decoder: Sequence[Tensor]) -> Tensor:
+    """Return the mean over groups of 1 - cosine, in [0, 2]."""
+    maps, _ = model.calculate_anomaly_maps(encoder, decoder, out_size=_finest(encoder))
+    return maps[:, 0]  # type: ignore[no-any-return]
+
+
+def _dinomaly_maps(model: Any, images: Tensor) -> Tensor:
+    return _vit_maps(model, *model.get_encoder_decoder_outputs(images))
+
+
+def _dinomaly_loss(model: Any, criterion: Any, images: Tensor, step: int) -> Tensor:
+    del criterion  # the inner model brings its own
+    with _training_branch(model):
+        loss: Tensor = model(images, global_step=step)
+    return loss
+
+
+def _inp_former_maps(model: Any, images: Tensor) -> Tensor:
+    return _vit_maps(model, *model.get_encoder_decoder_inploss(images)[:2])
+
+
+def _inp_former_loss(model: Any, criterion: Any, images: Tensor, step: int) -> Tensor:
+    del criterion, step
+    loss: Tensor = _raw(model, images)
+    return loss
+
+
+def _stfpm_maps(model: Any, images: Tensor) -> Tensor:
+    """Return the product over layers of half the squared distance of unit features, >= 0."""
+    teacher, student = _raw(model, images)
+    maps: Tensor = model.anomaly_map_generator(
+        teacher_features=teacher,
+        student_features=student,
+        image_size=_finest([*teacher.values()]),
+    )
+    return maps[:, 0]
+
+
+def _distillation_maps(model: Any, images: Tensor) -> Tensor:
+    """Return the sum (or product, as the model was built) over layers of 1 - cosine, >= 0."""
+    encoder, decoder = _raw(model, images)
+    grid = _finest(encoder)
+    maps = torch.cat(
+        [
+            F.interpolate(
+                1 - F.cosine_similarity(a, b).unsqueeze(1),
+                size=grid,
+                mode="bilinear",
+                align_corners=True,
+            )
+            for a, b in zip(encoder, decoder, strict=True)
+        ],
+        dim=1,
+    )
+    return maps.prod(dim=1) if model.anomaly_map_generator.mode == "multiply" else maps.sum(dim=1)
+
+
+def _flow_maps(model: Any, images: Tensor) -> Tensor:
+    latent = _raw(model, images)[0]
+    # The generator knows one size only, that of the image.
+    maps: Tensor = type(model.anomaly_map_generator)(_finest(latent))(latent)
+    return maps[:, 0]
+
+
+def _fastflow_maps(model: Any, images: Tensor) -> Tensor:
+    """Return 1 - likelihood in [0, 1]; anomalib leaves out the 1, which memory scores need."""
+    return 1 + _flow_maps(model, images)
+
+
+def _simplenet_maps(model: Any, images: Tensor) -> Tensor:
+    """Return the segmentation head's probabilities in [0, 1]."""
+    features = model.feature_extractor(images)
+    maps: Tensor = model.segdec.seg_head(model.adaptor(features))
+    return maps[:, 0].sigmoid()
+
+
+def _simplenet_loss(model: Any, criterion: Any, images: Tensor, step: int) -> Tensor:
+    """Return the one-class loss: every image counts as normal, defects are made of noise."""
+    del step
+    with _training_branch(model):
+        maps, scores, masks, labels = model(images, labels=images.new_zeros(len(images)))
+    loss: Tensor = criterion(
+        pred_map=maps, pred_score=scores, target_mask=masks, target_label=labels
+    )
+    return loss
+
+
+RECIPES = {
+    "dinomaly": Recipe(
+        "Dinomaly",
+        frozen=("encoder",),
+        maps=_dinomaly_maps,
+        loss=_dinomaly_loss,
+        features=_vit_features,
+        top=0.01,
+        multiple=None,
+    ),
+    "fastflow": Recipe(
+        "Fastflow",
+        frozen=("feature_extractor",),
+        maps=_fastflow_maps,
+        loss=_pair_loss,
+        features=lambda model, images: _pyramid(model.feature_extractor(images)),
+        multiple=16,
+        sized=True,
+    ),
+    "inp_former": Recipe(
+        "InpFormer",
+        frozen=("encoder",),
+        maps=_inp_former_maps,
+        loss=_inp_former_loss,
+        features=_vit_features,
+        top=0.01,
+        multiple=None,
+        square=True,
+    ),
+    "reverse_distillation": Recipe(
+        "ReverseDistillation",
+        frozen=("encoder",),
+        maps=_distillation_maps,
+        loss=_pair_loss,
+        features=lambda model, images: _pyramid([*model.encoder(images).values()]),
+        multiple=32,
+    ),
+    "stfpm": Recipe(
+        "Stfpm",
+        frozen=("teacher_model",),
+        maps=_stfpm_maps,
+        loss=_pair_loss,
+        features=lambda model, images: _pyramid([*model.teacher_model(images).values()]),
+    ),
+    "supersimplenet": Recipe(
+        "Supersimplenet",
+        frozen=("feature_extractor",),
+        maps=_simplenet_maps,
+        loss=_simplenet_loss,
+        features=lambda model, images: _pyramid(
+            [*model.feature_extractor.feature_extractor(images).values()]
+        ),
+        top=0.01,
+    ),
+    "uflow": Recipe(
+        "Uflow",
+        frozen=("feature_extractor.feature_extractor",),
+        maps=_flow_maps,
+        loss=_pair_loss,
+        features=lambda model, images: _pyramid(model.feature_extractor.extract_features(images)),
+        multiple=16,
+        sized=True,
+    ),
+}
+
+_MEMORY = "it fits a memory or a statistic to fixed features: nothing trains, no gradient flows"
+_OWN_STEPS = "it makes its own optimiser steps, so no one loss trains it"
+_NO_TRAINING = "it does not train"
+_VIDEO = "it takes video"
+_TEXTURES = "its training needs a set of textures (anomalib downloads DTD)"
+_NOT_WRAPPED = "nobody has written down its map and loss here"
+_REASONS = {
+    _MEMORY: (
+        "anomaly_dino",
+        "dfkde",
+        "dfm",
+        "mh_patchcore",
+        "padim",
+        "patchcore",
+        "rad",
+        "super_add",
+    ),
+    _OWN_STEPS: ("cflow", "dsr", "ganomaly", "glass"),
+    _NO_TRAINING: ("anomaly_vfm", "vlm_ad", "win_clip"),
+    _VIDEO: ("ai_vad", "fuvas"),
+    _TEXTURES: ("draem",),
+    "it needs depth images beside the colour ones": ("cfm",),
+    "it starts from a memory of the clean training images": ("cfa",),
+    "its training needs ImageNet's images and statistics of the training set": ("efficient_ad",),
+    _NOT_WRAPPED: ("csflow", "found_ad", "fre", "general_ad", "l2bt", "patchflow", "uni_net"),
+}
+_REFUSED = {name: reason for reason, names in _REASONS.items() for name in names}
+
+
+def recipe_of(name: str) -> Recipe:
+    """Find the recipe of one of anomalib's models.
+
+    Args:
+        name: Its name in any of anomalib's spellings: ``reverse_distillation``,
+            ``ReverseDistillation``.
+
+    Raises:
+        UserError: If it cannot be a student, with the reason and what to do instead, or if it is
+            none of anomalib's.
+    """
+    wanted = _squash(name)
+    for known, recipe in RECIPES.items():
+        if _squash(known) == wanted:
+            return recipe
+    reasons = [reason for known, reason in _REFUSED.items() if _squash(known) == wanted]
+    start = f"backbone.detector.model={name}"
+    choices = ", ".join(RECIPES)
+    if not reasons:
+        msg = f"{start} is none of anomalib's models; detectors here are {choices}"
+    elif reasons[0] == _MEMORY:
+        msg = (
+            f"{start} cannot be a student: {reasons[0]}; rank images with "
+            f"backbones.anomalib_scorer (PatchCore), or take one of {choices}"
+        )
+    elif reasons[0] == _NOT_WRAPPED:
+        msg = (
+            f"{start} is not wrapped: {reasons[0]}; take one of {choices}, or wrap it yourself "
+            "(README, 'Wrap your own detector')"
+        )
+    else:
+        msg = f"{start} cannot be a student: {reasons[0]}; take one of {choices}"
+    raise UserError(msg)
+
+
+def _squash(name: str) -> str:
+    return name.replace("_", "").replace("-", "").lower()
