@@ -6,11 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from backbones.anomalib import AnomalibDetector
     from backbones.dinomaly import Dinomaly
 
-__all__ = ["Dinomaly"]
+__all__ = ["AnomalibDetector", "Dinomaly"]
 
-_MODULES = {"Dinomaly": "backbones.dinomaly"}
+_MODULES = {"AnomalibDetector": "backbones.anomalib", "Dinomaly": "backbones.dinomaly"}
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,7 @@ Here all maps are taken before any blur, and the plugin's evaluation follows.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 import warnings
@@ -28,7 +29,7 @@ from meds_plugin.metrics import image_score
 from meds_plugin.rng import torch_seeded
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from typing_extensions import Self
 
@@ -138,8 +139,7 @@ class AnomalibDetector(nn.Module):
     def image_score(self, maps: Tensor) -> Tensor:
         """Return ``[B]`` image scores of maps ``[B, h, w]`` by anomalib's rule for the model.
 
-        That is the maximum, or for the transformers the mean of the largest 1 %. SuperSimpleNet's
-        comes from a head of its own that no map holds; it takes the latter.
+        That is the maximum, or for the transformers the mean of the largest 1 %.
         """
         return image_score(maps, self.recipe.top)
 
@@ -175,11 +175,8 @@ def build_model(
     parts: dict[str, Any] = dict.fromkeys(own - {"pre_processor"}, False)
     if image_size is not None:
         parts["pre_processor"] = _pre_processor(_pair(image_size))
-    hub = logging.getLogger("huggingface_hub")
-    level = hub.level
-    hub.setLevel(logging.ERROR)  # it would report each of its retries
     try:
-        with torch_seeded(seed, "anomalib", "weights"):
+        with torch_seeded(seed, "anomalib", "weights"), _quiet_logs():
             return maker(**parts, **arguments)
     except OSError as error:
         msg = (
@@ -190,8 +187,6 @@ def build_model(
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         msg = f"anomalib's {class_name} cannot be made with these arguments: {brief(error)}"
         raise UserError(msg) from error
-    finally:
-        hub.setLevel(level)
 
 
 def _library() -> Any:
@@ -212,12 +207,27 @@ def _library() -> Any:
         raise UserError(msg) from error
 
 
+@contextlib.contextmanager
+def _quiet_logs() -> Iterator[None]:
+    """Let only errors through: of what is built, and of each retry of a download."""
+    loggers = [logging.getLogger(name) for name in ("anomalib", "huggingface_hub")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
 def _pre_processor(size: tuple[int, int]) -> Any:
     """Say to anomalib how the plugin's images come; models for one size read theirs from it."""
-    from torchvision.transforms.v2 import Compose, Normalize, Resize
-
-    steps = [Resize(size, antialias=True), Normalize(*map(list, IMAGENET))]
-    return import_module("anomalib.pre_processing").PreProcessor(transform=Compose(steps))
+    transforms = import_module("torchvision.transforms.v2")
+    mean, deviation = map(list, IMAGENET)
+    resize = transforms.Resize(size, antialias=True)
+    steps = transforms.Compose([resize, transforms.Normalize(mean=mean, std=deviation)])
+    return import_module("anomalib.pre_processing").PreProcessor(transform=steps)
 
 
 def _name_of(model: object) -> str:
@@ -250,7 +260,5 @@ def _check_normalisation(module: Any) -> None:
 
 
 def _pair(size: int | Sequence[int]) -> tuple[int, int]:
-    if isinstance(size, int):
-        return size, size
-    height, width = size
+    height, width = (size, size) if isinstance(size, int) else size
     return int(height), int(width)

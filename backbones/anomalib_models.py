@@ -7,7 +7,6 @@ Nothing here imports anomalib, so that refusals need no installation.
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from torch.nn import functional as F
 from meds_plugin.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = ["RECIPES", "Recipe", "recipe_of"]
 
@@ -64,13 +63,12 @@ class Recipe:
             UserError: Naming the size and what would do.
         """
         multiple = self.multiple or int(model.encoder.patch_size)
-        wanted = f"multiples of {multiple}"
+        wanted = f"multiples of {multiple}" + (" and equal" if self.square else "")
         fits = not any(side % multiple for side in size)
-        if self.square:
-            wanted, fits = f"a square, {wanted}", fits and size[0] == size[1]
-        if self.sized:
-            built = tuple(model.input_size)
-            wanted, fits = f"{built[0]} x {built[1]}, as it was built", fits and built == (*size,)
+        fits = fits and (size[0] == size[1] or not self.square)
+        if fits and self.sized:
+            height, width = model.input_size
+            wanted, fits = f"{height} x {width}, as it was built", (height, width) == (*size,)
         if not fits:
             msg = (
                 f"anomalib's {self.class_name} cannot take images of {size[0]} x {size[1]}: "
@@ -79,21 +77,17 @@ class Recipe:
             raise UserError(msg)
 
 
-@contextlib.contextmanager
-def _training_branch(model: nn.Module) -> Iterator[None]:
-    """Make a model's forward return what its loss takes; dropout and norms keep their mode."""
+def _raw(model: Any, images: Tensor, **settings: int) -> Any:
+    """Run a model's forward as far as training goes; dropout and norms keep their mode.
+
+    That is the loss (Dinomaly, INP-Former) or what the loss compares (the others).
+    """
     before = model.training
-    model.training = True
+    model.training = True  # of the model itself, not of its parts
     try:
-        yield
+        return model(images, **settings)
     finally:
         model.training = before
-
-
-def _raw(model: Any, images: Tensor) -> Any:
-    """Run a model up to what its loss compares."""
-    with _training_branch(model):
-        return model(images)
 
 
 def _finest(maps: Sequence[Tensor]) -> tuple[int, int]:
@@ -103,15 +97,15 @@ def _finest(maps: Sequence[Tensor]) -> tuple[int, int]:
 
 def _pyramid(maps: Sequence[Tensor]) -> Tensor:
     """Join feature maps on the grid of the middle one; each counts the same in a cosine."""
-    ordered = sorted(maps, key=lambda part: part.shape[-1])
-    grid = ordered[len(ordered) // 2].shape[-2:]
+    middle = sorted(maps, key=lambda part: part.shape[-1])[len(maps) // 2]
+    grid = (middle.shape[-2], middle.shape[-1])
     joined = [
         F.normalize(
             F.adaptive_avg_pool2d(part, grid)
             if part.shape[-1] > grid[-1]
             else F.interpolate(part, size=grid, mode="bilinear", align_corners=False)
         )
-        for part in ordered
+        for part in maps
     ]
     return torch.cat(joined, dim=1)
 
@@ -141,8 +135,7 @@ def _dinomaly_maps(model: Any, images: Tensor) -> Tensor:
 
 def _dinomaly_loss(model: Any, criterion: Any, images: Tensor, step: int) -> Tensor:
     del criterion  # the inner model brings its own
-    with _training_branch(model):
-        loss: Tensor = model(images, global_step=step)
+    loss: Tensor = _raw(model, images, global_step=step)
     return loss
 
 
@@ -198,24 +191,6 @@ def _fastflow_maps(model: Any, images: Tensor) -> Tensor:
     return 1 + _flow_maps(model, images)
 
 
-def _simplenet_maps(model: Any, images: Tensor) -> Tensor:
-    """Return the segmentation head's probabilities in [0, 1]."""
-    features = model.feature_extractor(images)
-    maps: Tensor = model.segdec.seg_head(model.adaptor(features))
-    return maps[:, 0].sigmoid()
-
-
-def _simplenet_loss(model: Any, criterion: Any, images: Tensor, step: int) -> Tensor:
-    """Return the one-class loss: every image counts as normal, defects are made of noise."""
-    del step
-    with _training_branch(model):
-        maps, scores, masks, labels = model(images, labels=images.new_zeros(len(images)))
-    loss: Tensor = criterion(
-        pred_map=maps, pred_score=scores, target_mask=masks, target_label=labels
-    )
-    return loss
-
-
 RECIPES = {
     "dinomaly": Recipe(
         "Dinomaly",
@@ -260,16 +235,6 @@ RECIPES = {
         loss=_pair_loss,
         features=lambda model, images: _pyramid([*model.teacher_model(images).values()]),
     ),
-    "supersimplenet": Recipe(
-        "Supersimplenet",
-        frozen=("feature_extractor",),
-        maps=_simplenet_maps,
-        loss=_simplenet_loss,
-        features=lambda model, images: _pyramid(
-            [*model.feature_extractor.feature_extractor(images).values()]
-        ),
-        top=0.01,
-    ),
     "uflow": Recipe(
         "Uflow",
         frozen=("feature_extractor.feature_extractor",),
@@ -305,6 +270,7 @@ _REASONS = {
     "it needs depth images beside the colour ones": ("cfm",),
     "it starts from a memory of the clean training images": ("cfa",),
     "its training needs ImageNet's images and statistics of the training set": ("efficient_ad",),
+    "its score comes from a head of its own, which no map holds": ("supersimplenet",),
     _NOT_WRAPPED: ("csflow", "found_ad", "fre", "general_ad", "l2bt", "patchflow", "uni_net"),
 }
 _REFUSED = {name: reason for reason, names in _REASONS.items() for name in names}

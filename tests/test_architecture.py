@@ -34,6 +34,7 @@ def test_the_plugin_never_imports_the_backbones() -> None:
 
 def test_backbones_use_the_lower_part_of_the_plugin_only() -> None:
     allowed = {"conf_dir", "detector", "encoder", "encoder_weights", "optim", "rng", "errors"}
+    allowed |= {"metrics", "reader"}
     for path in (PROJECT / "backbones").rglob("*.py"):
         used = {n.split(".")[1] for n in imports(path) if n.startswith("meds_plugin.")}
         assert used <= allowed, path
