@@ -2,8 +2,8 @@
 
 They are not the reference for MeDS's numbers: for those take `backbones.dinomaly` and
 `backbones.inp_former`. anomalib 2.7's Dinomaly has MLPs without biases, another epsilon in its
-optimiser, 0.9 as the final share of easy points with at least one hard point, and ignores the
-groups of layers it is given. Its Dinomaly returns the map before the blur and its INP-Former blurs
+optimiser, 0.9 as the final share of easy points with at least one hard point, and fails on groups
+of layers that it is given. Its Dinomaly returns the map before the blur and its INP-Former blurs
 at full size without the resize to 256, so both score images differently from the authors' code.
 Here all maps are taken before any blur, and the plugin's evaluation follows.
 
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AnomalibDetector", "build_model"]
 
+# Arguments with which anomalib's model is made but cannot run.
+BROKEN = {"Dinomaly": {"fuse_layer_encoder", "fuse_layer_decoder"}}
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -78,6 +80,7 @@ class AnomalibDetector(nn.Module):
                 msg = "image_size and arguments are for a model given by name, not for a made one"
                 raise UserError(msg)
         _check_normalisation(module)
+        _check_precision(module.model)
         self.model = module.model
         criterion = getattr(module, "loss", None)
         self.criterion = criterion if isinstance(criterion, nn.Module) else None
@@ -165,7 +168,7 @@ def build_model(
     """
     maker = getattr(_library(), class_name)
     own = {"pre_processor", "post_processor", "evaluator", "visualizer"}
-    known = set(inspect.signature(maker).parameters) - own
+    known = set(inspect.signature(maker).parameters) - own - BROKEN.get(class_name, set())
     if unknown := sorted(set(arguments) - known):
         msg = (
             f"anomalib's {class_name} takes no backbone.detector.{unknown[0]}; it takes "
@@ -257,6 +260,15 @@ def _check_normalisation(module: Any) -> None:
                 "the plugin's come normalised by ImageNet's mean and deviation: make it with those"
             )
             raise UserError(msg)
+
+
+def _check_precision(model: nn.Module) -> None:
+    if kinds := {p.dtype for p in model.parameters()} - {torch.float32}:
+        msg = (
+            f"the model's weights are {kinds.pop()}, but scores need float32: make it with float32 "
+            "and give trainer.precision=bf16-mixed"
+        )
+        raise UserError(msg)
 
 
 def _pair(size: int | Sequence[int]) -> tuple[int, int]:

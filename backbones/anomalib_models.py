@@ -38,7 +38,7 @@ class Recipe:
         top: Share of a map's largest values in anomalib's image score; 0: the maximum.
         multiple: What height and width must be multiples of; ``None``: the encoder's patch.
         square: Whether height and width must be equal.
-        sized: Whether the model is built for one image size.
+        built_size: ``model -> (height, width)`` where it is built for one image size.
     """
 
     class_name: str
@@ -49,7 +49,7 @@ class Recipe:
     top: float = 0.0
     multiple: int | None = 1
     square: bool = False
-    sized: bool = False
+    built_size: Callable[[Any], tuple[int, int]] | None = None
 
     def frozen_parts(self, model: nn.Module) -> list[nn.Module]:
         """Return the parts of this model that never train."""
@@ -66,8 +66,8 @@ class Recipe:
         wanted = f"multiples of {multiple}" + (" and equal" if self.square else "")
         fits = not any(side % multiple for side in size)
         fits = fits and (size[0] == size[1] or not self.square)
-        if fits and self.sized:
-            height, width = model.input_size
+        if fits and self.built_size:
+            height, width = self.built_size(model)
             wanted, fits = f"{height} x {width}, as it was built", (height, width) == (*size,)
         if not fits:
             msg = (
@@ -179,6 +179,14 @@ def _distillation_maps(model: Any, images: Tensor) -> Tensor:
     return maps.prod(dim=1) if model.anomaly_map_generator.mode == "multiply" else maps.sum(dim=1)
 
 
+def _flow_size(model: Any) -> tuple[int, int]:
+    """Return the image size that a flow, or the transformer before it, is built for."""
+    extractor = getattr(model.feature_extractor, "extractor1", model.feature_extractor)
+    is_transformer = hasattr(extractor, "patch_embed")
+    height, width = extractor.patch_embed.img_size if is_transformer else model.input_size
+    return int(height), int(width)
+
+
 def _flow_maps(model: Any, images: Tensor) -> Tensor:
     latent = _raw(model, images)[0]
     # The generator knows one size only, that of the image.
@@ -189,6 +197,21 @@ def _flow_maps(model: Any, images: Tensor) -> Tensor:
 def _fastflow_maps(model: Any, images: Tensor) -> Tensor:
     """Return 1 - likelihood in [0, 1]; anomalib leaves out the 1, which memory scores need."""
     return 1 + _flow_maps(model, images)
+
+
+def _fastflow_features(model: Any, images: Tensor) -> Tensor:
+    network = model.feature_extractor
+    if not hasattr(network, "patch_embed"):
+        return _pyramid(network(images))
+    tokens: Tensor = network.forward_features(images)
+    return tokens[:, tokens.shape[1] - network.patch_embed.num_patches :]
+
+
+def _uflow_features(model: Any, images: Tensor) -> Tensor:
+    extractor = model.feature_extractor
+    if hasattr(extractor, "extractor1"):  # two CaiTs, frozen up to their norms
+        return _pyramid(extractor(images))
+    return _pyramid(extractor.extract_features(images))
 
 
 RECIPES = {
@@ -206,9 +229,9 @@ RECIPES = {
         frozen=("feature_extractor",),
         maps=_fastflow_maps,
         loss=_pair_loss,
-        features=lambda model, images: _pyramid(model.feature_extractor(images)),
+        features=_fastflow_features,
         multiple=16,
-        sized=True,
+        built_size=_flow_size,
     ),
     "inp_former": Recipe(
         "InpFormer",
@@ -237,12 +260,15 @@ RECIPES = {
     ),
     "uflow": Recipe(
         "Uflow",
-        frozen=("feature_extractor.feature_extractor",),
+        frozen=tuple(
+            f"feature_extractor.{part}"
+            for part in ("feature_extractor", "extractor1", "extractor2")
+        ),
         maps=_flow_maps,
         loss=_pair_loss,
-        features=lambda model, images: _pyramid(model.feature_extractor.extract_features(images)),
+        features=_uflow_features,
         multiple=16,
-        sized=True,
+        built_size=_flow_size,
     ),
 }
 

@@ -281,8 +281,12 @@ def test_another_normalisation_is_refused(library: Any) -> None:
 def test_wrong_arguments_are_refused(library: Any) -> None:
     with pytest.raises(UserError, match=r"takes no backbone\.detector\.depth; it takes backbone"):
         make("stfpm", depth=3)
+    with pytest.raises(UserError, match=r"takes no backbone\.detector\.fuse_layer_encoder"):
+        make("dinomaly", fuse_layer_encoder=[[0, 1, 2], [3, 4, 5, 6, 7]])
     with pytest.raises(UserError, match="cannot be made with these arguments: ValueError"):
         make("fastflow", backbone="resnet5")
+    with pytest.raises(UserError, match=r"weights are torch\.bfloat16, .*bf16-mixed"):
+        make("dinomaly", precision="float16")
 
 
 def test_without_weights_the_message_says_where_to_get_them(
