@@ -6,13 +6,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from backbones.anomalib import AnomalibDetector
     from backbones.dinomaly import Dinomaly
     from backbones.hvq import HVQ
     from backbones.inp_former import INPFormer
 
-__all__ = ["HVQ", "Dinomaly", "INPFormer"]
+__all__ = ["HVQ", "AnomalibDetector", "Dinomaly", "INPFormer"]
 
 _MODULES = {
+    "AnomalibDetector": "backbones.anomalib",
     "Dinomaly": "backbones.dinomaly",
     "HVQ": "backbones.hvq",
     "INPFormer": "backbones.inp_former",

@@ -6,6 +6,8 @@ import re
 import shlex
 from typing import TYPE_CHECKING, Any
 
+import pytest
+import timm
 from hydra import compose, initialize_config_dir
 
 from meds_plugin.conf_dir import conf_dir
@@ -15,13 +17,11 @@ from tests.test_run import TINY, run
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
-
 README = (PROJECT / "README.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def test_the_first_two_commands_are_one_line_each() -> None:
@@ -66,10 +66,39 @@ def test_the_settings_it_names_exist(monkeypatch: pytest.MonkeyPatch) -> None:
                 node = node[part]
 
 
-def test_the_python_example_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
+def examples() -> dict[str, str]:
+    """Return the Python example of every section that has one."""
+    sections = re.split(r"^## ", README, flags=re.MULTILINE)[1:]
+    found = {section.splitlines()[0]: blocks("python", section) for section in sections}
+    assert all(len(codes) <= 1 for codes in found.values())
+    return {title: codes[0] for title, codes in found.items() if codes}
+
+
+def execute(title: str) -> dict[str, Any]:
     scope: dict[str, Any] = {"__name__": "readme"}
-    (code,) = blocks("python")
-    exec(compile(code, "README.md", "exec"), scope)  # noqa: S102 - our own README
+    exec(compile(examples()[title], "README.md", "exec"), scope)  # noqa: S102 - our own README
+    return scope
+
+
+def test_there_is_a_test_for_every_python_example() -> None:
+    assert list(examples()) == ["Wrap your own detector", "Wrap an anomalib model"]
+
+
+def test_your_own_detector_can_be_wrapped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    scope = execute("Wrap your own detector")
     assert sorted(scope["suspicious_first"].tolist()) == list(range(24))
     assert scope["model"].global_step == 40
+
+
+def test_an_anomalib_model_can_be_wrapped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("anomalib.models", reason="the extra anomalib is not installed")
+    create = timm.create_model
+    monkeypatch.setattr(  # no download
+        timm, "create_model", lambda *args, **given: create(*args, **{**given, "pretrained": False})
+    )
+    monkeypatch.chdir(tmp_path)
+    scope = execute("Wrap an anomalib model")
+    assert sorted(scope["suspicious_first"].tolist()) == list(range(12))
+    assert scope["model"].global_step == 10
+    assert scope["model"].detector.model is scope["student"].model
