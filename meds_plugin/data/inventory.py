@@ -9,8 +9,8 @@ from math import comb
 from typing import TYPE_CHECKING
 
 from meds_plugin.data.check import image_key
+from meds_plugin.data.faults import shown
 from meds_plugin.data.readers.listing import natural
-from meds_plugin.data.readers.reading import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from meds_plugin.data.faults import shown
 from meds_plugin.data.readers.listing import natural
-from meds_plugin.data.readers.reading import category_notes, shown
+from meds_plugin.data.readers.reading import category_notes
 from meds_plugin.data.samples import Split
 from meds_plugin.errors import UserError
 

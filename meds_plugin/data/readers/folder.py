@@ -7,11 +7,12 @@ from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
+from meds_plugin.data.faults import shown
 from meds_plugin.data.readers.assembly import assembled
 from meds_plugin.data.readers.listing import IMAGE_SUFFIXES, folders_in, images_in, natural
 from meds_plugin.data.readers.mask_folder import MaskFolder
 from meds_plugin.data.readers.patterns import read_patterns
-from meds_plugin.data.readers.reading import chosen, data_folder, is_folder, shown
+from meds_plugin.data.readers.reading import chosen, data_folder, is_folder
 from meds_plugin.data.readers.roles import Rules
 from meds_plugin.data.samples import Problem, Sample, Split
 from meds_plugin.errors import UserError

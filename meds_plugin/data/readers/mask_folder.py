@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from meds_plugin.data.faults import shown
 from meds_plugin.data.readers.listing import images_below
 from meds_plugin.data.readers.patterns import located
-from meds_plugin.data.readers.reading import is_folder, shown
+from meds_plugin.data.readers.reading import is_folder
 from meds_plugin.errors import UserError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from meds_plugin.data.readers.reading import shown
+from meds_plugin.data.faults import shown
 from meds_plugin.errors import UserError
 
 if TYPE_CHECKING:

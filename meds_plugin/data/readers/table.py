@@ -6,9 +6,10 @@ import os
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, NamedTuple
 
+from meds_plugin.data.faults import shown
 from meds_plugin.data.readers.assembly import assembled
 from meds_plugin.data.readers.paths import inside
-from meds_plugin.data.readers.reading import EntryError, chosen, data_folder, shown
+from meds_plugin.data.readers.reading import EntryError, chosen, data_folder
 from meds_plugin.data.readers.rows import parse_rows, read_text
 from meds_plugin.data.samples import Problem, Sample, Split
 from meds_plugin.errors import UserError

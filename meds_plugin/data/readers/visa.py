@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
+from meds_plugin.data.faults import shown
 from meds_plugin.data.readers.layouts import wrong_layout
 from meds_plugin.data.readers.listing import folders_in, natural
 from meds_plugin.data.readers.mvtec import categories_in, read_category
@@ -19,7 +20,6 @@ from meds_plugin.data.readers.reading import (
     is_plain_name,
     listed_file,
     mark_injected,
-    shown,
     usable_samples,
 )
 from meds_plugin.data.samples import Problem, Sample, Split
