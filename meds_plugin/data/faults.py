@@ -28,7 +28,7 @@ def failure(path: Path, error: OSError) -> str:
             return f"is a link to {shown(str(path.readlink()))}, which does not exist: mend it"
         return "does not exist: put it back, or take its name out"
     if error.errno == errno.ELOOP:
-        return "is a link that leads back to itself: mend or remove it"
+        return "is a link that leads back to itself: mend it"
     if error.errno in {errno.EACCES, errno.EPERM}:
         return "may not be read: give this user the permission"
     return f"cannot be read ({error.strerror}): check its disk or remove it"
