@@ -67,7 +67,7 @@ class DuplicateReport:
         return lines
 
 
-def inventory_table(split: Split, report: CheckReport | None, *, width: int = 100) -> str:
+def inventory_table(split: Split, report: CheckReport | None, *, width: int = 120) -> str:
     """Return what was found, to be printed before training.
 
     Args:

@@ -21,7 +21,7 @@ from meds_plugin.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from meds_plugin.data.readers.patterns import Parts, Pattern, Patterns
+    from meds_plugin.data.readers.patterns import Parts, Patterns
     from meds_plugin.data.readers.roles import Role
 
 __all__ = ["read_folder"]
@@ -92,18 +92,23 @@ def read_folder(
         images whose names are not text, links to nowhere and folders that may not be listed.
 
     Raises:
-        UserError: If a folder is not there or holds no image, a pattern matches none, an image has
-            no clear role, category or mask, or a category has no training images.
+        UserError: If an argument is wrong, a folder is not there or holds no image, a pattern
+            matches none, an image has no clear role, category or mask, or a category has no
+            training images.
     """
     folder = data_folder(root, "the images, in any nesting")
     source = f"data.root={shown(str(folder))}"
     if categories is not None and not by_directory:
         msg = "data.categories needs data.by_directory=true: without, all images are one category"
         raise UserError(msg)
+    if not isinstance(by_directory, bool):
+        msg = f"data.by_directory must be true or false, got {by_directory!r}"
+        raise UserError(msg)
     given = {"test": test, "normal": normal, "anomalous": anomalous}
     patterns = {key: read_patterns(f"data.{key}", value, folder) for key, value in given.items()}
     truth = MaskFolder(masks, folder)
-    found = _search(folder, [p for each in patterns.values() for p in each], truth.parts)
+    outside = [p.outside for each in patterns.values() for p in each if p.outside is not None]
+    found = _search(folder, outside, truth.parts)
     if not found.images:
         raise UserError(_nothing(folder, found))
     name = Path(os.path.normpath(folder.absolute())).name
@@ -114,7 +119,7 @@ def read_folder(
         raise UserError(msg)
     names = chosen(categories, {role.category for role in roles.values()}, folder)
     roles = {image: role for image, role in roles.items() if role.category in names}
-    split = Split([], [], notes=_passed_over(found))
+    split = Split([], [], notes=_passed_over(found), folders=(folder, *truth.folders, *outside))
     for unreadable, reason in found.unreadable.items():
         split.problems.append(Problem(writable("/".join(unreadable)), writable(reason)))
     for image, role in roles.items():
@@ -127,13 +132,11 @@ def read_folder(
     return assembled(split, names, source=source, masks=masks_from)
 
 
-def _search(root: Path, patterns: Sequence[Pattern], masks: Parts | None) -> _Found:
+def _search(root: Path, outside: Sequence[Path], masks: Parts | None) -> _Found:
     """List the root and the folders outside it, without masks."""
     places: dict[Parts, Path] = {(): root}
-    for pattern in patterns:
-        if pattern.outside is not None:
-            outside = PurePosixPath(os.path.relpath(pattern.outside, root.absolute())).parts
-            places[outside] = pattern.outside
+    for folder in outside:
+        places[PurePosixPath(os.path.relpath(folder, root.absolute())).parts] = folder
     found = _Found({}, {}, {}, {})
     for start, folder in places.items():
 

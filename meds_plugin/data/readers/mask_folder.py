@@ -32,6 +32,7 @@ class MaskFolder:
 
     Attributes:
         parts: The folder relative to the root, ``None`` if there is none.
+        folders: The folder itself, if there is one.
 
     Raises:
         UserError: If it is not there, holds the root, or something in it cannot be read.
@@ -39,6 +40,7 @@ class MaskFolder:
 
     def __init__(self, given: str | os.PathLike[str] | None, root: Path) -> None:
         self.parts: Parts | None = None
+        self.folders: tuple[Path, ...] = ()
         self._masks: dict[Parts, list[Path]] = {}
         self._owners: dict[Path, str] = {}
         self._text = f"{_KEY}={shown(str(given))}"
@@ -51,6 +53,7 @@ class MaskFolder:
             msg = f"{self._text} {what}; name one {where}"
             raise UserError(msg)
         self.parts, folder = found
+        self.folders = (folder,)
         inner = below(folder)
         if inner.unreadable:
             msg = f"{self._text}: {inner.unreadable[0][1]}"

@@ -81,7 +81,7 @@ def read_real_iad(
     folder = data_folder(root, _LAYOUT)
     tables = _tables(folder, variant)
     pictures = _image_folder(folder, images)
-    split = Split(train=[], test=[])
+    split = Split(train=[], test=[], folders=(folder,))
     for name in chosen(categories, tables, folder):
         listing = _parsed(tables[name], name)
         base = pictures / listing.prefix

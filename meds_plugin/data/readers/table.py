@@ -80,7 +80,7 @@ def read_csv(
     own_name = Path(os.path.normpath(folder.absolute())).name
     rows = [(row, row.cells.get("category", "").strip() or own_name) for row in table.rows]
     names = chosen(categories, {category for _, category in rows}, folder)
-    found = Split([], [], notes=_kept(table, source))
+    found = Split([], [], notes=_kept(table, source), folders=(folder,))
     unused = 0
     lines: dict[str, int] = {}
     for row, category in rows:

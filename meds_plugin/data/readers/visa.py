@@ -102,7 +102,7 @@ def _require_default(split: str | None, folder: Path) -> None:
 def _read_converted(
     root: Path, found: dict[str, Path], categories: Sequence[str] | str | None
 ) -> Split:
-    split = Split(train=[], test=[])
+    split = Split(train=[], test=[], folders=(root,))
     for name in chosen(categories, found, root):
         each = read_category(root, found[name], name)
         above = found[name].relative_to(root).as_posix()
@@ -151,7 +151,7 @@ def _rows(table: Path) -> list[_Row]:
 
 
 def _read_original(root: Path, table: Path, categories: Sequence[str] | str | None) -> Split:
-    split = Split(train=[], test=[])
+    split = Split(train=[], test=[], folders=(root,))
     by_category: dict[str, list[_Row]] = {}
     for row in _rows(table):
         if is_plain_name(row.values["object"]):

@@ -356,6 +356,11 @@ def test_categories_need_by_directory(root: Path) -> None:
     assert "data.categories needs data.by_directory=true" in _failure(root, ["monday"])
 
 
+def test_by_directory_is_no_name(root: Path) -> None:
+    message = _failure(root, by_directory="held")
+    assert message == "data.by_directory must be true or false, got 'held'"
+
+
 def test_images_in_no_category(root: Path) -> None:
     message = _failure(root, by_directory=True)
     assert message == (
