@@ -134,13 +134,14 @@ def problems_error(problems: Sequence[Problem]) -> UserError:
     """Return the error that stops a run for unusable images, in one line.
 
     Args:
-        problems: At least one; the first 50 are named.
+        problems: At least one; the first 50 are named, the others in the file that a run writes.
     """
     count = len({problem.path for problem in problems})
     named = "; ".join(problem.reason for problem in problems[:_NAMED])
-    more = f"; and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
+    if len(problems) > _NAMED:
+        named += f"; and {len(problems) - _NAMED} more, see bad_files.csv"
     return UserError(
-        f"{count} image{'s' if count > 1 else ''} cannot be used: {named}{more}; "
+        f"{count} image{'s' if count > 1 else ''} cannot be used: {named}; "
         "repair or remove them, or leave them out with data.on_error=skip"
     )
 
