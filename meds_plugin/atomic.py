@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import os
 from typing import TYPE_CHECKING, Any
@@ -37,8 +36,20 @@ def write_csv(path: Path, fields: Sequence[str], rows: Iterable[Mapping[str, Any
 
 def csv_text(fields: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     """Return a CSV table with a header; ``None`` becomes an empty field."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(fields), lineterminator="\n")
+    table = _Lines()
+    # The end of a line, as csv is told it, decides what is quoted: names may hold either half.
+    writer = csv.DictWriter(table, fieldnames=list(fields), lineterminator="\r\n")
     writer.writeheader()
     writer.writerows(rows)
-    return text.getvalue()
+    return "".join(line.removesuffix("\r\n") + "\n" for line in table.lines)
+
+
+class _Lines:
+    """What csv writes into: it gives a row at a time."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def write(self, line: str) -> None:
+        """Take a row."""
+        self.lines.append(line)

@@ -182,6 +182,7 @@ def _data(config: DictConfig) -> AnomalyDataModule:
             exclude=data.exclude,
             on_error=data.on_error,
             max_pixels=data.max_pixels,
+            outside_links=data.outside_links,
             check=data.check,
         ),
         seed=config.seed,

@@ -84,7 +84,8 @@ class RunFolder:
             ManifestRow._fields,
             ({**row._asdict(), "injected": _flag(row.injected)} for row in rows),
         )
-        if self.manifest.exists() and self.manifest.read_text(encoding="utf-8") != text:
+        # As bytes: a name may hold a carriage return.
+        if self.manifest.exists() and self.manifest.read_bytes() != text.encode():
             msg = (
                 f"the training images are not those of the run any more ({self.manifest}): "
                 "put them back, or start a new run"

@@ -104,6 +104,46 @@ def test_bad_files_stop_it_or_are_left_out_and_listed(tree: Path, tmp_path: Path
     assert not bad & {row["path"] for row in rows(tmp_path / "run" / "manifest.csv")}
 
 
+def test_odd_and_damaged_files_are_each_read_or_listed(tmp_path: Path) -> None:
+    root = tmp_path / "line 3"
+    fine = {"a b.png", "it's.png", 'say "hi".png', "ä 漢字.png", "two\nlines.png", "car\rriage.png"}
+    for name in {*fine, "../secret.png", "cut.png"}:
+        picture(root / name)
+    (root / "cut.png").write_bytes((root / "cut.png").read_bytes()[:90])
+    (root / "empty.jpg").touch()
+    (root / "text.png").write_text("no image")
+    (root / "out.png").symlink_to("../secret.png")
+    (root / "dangling.png").symlink_to("nowhere.png")
+    (root / "circle.png").symlink_to("circle.png")
+    (root / "mounted").symlink_to("/nowhere/else")
+    (root / "up").symlink_to("..")
+    bad = {"cut.png", "empty.jpg", "text.png", "out.png", "dangling.png", "circle.png", "mounted"}
+    ask = ("data=folder", f"data.root={root}", "method=memory")
+    status, _, err = run(*SHORT, *ask, f"hydra.run.dir={tmp_path / 'stopped'}")
+    assert status == 2
+    assert len(err.strip().splitlines()) == 1
+    assert all(f"{root / name} " in err for name in bad)
+    assert {row["path"] for row in rows(tmp_path / "stopped" / "bad_files.csv")} == bad
+
+    _, out = finished(tmp_path / "run", *ask, "data.on_error=skip")
+    for name, paths in {"skipped": bad, "manifest": fine, "ranking": fine}.items():
+        assert {row["path"] for row in rows(tmp_path / "run" / f"{name}.csv")} == paths
+    assert "passed over links to folders above them: 1, first up" in out
+
+
+def test_a_table_names_nothing_outside_its_root(tree: Path, tmp_path: Path) -> None:
+    picture(tmp_path / "secret.png")
+    wrong = ["../secret.png", str(tmp_path / "secret.png"), "nut/../../secret.png"]
+    table = tree / "images.csv"
+    table.write_text("\n".join(["path", "nut/train/good/0.png", *wrong]))
+    ask = ("data=csv", f"data.file={table}", f"hydra.run.dir={tmp_path / 'run'}")
+    status, _, err = run(*SHORT, *ask)
+    assert status == 2
+    assert len(err.strip().splitlines()) == 1
+    for number, name in enumerate(wrong, start=3):
+        assert f"row {number}: path {name} leads out of {tree}" in err
+
+
 def test_a_reviews_decisions_leave_images_out(tree: Path, tmp_path: Path) -> None:
     ask = ("data=mvtec", f"data.root={tree}", "noise=0.5", "method=memory")
     finished(tmp_path / "first", *ask)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from meds_plugin.data.decoding import MAX_PIXELS, checked_limit, decode, unusable
+from meds_plugin.data.faults import shown, writable
 from meds_plugin.data.images import checked_array, to_mask, to_rgb
-from meds_plugin.data.readers.reading import shown
 from meds_plugin.data.samples import Problem
 from meds_plugin.errors import UserError
 from meds_plugin.progress import track
@@ -119,7 +119,7 @@ def check_samples(
     # As keys: the same file in training and test is one problem.
     found = {(s.path, reason): None for s in samples for reason in _reasons(s, results)}
     return CheckReport(
-        problems=[Problem(_writable(path), reason) for path, reason in found],
+        problems=[Problem(writable(path), reason) for path, reason in found],
         unusable=frozenset(path for path, _ in found),
         images={
             name: result
@@ -134,13 +134,14 @@ def problems_error(problems: Sequence[Problem]) -> UserError:
     """Return the error that stops a run for unusable images, in one line.
 
     Args:
-        problems: At least one; the first 50 are named.
+        problems: At least one; the first 50 are named, the others in the file that a run writes.
     """
     count = len({problem.path for problem in problems})
     named = "; ".join(problem.reason for problem in problems[:_NAMED])
-    more = f"; and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
+    if len(problems) > _NAMED:
+        named += f"; and {len(problems) - _NAMED} more, see bad_files.csv"
     return UserError(
-        f"{count} image{'s' if count > 1 else ''} cannot be used: {named}{more}; "
+        f"{count} image{'s' if count > 1 else ''} cannot be used: {named}; "
         "repair or remove them, or leave them out with data.on_error=skip"
     )
 
@@ -186,7 +187,7 @@ def _digest(path: Path) -> str:
 def _reasons(sample: Sample, results: Mapping[Key, ImageFacts | str]) -> Iterator[str]:
     """Yield what is wrong with a sample, a line each."""
     name = shown(sample.path)
-    if _writable(sample.path + sample.category) != sample.path + sample.category:
+    if writable(sample.path + sample.category) != sample.path + sample.category:
         yield f"{name} has a name that is not UTF-8, which no result file can hold: rename it"
     image = results[image_key(sample.image), "image"]
     if isinstance(image, str):
@@ -202,10 +203,6 @@ def _reasons(sample: Sample, results: Mapping[Key, ImageFacts | str]) -> Iterato
             f"{where} has {mask.width}x{mask.height} pixels (width x height) "
             f"but its image has {image.width}x{image.height}: give it a mask of its own size"
         )
-
-
-def _writable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 @contextlib.contextmanager

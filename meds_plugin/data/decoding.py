@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import stat
 import threading
 import warnings
@@ -16,7 +15,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from meds_plugin.data.readers.reading import shown
+from meds_plugin.data.faults import failure, shown
 from meds_plugin.errors import UserError
 
 if TYPE_CHECKING:
@@ -108,7 +107,9 @@ def decode(path: Path, *, max_pixels: int = MAX_PIXELS) -> Decoded:
     except UserError:
         raise
     except OSError as error:
-        raise unusable(path, _failure(path, error)) from error
+        # A decoder's own have no number.
+        reason = _damage(error) if error.errno is None else failure(path, error)
+        raise unusable(path, reason) from error
     except Exception as error:  # decoders fail in any way on a damaged file
         raise unusable(path, _damage(error)) from error
     raise unusable(path, f"is {what}, not a file: rename or remove it")
@@ -214,21 +215,6 @@ def _upright(image: Image.Image) -> Image.Image:
     except Exception:  # broken in any way: the pixels are all there
         return image
     return image if method is None else image.transpose(method)
-
-
-def _failure(path: Path, error: OSError) -> str:
-    """Say what the system, or a decoder, has against a file."""
-    if error.errno is None:
-        return _damage(error)
-    if error.errno == errno.ENOENT:
-        if path.is_symlink():
-            return f"is a link to {shown(str(path.readlink()))}, which does not exist: mend it"
-        return "does not exist: put it back, or take its name out"
-    if error.errno == errno.ELOOP:
-        return "is a link that leads back to itself: mend or remove it"
-    if error.errno in {errno.EACCES, errno.EPERM}:
-        return "may not be read: give this user the permission"
-    return f"cannot be read ({error.strerror}): check its disk or remove it"
 
 
 def _damage(error: Exception) -> str:

@@ -6,7 +6,7 @@ import posixpath
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from meds_plugin.data.readers.reading import shown
+from meds_plugin.data.faults import shown
 from meds_plugin.data.readers.rows import parse_rows, read_text
 from meds_plugin.errors import UserError
 

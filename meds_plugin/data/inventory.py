@@ -9,8 +9,8 @@ from math import comb
 from typing import TYPE_CHECKING
 
 from meds_plugin.data.check import image_key
+from meds_plugin.data.faults import shown
 from meds_plugin.data.readers.listing import natural
-from meds_plugin.data.readers.reading import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -67,7 +67,7 @@ class DuplicateReport:
         return lines
 
 
-def inventory_table(split: Split, report: CheckReport | None, *, width: int = 100) -> str:
+def inventory_table(split: Split, report: CheckReport | None, *, width: int = 120) -> str:
     """Return what was found, to be printed before training.
 
     Args:

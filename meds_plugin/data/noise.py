@@ -26,6 +26,7 @@ __all__ = [
     "checked_ratio",
     "contaminate",
     "defects_wanted",
+    "recounted",
 ]
 
 PROTOCOLS = ("overlap", "no_overlap", "overlap_repeat", "split_file")
@@ -135,11 +136,16 @@ def contaminate(
         return split, report
     for message in messages:
         _LOG.warning("%s", message)
-    return result, _counted(report, result.train, messages)
+    return result, recounted(replace(report, messages=messages), result.train)
 
 
-def _counted(report: NoiseReport, train: Sequence[Sample], messages: list[str]) -> NoiseReport:
-    """Fill in what can be counted in the training images."""
+def recounted(report: NoiseReport, train: Sequence[Sample]) -> NoiseReport:
+    """Return the report with what can be counted in the training images.
+
+    Args:
+        report: What was asked for.
+        train: The training images, with ``injected`` set.
+    """
     counts = _injected(train)
     added = sum(counts.values())
     return replace(
@@ -147,7 +153,6 @@ def _counted(report: NoiseReport, train: Sequence[Sample], messages: list[str]) 
         counts=counts,
         achieved_of_normal=share(added, len(train) - added),
         achieved_of_all=share(added, len(train)),
-        messages=messages,
         repeated=sum(sample.variation is not None for sample in train),
     )
 

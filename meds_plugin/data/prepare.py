@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Literal, get_args
 from meds_plugin.data.check import check_samples, problems_error
 from meds_plugin.data.decoding import MAX_PIXELS
 from meds_plugin.data.exclude import exclude, read_exclude
+from meds_plugin.data.faults import writable
 from meds_plugin.data.inventory import inventory_table
-from meds_plugin.data.noise import checked_protocol, checked_ratio, contaminate
+from meds_plugin.data.links import links_out
+from meds_plugin.data.noise import checked_protocol, checked_ratio, contaminate, recounted
+from meds_plugin.data.samples import Problem
 from meds_plugin.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from meds_plugin.data.noise import NoiseReport
-    from meds_plugin.data.samples import Problem, Sample, Split
+    from meds_plugin.data.samples import Sample, Split
 
 __all__ = ["BadFilesError", "DataSettings", "Prepared", "prepare"]
 
@@ -49,6 +52,8 @@ class DataSettings:
         on_error: What to do about images that cannot be used: ``stop`` names all of them, ``skip``
             goes on without them, masks without their images and the other way round included.
         max_pixels: Largest number of pixels an image may have.
+        outside_links: Whether images may be reached through links that lead out of the data set's
+            folder; otherwise they are images that cannot be used.
         check: Decode every file once beforehand; without it, a bad file stops the run when it is
             reached, and sizes and duplicates are unknown.
 
@@ -63,6 +68,7 @@ class DataSettings:
     exclude: str | Path | None = None
     on_error: OnError = "stop"
     max_pixels: int = MAX_PIXELS
+    outside_links: bool = False
     check: bool = True
 
     def __post_init__(self) -> None:
@@ -73,6 +79,10 @@ class DataSettings:
         if self.on_error not in get_args(OnError):
             msg = f"data.on_error must be stop or skip, got {self.on_error!r}"
             raise UserError(msg)
+        for key in ("outside_links", "check"):
+            if not isinstance(getattr(self, key), bool):
+                msg = f"data.{key} must be true or false, got {getattr(self, key)!r}"
+                raise UserError(msg)
 
 
 @dataclass(frozen=True)
@@ -81,7 +91,7 @@ class Prepared:
 
     Attributes:
         split: What is trained and tested on.
-        noise: What contamination was asked for and reached.
+        noise: What contamination was asked for and reached, without what is excluded.
         skipped: Images that are left out because they cannot be used.
         summary: What was found, as text for the user.
     """
@@ -109,13 +119,17 @@ def prepare(found: Split, settings: DataSettings, *, seed: int = 0) -> Prepared:
     """
     names = None if settings.exclude is None else read_exclude(settings.exclude)
     everything = [*found.train, *found.test]
+    outside = {} if settings.outside_links else links_out(everything, found.folders)
+    problems = [*found.problems, *(Problem(writable(p), why) for p, why in outside.items())]
+    bad = set(outside)
     report = None
     if settings.check:
-        report = check_samples(everything, max_pixels=settings.max_pixels)
-    problems = [*found.problems, *(report.problems if report else [])]
+        inside = [sample for sample in everything if sample.path not in outside]
+        report = check_samples(inside, max_pixels=settings.max_pixels)
+        problems += report.problems
+        bad |= report.unusable
     if problems and settings.on_error == "stop":
         raise BadFilesError(problems)
-    bad = report.unusable if report else frozenset()
     split = replace(
         found,
         train=[sample for sample in found.train if sample.path not in bad],
@@ -132,6 +146,8 @@ def prepare(found: Split, settings: DataSettings, *, seed: int = 0) -> Prepared:
     )
     if names is not None:
         split = _without(split, names, settings.exclude)
+        if noise.counts:
+            noise = recounted(noise, split.train)
     _require_training(found.train, split.train)
     lines = [inventory_table(split, report)]
     if count := len({problem.path for problem in problems}):

@@ -91,12 +91,14 @@ class Split:
         test: Images to evaluate on; may be empty.
         problems: Images that a reader found and cannot give.
         notes: What is missing and therefore skipped, a line each.
+        folders: The folders that all files are to lie in; none: anywhere.
     """
 
     train: list[Sample]
     test: list[Sample]
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    folders: tuple[Path, ...] = ()
 
     @property
     def categories(self) -> list[str]:

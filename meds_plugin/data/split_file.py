@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import replace
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING
 
+from meds_plugin.data.faults import shown
+from meds_plugin.data.readers.rows import first_line, parse_rows, read_text
 from meds_plugin.errors import UserError
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable
 
+    from meds_plugin.data.readers.rows import Row
     from meds_plugin.data.samples import Sample, Split
 
 __all__ = ["read_split_file"]
 
+_KEY = "noise_file"
 _CATEGORY_COLUMNS = ("clsname", "class", "category")
 # Why a row gives no training image. The first two are no fault of the file.
 _UNREADABLE = "for images that cannot be read"
@@ -29,22 +32,17 @@ _TWICE = "for images named before"
 _FAULTS = (_EMPTY, _OUTSIDE, _UNKNOWN, _LEAK, _TWICE)
 
 
-class _Row(NamedTuple):
-    line: int
-    name: str
-    category: str
-
-
 def read_split_file(
     file: str | os.PathLike[str], split: Split, *, left_out: Iterable[Sample] = ()
 ) -> Split:
     """Replace the training images of a data set by those that a list names.
 
-    The list is CSV in UTF-8 with a column ``filename`` and a row a training image. A row names an
-    image by its `Sample.path`, by that path with the category's folder before it where the data set
-    is the folder of one category, or by ``Sample.extra["converted"]``, which is its name in the
-    layout that VisA is converted to. Its category is that in a column ``clsname``, ``class`` or
-    ``category``, or else the first folder of the name. Names are only compared, never opened.
+    The list is CSV in UTF-8 (commas, semicolons or tabs) with a column ``filename`` and a row a
+    training image. A row names an image by its `Sample.path`, by that path with the category's
+    folder before it where the data set is the folder of one category, or by
+    ``Sample.extra["converted"]``, which is its name in the layout that VisA is converted to. Its
+    category is that in a column ``clsname``, ``class`` or ``category``, or else the first folder of
+    the name. Names are only compared, never opened.
 
     Args:
         file: The list.
@@ -72,10 +70,10 @@ def read_split_file(
     skipped = _by_name(left_out, []).keys() | {problem.path for problem in split.problems}
     categories = set(split.categories)
     chosen: dict[int, Sample] = {}
-    apart: dict[str, list[_Row]] = {}
+    apart: dict[str, list[Row]] = {}
     rows = _rows(file)
     for row in rows:
-        sample = known.get(row.name)
+        sample = known.get(_name(row))
         if sample is None:
             apart.setdefault(_why_missing(row, skipped, categories), []).append(row)
         elif id(sample) in chosen:
@@ -103,56 +101,45 @@ def _by_name(train: Iterable[Sample], test: Iterable[Sample]) -> dict[str, Sampl
     return names | {sample.path: sample for sample in samples}
 
 
-def _rows(file: str | os.PathLike[str]) -> list[_Row]:
-    try:
-        with Path(file).expanduser().open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, strict=True)
-            columns = list(reader.fieldnames or [])
-            rows = [_row(reader.line_num, row) for row in reader] if "filename" in columns else []
-    except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        msg = f"noise_file={file} cannot be read ({reason}); name a list of images as CSV"
-        raise UserError(msg) from error
-    except UnicodeDecodeError as error:
-        msg = f"noise_file={file} is not text in UTF-8; save it as CSV in UTF-8"
-        raise UserError(msg) from error
-    except csv.Error as error:
-        msg = f"noise_file={file} is no CSV (after line {reader.line_num}: {error}); mend it"
-        raise UserError(msg) from error
-    if "filename" not in columns:
-        found = ", ".join(_shown(name) for name in columns[:5]) or "none"
+def _rows(file: str | os.PathLike[str]) -> list[Row]:
+    text = read_text(file, _KEY)
+    table = parse_rows(text, file, _KEY, ("filename", *_CATEGORY_COLUMNS), needed="filename")
+    if table is None:
         msg = (
-            f"noise_file={file} has no column filename (columns: {found}); it needs filename, with "
+            f"{_KEY}={file} has no column filename ({first_line(text)}); it needs filename, with "
             "each training image's path below the data set's folder, and clsname or class"
         )
         raise UserError(msg)
-    return rows
+    return table.rows
 
 
-def _row(line: int, cells: dict[str, str | None]) -> _Row:
-    name = cells["filename"] or ""
-    given = [cells.get(column) for column in _CATEGORY_COLUMNS]
-    return _Row(line, name, next((c for c in given if c), name.split("/")[0]))
+def _name(row: Row) -> str:
+    return row.cells["filename"]
 
 
-def _why_missing(row: _Row, skipped: set[str], categories: set[str]) -> str:
-    if not row.name.strip():
+def _category(row: Row) -> str:
+    given = [row.cells.get(column) for column in _CATEGORY_COLUMNS]
+    return next((category for category in given if category), _name(row).split("/")[0])
+
+
+def _why_missing(row: Row, skipped: set[str], categories: set[str]) -> str:
+    if not _name(row).strip():
         return _EMPTY
-    paths = PurePosixPath(row.name), PureWindowsPath(row.name)
+    paths = PurePosixPath(_name(row)), PureWindowsPath(_name(row))
     if any(path.anchor or ".." in path.parts for path in paths):
         return _OUTSIDE
-    if row.name in skipped:
+    if _name(row) in skipped:
         return _UNREADABLE
-    return _UNKNOWN if row.category in categories else _ELSEWHERE
+    return _UNKNOWN if _category(row) in categories else _ELSEWHERE
 
 
-def _stop_at_faults(file: str | os.PathLike[str], apart: dict[str, list[_Row]], total: int) -> None:
+def _stop_at_faults(file: str | os.PathLike[str], apart: dict[str, list[Row]], total: int) -> None:
     found = {fault: apart[fault] for fault in _FAULTS if fault in apart}
     if not found:
         return
     parts = []
     for fault, rows in found.items():
-        first = ", ".join(f"line {row.line}: {_shown(row.name)}" for row in rows[:3])
+        first = ", ".join(f"row {row.number}: {_shown(_name(row))}" for row in rows[:3])
         parts.append(f"{len(rows)} {fault} ({first}{', ...' if len(rows) > 3 else ''})")
     msg = (
         f"noise_file={file} has {sum(map(len, found.values()))} wrong rows of {total}: "
@@ -162,12 +149,12 @@ def _stop_at_faults(file: str | os.PathLike[str], apart: dict[str, list[_Row]], 
 
 
 def _require_all(
-    file: str | os.PathLike[str], categories: set[str], train: list[Sample], other: list[_Row]
+    file: str | os.PathLike[str], categories: set[str], train: list[Sample], other: list[Row]
 ) -> None:
     """Refuse a list that has nothing for a category."""
     missing = sorted(categories - {sample.category for sample in train})
     if missing:
-        there = sorted((categories - set(missing)) | {row.category for row in other})
+        there = sorted((categories - set(missing)) | {_category(row) for row in other})
         msg = (
             f"noise_file={file} lists no training image of {_some(missing)}, but of "
             f"{_some(there)}; choose among those with data.categories=[...], or give another file"
@@ -175,11 +162,11 @@ def _require_all(
         raise UserError(msg)
 
 
-def _notes(file: str | os.PathLike[str], apart: dict[str, list[_Row]], unlisted: int) -> list[str]:
+def _notes(file: str | os.PathLike[str], apart: dict[str, list[Row]], unlisted: int) -> list[str]:
     notes = []
     for reason in (_ELSEWHERE, _UNREADABLE):
         if rows := apart.get(reason):
-            names = [row.category if reason == _ELSEWHERE else row.name for row in rows]
+            names = [_category(row) if reason == _ELSEWHERE else _name(row) for row in rows]
             some = _some(sorted(set(names)))
             notes.append(f"noise_file={file}: rows {reason}, passed over: {len(rows)} ({some})")
     if unlisted:
@@ -188,11 +175,11 @@ def _notes(file: str | os.PathLike[str], apart: dict[str, list[_Row]], unlisted:
 
 
 def _some(names: list[str]) -> str:
-    shown = [_shown(name) for name in names[:5]]
-    return ", ".join([*shown, f"{len(names) - 5} more"] if len(names) > 5 else shown) or "nothing"
+    some = [_shown(name) for name in names[:5]]
+    return ", ".join([*some, f"{len(names) - 5} more"] if len(names) > 5 else some) or "nothing"
 
 
 def _shown(name: str) -> str:
-    """Return a name as it may stand in a line: a break would end it, and some never do."""
-    plain = name if name.isprintable() and name else ascii(name)
+    """Return a name as it may stand in a line: some have no end."""
+    plain = shown(name) if name else repr(name)
     return plain if len(plain) <= 100 else f"{plain[:97]}..."

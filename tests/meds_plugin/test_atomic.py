@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 from typing import TYPE_CHECKING
 
@@ -30,5 +31,8 @@ def test_a_failed_write_keeps_what_was_there(tmp_path: Path) -> None:
 
 def test_writes_names_that_need_quotes(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-    write_csv(path, ("path", "score"), [{"path": 'a,"b"\nc', "score": None}])
-    assert path.read_text() == 'path,score\n"a,""b""\nc",\n'
+    names = ['a,"b"\nc', "d\re", "f\r\n"]
+    write_csv(path, ("path", "score"), [{"path": name, "score": None} for name in names])
+    assert path.read_bytes() == b'path,score\n"a,""b""\nc",\n"d\re",\n"f\r\n",\n'
+    with path.open(newline="") as file:
+        assert [row["path"] for row in csv.DictReader(file)] == names

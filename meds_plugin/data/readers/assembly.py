@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from meds_plugin.data.faults import shown
 from meds_plugin.data.readers.listing import natural
-from meds_plugin.data.readers.reading import category_notes, shown
-from meds_plugin.data.samples import Split
+from meds_plugin.data.readers.reading import category_notes
 from meds_plugin.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from meds_plugin.data.samples import Sample
+    from meds_plugin.data.samples import Sample, Split
 
 __all__ = ["assembled"]
 
@@ -33,7 +34,7 @@ def assembled(found: Split, categories: Sequence[str], *, source: str, masks: st
     Raises:
         UserError: If a category has no training image.
     """
-    split = Split([], [], found.problems, list(found.notes))
+    split = replace(found, train=[], test=[], notes=list(found.notes))
     trains, tests = _by_category(found.train), _by_category(found.test)
     notes: list[str] = []
     for name in categories:

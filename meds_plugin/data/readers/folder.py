@@ -7,19 +7,21 @@ from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
+from meds_plugin.data.faults import shown, writable
 from meds_plugin.data.readers.assembly import assembled
-from meds_plugin.data.readers.listing import IMAGE_SUFFIXES, folders_in, images_in, natural
+from meds_plugin.data.readers.layouts import known_layout
+from meds_plugin.data.readers.listing import IMAGE_SUFFIXES, below
 from meds_plugin.data.readers.mask_folder import MaskFolder
 from meds_plugin.data.readers.patterns import read_patterns
-from meds_plugin.data.readers.reading import chosen, data_folder, is_folder, shown
+from meds_plugin.data.readers.reading import chosen, data_folder
 from meds_plugin.data.readers.roles import Rules
 from meds_plugin.data.samples import Problem, Sample, Split
 from meds_plugin.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-    from meds_plugin.data.readers.patterns import Parts, Pattern, Patterns
+    from meds_plugin.data.readers.patterns import Parts, Patterns
     from meds_plugin.data.readers.roles import Role
 
 __all__ = ["read_folder"]
@@ -28,10 +30,12 @@ _MOST_NAMED = 8
 
 
 class _Found(NamedTuple):
-    """Images and other files by their names relative to the root, in parts."""
+    """What `below` finds, by names relative to the root, in parts."""
 
     images: dict[Parts, Path]
     others: dict[Parts, Path]
+    upward: dict[Parts, Path]
+    unreadable: dict[Parts, str]
 
 
 def read_folder(
@@ -63,8 +67,8 @@ def read_folder(
     folder below the one that ``test`` or ``anomalous`` means (see `Pattern.base`), or that one if
     the image is in it. To train on images with known defects use `noise`, or `read_csv`.
 
-    Names that begin with a dot are passed over, and so are folders met again through a link to one
-    above them. Images are not opened here.
+    Names that begin with a dot are passed over, and so are links to a folder that holds them.
+    Images are not opened here.
 
     Args:
         root: The folder. Names of images are relative to it.
@@ -84,22 +88,27 @@ def read_folder(
 
     Returns:
         The images by category and name. Notes tell what is missing, what was passed over, and which
-        names of folders told normal test images from defective ones. Images whose names are not
-        text are among the problems.
+        names of folders told normal test images from defective ones. Among the problems are
+        images whose names are not text, links to nowhere and folders that may not be listed.
 
     Raises:
-        UserError: If a folder is not there or holds no image, a pattern matches none, an image has
-            no clear role, category or mask, or a category has no training images.
+        UserError: If an argument is wrong, a folder is not there or holds no image, a pattern
+            matches none, an image has no clear role, category or mask, or a category has no
+            training images.
     """
     folder = data_folder(root, "the images, in any nesting")
     source = f"data.root={shown(str(folder))}"
     if categories is not None and not by_directory:
         msg = "data.categories needs data.by_directory=true: without, all images are one category"
         raise UserError(msg)
+    if not isinstance(by_directory, bool):
+        msg = f"data.by_directory must be true or false, got {by_directory!r}"
+        raise UserError(msg)
     given = {"test": test, "normal": normal, "anomalous": anomalous}
     patterns = {key: read_patterns(f"data.{key}", value, folder) for key, value in given.items()}
     truth = MaskFolder(masks, folder)
-    found = _search(folder, [p for each in patterns.values() for p in each], truth.parts)
+    outside = [p.outside for each in patterns.values() for p in each if p.outside is not None]
+    found = _search(folder, outside, truth.parts)
     if not found.images:
         raise UserError(_nothing(folder, found))
     name = Path(os.path.normpath(folder.absolute())).name
@@ -110,63 +119,64 @@ def read_folder(
         raise UserError(msg)
     names = chosen(categories, {role.category for role in roles.values()}, folder)
     roles = {image: role for image, role in roles.items() if role.category in names}
-    split = Split([], [], notes=_passed_over(found.others))
+    split = Split([], [], notes=_passed_over(found), folders=(folder, *truth.folders, *outside))
+    for unreadable, reason in found.unreadable.items():
+        split.problems.append(Problem(writable("/".join(unreadable)), writable(reason)))
     for image, role in roles.items():
         _add(split, image, found.images[image], role, truth)
-    split.notes.extend([*_looks_like_mvtec(folder, split), *_told_by_folders(roles)])
+    if not split.test and (other := known_layout(folder)):
+        split.notes.append(f"{source} {other}, which tells its test images and masks apart")
+    split.notes.extend(_told_by_folders(roles))
     split.notes.extend(truth.notes(r.places for r in roles.values() if r.test and not r.defect))
     masks_from = "data.masks" if masks is None else f"masks in data.masks={shown(str(masks))}"
     return assembled(split, names, source=source, masks=masks_from)
 
 
-def _search(root: Path, patterns: Sequence[Pattern], masks: Parts | None) -> _Found:
+def _search(root: Path, outside: Sequence[Path], masks: Parts | None) -> _Found:
     """List the root and the folders outside it, without masks."""
     places: dict[Parts, Path] = {(): root}
-    for pattern in patterns:
-        if pattern.outside is not None:
-            outside = PurePosixPath(os.path.relpath(pattern.outside, root.absolute())).parts
-            places[outside] = pattern.outside
-    found = _Found({}, {})
+    for folder in outside:
+        places[PurePosixPath(os.path.relpath(folder, root.absolute())).parts] = folder
+    found = _Found({}, {}, {}, {})
     for start, folder in places.items():
-        for here in _folders_below(folder, frozenset()):
-            parts = (*start, *here.relative_to(folder).parts)
-            if masks is not None and parts[: len(masks)] == masks:
-                continue
-            images = images_in(here)
-            found.images.update({(*parts, image.name): image for image in images})
-            found.others.update({(*parts, file.name): file for file in _others_in(here, images)})
+
+        def named(path: Path, start: Parts = start, folder: Path = folder) -> Parts:
+            return (*start, *path.relative_to(folder).parts)
+
+        inner = below(folder)
+        found.images.update({named(path): path for path in inner.images})
+        found.others.update({named(path): path for path in inner.others})
+        found.upward.update({named(path): path for path in inner.upward})
+        found.unreadable.update({named(path): reason for path, reason in inner.unreadable})
+    if masks is not None:
+        for each in found:
+            for name in [name for name in each if name[: len(masks)] == masks]:
+                del each[name]
     return found
-
-
-def _folders_below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
-    here = folder.resolve()
-    if here not in above:
-        yield folder
-        for inner in folders_in(folder):
-            yield from _folders_below(inner, above | {here})
-
-
-def _others_in(folder: Path, images: Sequence[Path]) -> list[Path]:
-    known = {*images, *folders_in(folder)}
-    others = [p for p in folder.iterdir() if p not in known and not p.name.startswith(".")]
-    return sorted(others, key=lambda path: natural(path.name))
 
 
 def _nothing(root: Path, found: _Found) -> str:
     kinds = " ".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
-    seen = "; ".join(_passed_over(found.others)) or "there are no files"
+    seen = "; ".join([*found.unreadable.values(), *_passed_over(found)]) or "there are no files"
     return (
         f"data.root={shown(str(root))} holds no image ({kinds}): {seen}; name a folder with images"
     )
 
 
-def _passed_over(others: dict[Parts, Path]) -> list[str]:
-    if not others:
-        return []
-    kinds = Counter(path.suffix.lower() or "no suffix" for path in others.values())
-    count = f"{len(others)} other file{'s' if len(others) > 1 else ''}"
-    first = shown("/".join(next(iter(others))))
-    return [f"passed over {count}, first {first} ({_counts(kinds)})"]
+def _passed_over(found: _Found) -> list[str]:
+    notes = []
+    if found.others:
+        kinds = Counter(path.suffix.lower() or "no suffix" for path in found.others.values())
+        count = f"{len(found.others)} other file{'s' if len(found.others) > 1 else ''}"
+        notes.append(f"passed over {count}, first {_first(found.others)} ({_counts(kinds)})")
+    if found.upward:
+        count = f"{len(found.upward)}, first {_first(found.upward)}"
+        notes.append(f"passed over links to folders above them: {count}")
+    return notes
+
+
+def _first(files: dict[Parts, Path]) -> str:
+    return shown("/".join(next(iter(files))))
 
 
 def _counts(counter: Counter[str]) -> str:
@@ -180,7 +190,7 @@ def _add(split: Split, image: Parts, path: Path, role: Role, truth: MaskFolder) 
     try:
         name.encode()
     except UnicodeEncodeError:
-        plain = name.encode(errors="backslashreplace").decode()
+        plain = writable(name)
         reason = f"{shown(plain)}: its name is not text in UTF-8; rename it"
         split.problems.append(Problem(plain, reason))
         return
@@ -196,16 +206,3 @@ def _told_by_folders(roles: dict[Parts, Role]) -> list[str]:
         names = Counter(r.by_folder or "" for r in told if (r.defect is None) == normal)
         parts += [f"{kind} ({_counts(names)})"] if names else []
     return [f"test images labelled by the names of folders: {'; '.join(parts)}"] if told else []
-
-
-def _looks_like_mvtec(root: Path, split: Split) -> list[str]:
-    """Warn where the test images of MVTec's layout are about to be trained on."""
-    for category in (root, *folders_in(root)):
-        tests = category / "test"
-        if is_folder(category / "train" / "good") and is_folder(tests):
-            start = f"{tests.relative_to(root).as_posix()}/"
-            count = sum(sample.path.startswith(start) for sample in split.train)
-            if count:
-                where = f"{shown(start)} among the training images: {count}"
-                return [f"data.root={shown(str(root))} looks like mvtec: {where}; use data=mvtec"]
-    return []

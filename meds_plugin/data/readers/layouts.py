@@ -12,7 +12,7 @@ from meds_plugin.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["guess_layout", "wrong_layout"]
+__all__ = ["guess_layout", "known_layout", "wrong_layout"]
 
 _VISA = frozenset(
     {"candle", "capsules", "cashew", "chewinggum", "fryum", "macaroni1", "macaroni2"}
@@ -35,6 +35,12 @@ def guess_layout(root: str | os.PathLike[str]) -> str | None:
     return _known(Path(root)) or ("folder" if _holds_image(Path(root)) else None)
 
 
+def known_layout(root: str | os.PathLike[str]) -> str | None:
+    """Say which layout of the field a folder has and what reads it, ``None`` if it has none."""
+    known = _known(Path(root))
+    return f"looks like {known}; use data={_read_as(known)}" if known else None
+
+
 def wrong_layout(root: str | os.PathLike[str], asked: str, expected: str) -> str:
     """Return the message for a folder that is not laid out as its reader expects.
 
@@ -50,7 +56,7 @@ def wrong_layout(root: str | os.PathLike[str], asked: str, expected: str) -> str
     start = f"data.root={folder} is not laid out as {asked} (expected {expected})"
     known = _known(folder)
     if known and _read_as(known) != asked:
-        return f"{start}: it looks like {known}; use data={_read_as(known)}"
+        return f"{start}: it {known_layout(folder)}"
     inside = _folders(folder)
     for near in () if known else (*inside[:_MOST_NEAR], folder.absolute().parent):
         if _read_as(_known(near)) == asked:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from meds_plugin.data.faults import failure, shown
 from meds_plugin.errors import UserError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["IMAGE_SUFFIXES", "folders_in", "images_below", "images_in", "natural"]
+__all__ = ["IMAGE_SUFFIXES", "Below", "below", "folders_in", "images_in", "natural"]
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 
@@ -36,24 +37,50 @@ def folders_in(folder: Path) -> list[Path]:
     return [path for path in _visible(folder) if _is_folder(path)]
 
 
-def images_below(folder: Path) -> list[Path]:
-    """Return the images of a folder and of all folders in it: its own first, then folder by folder.
+class Below(NamedTuple):
+    """What lies in a folder and in all folders in it.
 
-    A folder that is reached a second time, through a link to one of those above it, is passed over.
-
-    Raises:
-        UserError: If a folder cannot be listed.
+    Attributes:
+        images: A folder's own first, then folder by folder. What cannot be read, as a link to
+            nowhere, is among them if it is named as an image is.
+        others: Files of other kinds.
+        unreadable: Folders that may not be listed and links to nowhere, with the reason.
+        upward: Links to a folder that holds them; passed over, for they have no end.
     """
-    return _below(folder, frozenset())
+
+    images: list[Path]
+    others: list[Path]
+    unreadable: list[tuple[Path, str]]
+    upward: list[Path]
 
 
-def _below(folder: Path, above: frozenset[Path]) -> list[Path]:
-    here = folder.resolve()
-    if here in above:
-        return []
-    found = images_in(folder)
-    for inner in folders_in(folder):
-        found += _below(inner, above | {here})
+def below(folder: Path) -> Below:
+    """Look through a folder and all folders in it, in natural order, without hidden names."""
+    found = Below([], [], [], [])
+    # Not by recursion: folders may be nested deeper than calls.
+    todo = [(folder, frozenset(folder.resolve().parents))]
+    while todo:
+        here, above = todo.pop()
+        real = here.resolve()
+        if real in above:
+            found.upward.append(here)
+            continue
+        inner = []
+        try:
+            entries = _visible(here)
+        except UserError as error:
+            found.unreadable.append((here, str(error)))
+            continue
+        for path in entries:
+            if fault := _fault(path):
+                found.unreadable.append((path, fault))
+            elif _is_folder(path):
+                inner.append(path)
+            elif path.suffix.lower() in IMAGE_SUFFIXES:
+                found.images.append(path)
+            else:
+                found.others.append(path)
+        todo += [(path, above | {real}) for path in reversed(inner)]
     return found
 
 
@@ -61,6 +88,17 @@ def natural(name: str) -> tuple[list[str | int], str]:
     """Return a sort key: numbers by value, and equal ones (7, 07) by text."""
     parts = re.split(r"([0-9]+)", name)
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
+
+
+def _fault(path: Path) -> str | None:
+    """Say why nobody can tell what something is; the check of all files tells it of images."""
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return None
+    try:
+        path.stat()
+    except OSError as error:
+        return f"{shown(str(path))} {failure(path, error)}"
+    return None
 
 
 def _is_folder(path: Path) -> bool:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from meds_plugin.data.readers.listing import images_below
+from meds_plugin.data.faults import shown
+from meds_plugin.data.readers.listing import below
 from meds_plugin.data.readers.patterns import located
-from meds_plugin.data.readers.reading import is_folder, shown
+from meds_plugin.data.readers.reading import is_folder
 from meds_plugin.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,13 +32,15 @@ class MaskFolder:
 
     Attributes:
         parts: The folder relative to the root, ``None`` if there is none.
+        folders: The folder itself, if there is one.
 
     Raises:
-        UserError: If it is not there, or holds the root.
+        UserError: If it is not there, holds the root, or something in it cannot be read.
     """
 
     def __init__(self, given: str | os.PathLike[str] | None, root: Path) -> None:
         self.parts: Parts | None = None
+        self.folders: tuple[Path, ...] = ()
         self._masks: dict[Parts, list[Path]] = {}
         self._owners: dict[Path, str] = {}
         self._text = f"{_KEY}={shown(str(given))}"
@@ -50,7 +53,12 @@ class MaskFolder:
             msg = f"{self._text} {what}; name one {where}"
             raise UserError(msg)
         self.parts, folder = found
-        for mask in images_below(folder):
+        self.folders = (folder,)
+        inner = below(folder)
+        if inner.unreadable:
+            msg = f"{self._text}: {inner.unreadable[0][1]}"
+            raise UserError(msg)
+        for mask in inner.images:
             self._masks.setdefault(_key(mask.relative_to(folder).parts), []).append(mask)
 
     def mask(self, name: str, places: Iterable[Parts]) -> Path | None:

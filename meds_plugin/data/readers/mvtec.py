@@ -49,7 +49,7 @@ def read_mvtec(
     found = categories_in(folder)
     if not found:
         raise UserError(wrong_layout(folder, "mvtec", _LAYOUT))
-    split = Split(train=[], test=[])
+    split = Split(train=[], test=[], folders=(folder,))
     for name in chosen(categories, found, folder):
         each = read_category(folder, found[name], name)
         split.train.extend(each.train)

@@ -10,8 +10,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TypeAlias
 
+from meds_plugin.data.faults import shown
 from meds_plugin.data.readers.paths import inside
-from meds_plugin.data.readers.reading import is_folder, shown
+from meds_plugin.data.readers.reading import is_folder
 from meds_plugin.errors import UserError
 
 __all__ = ["Parts", "Pattern", "Patterns", "located", "read_patterns"]

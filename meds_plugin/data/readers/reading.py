@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
+from meds_plugin.data.faults import shown
 from meds_plugin.data.readers.listing import natural
 from meds_plugin.data.samples import Problem
 from meds_plugin.errors import UserError
@@ -26,7 +27,6 @@ __all__ = [
     "is_plain_name",
     "listed_file",
     "mark_injected",
-    "shown",
     "usable_samples",
 ]
 
@@ -153,11 +153,6 @@ def usable_samples(
 def is_plain_name(name: str) -> bool:
     """Whether a text names something in a folder itself, not somewhere else."""
     return name not in ("", ".", "..") and not set(name) & set("/\\\0")
-
-
-def shown(text: str) -> str:
-    """Return a text fit for a message of one line."""
-    return text if text.isprintable() else repr(text)
 
 
 def category_notes(category: str, test: Sequence[Sample], masks: str) -> list[str]:

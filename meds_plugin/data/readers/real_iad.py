@@ -6,6 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
+from meds_plugin.data.faults import shown
 from meds_plugin.data.readers.layouts import guess_layout, wrong_layout
 from meds_plugin.data.readers.listing import folders_in, natural
 from meds_plugin.data.readers.reading import (
@@ -17,7 +18,6 @@ from meds_plugin.data.readers.reading import (
     is_plain_name,
     listed_file,
     mark_injected,
-    shown,
     usable_samples,
 )
 from meds_plugin.data.samples import Problem, Sample, Split
@@ -81,7 +81,7 @@ def read_real_iad(
     folder = data_folder(root, _LAYOUT)
     tables = _tables(folder, variant)
     pictures = _image_folder(folder, images)
-    split = Split(train=[], test=[])
+    split = Split(train=[], test=[], folders=(folder,))
     for name in chosen(categories, tables, folder):
         listing = _parsed(tables[name], name)
         base = pictures / listing.prefix

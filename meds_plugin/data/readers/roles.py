@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from meds_plugin.data.readers.reading import shown
+from meds_plugin.data.faults import shown
 from meds_plugin.errors import UserError
 
 if TYPE_CHECKING:

@@ -8,13 +8,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from meds_plugin.data.readers.reading import shown
+from meds_plugin.data.faults import shown
 from meds_plugin.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-__all__ = ["Row", "Table", "parse_rows", "read_text"]
+__all__ = ["Row", "Table", "first_line", "parse_rows", "read_text"]
 
 _DELIMITERS = ",;\t"
 
@@ -64,12 +64,17 @@ def read_text(file: str | os.PathLike[str], key: str) -> str:
 
 
 def parse_rows(
-    text: str, file: str | os.PathLike[str], key: str, known: Collection[str]
+    text: str,
+    file: str | os.PathLike[str],
+    key: str,
+    known: Collection[str],
+    *,
+    needed: str = "path",
 ) -> Table | None:
-    """Return the table in a text, if it is one with a column ``path``.
+    """Return the table in a text, if it is one with a needed column.
 
-    The delimiter is the one of ``, ; tab`` that splits the header into most columns with a ``path``
-    among them.
+    The delimiter is the one of ``, ; tab`` that splits the header into most columns with the needed
+    one among them.
 
     Args:
         text: What the file holds.
@@ -77,15 +82,17 @@ def parse_rows(
         key: The setting that names it, for messages.
         known: Columns that are known in any mixture of upper and lower case; they get these names.
             Others keep their own; one without a name is called ``column N``.
+        needed: One of those known, without which the text is no such table.
 
     Returns:
-        The table, or ``None`` if the first row that is not empty names no column ``path``.
+        The table, or ``None`` if the first row that is not empty does not name the needed column.
 
     Raises:
         UserError: If two columns have the same name or quotes are not closed.
     """
     delimiter, columns = max(
-        ((d, _columns(text, d, known)) for d in _DELIMITERS), key=lambda found: len(found[1])
+        ((d, _columns(text, d, known, needed)) for d in _DELIMITERS),
+        key=lambda found: len(found[1]),
     )
     if not columns:
         return None
@@ -107,8 +114,8 @@ def parse_rows(
     return Table(columns, rows[1:])
 
 
-def _columns(text: str, delimiter: str, known: Collection[str]) -> list[str]:
-    """Return the columns' names by one delimiter, none if there is no path among them."""
+def _columns(text: str, delimiter: str, known: Collection[str], needed: str) -> list[str]:
+    """Return the columns' names by one delimiter, none if the needed one is not among them."""
     try:
         rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         header = next((row for row in rows if any(cell.strip() for cell in row)), [])
@@ -119,7 +126,13 @@ def _columns(text: str, delimiter: str, known: Collection[str]) -> list[str]:
         names.pop()
     plain = [name.casefold() if name.casefold() in known else name for name in names]
     named = [name or f"column {number}" for number, name in enumerate(plain, start=1)]
-    return named if "path" in named else []
+    return named if needed in named else []
+
+
+def first_line(text: str) -> str:
+    """Say how a text begins, for a message about a table without the needed column."""
+    first = next((line for line in text.splitlines() if line.strip()), "")[:80]
+    return f"it begins with {shown(first)}" if first else "it is empty"
 
 
 def _no_text(path: str, key: str) -> str:

@@ -6,10 +6,11 @@ import os
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, NamedTuple
 
+from meds_plugin.data.faults import shown
 from meds_plugin.data.readers.assembly import assembled
 from meds_plugin.data.readers.paths import inside
-from meds_plugin.data.readers.reading import EntryError, chosen, data_folder, shown
-from meds_plugin.data.readers.rows import parse_rows, read_text
+from meds_plugin.data.readers.reading import EntryError, chosen, data_folder
+from meds_plugin.data.readers.rows import first_line, parse_rows, read_text
 from meds_plugin.data.samples import Problem, Sample, Split
 from meds_plugin.errors import UserError
 
@@ -79,7 +80,7 @@ def read_csv(
     own_name = Path(os.path.normpath(folder.absolute())).name
     rows = [(row, row.cells.get("category", "").strip() or own_name) for row in table.rows]
     names = chosen(categories, {category for _, category in rows}, folder)
-    found = Split([], [], notes=_kept(table, source))
+    found = Split([], [], notes=_kept(table, source), folders=(folder,))
     unused = 0
     lines: dict[str, int] = {}
     for row, category in rows:
@@ -104,9 +105,10 @@ def _table(file: str | os.PathLike[str], source: str) -> Table:
     text = read_text(file, "data.file")
     table = parse_rows(text, file, "data.file", _COLUMNS)
     if table is None:
-        first = next((line for line in text.splitlines() if line.strip()), "")[:80]
-        what = f"it begins with {shown(first)}" if first else "it is empty"
-        msg = f"{source} has no column path ({what}); its first row is to name {_listed(_COLUMNS)}"
+        columns = _listed(_COLUMNS)
+        msg = (
+            f"{source} has no column path ({first_line(text)}); its first row is to name {columns}"
+        )
         raise UserError(msg)
     if not table.rows:
         msg = f"{source} lists no image; add a row for each"

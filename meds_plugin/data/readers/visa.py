@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
+from meds_plugin.data.faults import shown
 from meds_plugin.data.readers.layouts import wrong_layout
 from meds_plugin.data.readers.listing import folders_in, natural
 from meds_plugin.data.readers.mvtec import categories_in, read_category
@@ -19,7 +20,6 @@ from meds_plugin.data.readers.reading import (
     is_plain_name,
     listed_file,
     mark_injected,
-    shown,
     usable_samples,
 )
 from meds_plugin.data.samples import Problem, Sample, Split
@@ -102,7 +102,7 @@ def _require_default(split: str | None, folder: Path) -> None:
 def _read_converted(
     root: Path, found: dict[str, Path], categories: Sequence[str] | str | None
 ) -> Split:
-    split = Split(train=[], test=[])
+    split = Split(train=[], test=[], folders=(root,))
     for name in chosen(categories, found, root):
         each = read_category(root, found[name], name)
         above = found[name].relative_to(root).as_posix()
@@ -151,7 +151,7 @@ def _rows(table: Path) -> list[_Row]:
 
 
 def _read_original(root: Path, table: Path, categories: Sequence[str] | str | None) -> Split:
-    split = Split(train=[], test=[])
+    split = Split(train=[], test=[], folders=(root,))
     by_category: dict[str, list[_Row]] = {}
     for row in _rows(table):
         if is_plain_name(row.values["object"]):

@@ -189,7 +189,7 @@ def test_the_error_names_all_up_to_fifty() -> None:
     )
     more = str(problems_error(problems))
     assert more.startswith("52 images cannot be used: ")
-    assert "/data/49.png is empty; and 2 more; repair or remove them" in more
+    assert "/data/49.png is empty; and 2 more, see bad_files.csv; repair or remove them" in more
     assert len(more.splitlines()) == 1
 
 

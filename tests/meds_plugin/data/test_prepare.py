@@ -65,6 +65,23 @@ def test_bad_files_are_left_out_before_anything_is_drawn(tmp_path: Path) -> None
     assert "left out because they cannot be used: 2 images" in prepared.summary
 
 
+def test_links_that_lead_out_are_bad_files_unless_allowed(tmp_path: Path) -> None:
+    split = replace(_split(tmp_path / "root"), folders=(tmp_path / "root",))
+    out = tmp_path / "root/a/train/good/0.png"
+    out.rename(tmp_path / "elsewhere.png")
+    out.symlink_to("../../../../elsewhere.png")
+    with pytest.raises(BadFilesError) as caught:
+        prepare(split, DataSettings())
+    (problem,) = caught.value.problems
+    assert problem.path == "a/train/good/0.png"
+    assert f"leads out of data.root, to {tmp_path / 'elsewhere.png'}: " in problem.reason
+    skipped = prepare(split, DataSettings(on_error="skip", check=False))
+    assert "a/train/good/0.png" not in _names(skipped.split.train)
+    assert [problem.path for problem in skipped.skipped] == ["a/train/good/0.png"]
+    allowed = prepare(split, DataSettings(outside_links=True))
+    assert "a/train/good/0.png" in _names(allowed.split.train)
+
+
 def test_excluded_images_leave_the_training_set_only(tmp_path: Path) -> None:
     split = _split(tmp_path)
     settings = DataSettings(noise=0.4)
@@ -77,6 +94,9 @@ def test_excluded_images_leave_the_training_set_only(tmp_path: Path) -> None:
     assert _names(after.split.train) == [n for n in _names(before.split.train) if n not in gone]
     assert _names(after.split.test) == _names(before.split.test)
     assert "2 training images are left out" in after.summary
+    assert before.noise.counts == {"a": 2, "b": 2}
+    assert after.noise.counts == {"a": 1, "b": 2}
+    assert after.noise.achieved_of_normal == 3 / 9
     assert "1 names are no training images here, first not/there.png" in after.summary
 
 
@@ -116,8 +136,10 @@ def test_files_are_not_opened_where_the_check_is_off(tmp_path: Path) -> None:
         ({"noise": 1.5}, "noise must be in"),
         ({"noise_protocol": "split_file"}, "noise_file"),
         ({"noise_definition": "none"}, "noise_definition"),
+        ({"check": "maybe"}, "data.check must be true or false, got 'maybe'"),
+        ({"outside_links": 1}, "data.outside_links must be true or false, got 1"),
     ],
 )
-def test_wrong_settings(settings: dict[str, str], message: str) -> None:
+def test_wrong_settings(settings: dict[str, str | int], message: str) -> None:
     with pytest.raises(UserError, match=message):
         DataSettings(**settings)  # type: ignore[arg-type]

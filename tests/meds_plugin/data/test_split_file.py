@@ -192,7 +192,7 @@ def _failure(file: Path | str, split: Split | None = None) -> str:
         read_split_file(file, split or _small())
     message = str(caught.value)
     assert message.splitlines() == [message]
-    assert message.startswith(f"noise_file={file} ")
+    assert message.startswith(f"noise_file={file}")
     return message
 
 
@@ -256,31 +256,42 @@ def test_left_out_images_are_known_by_their_converted_name(write: Write) -> None
         ("z\\..\\0.png", "1 with an absolute path or '..'"),
         ("a/test/good/1.png", "1 for test images that are not known to show a defect"),
         ("a/train/good/0.png", "1 for images named before"),
-        (" ", "1 without a file name"),
     ],
 )
 def test_wrong_rows(write: Write, name: str, kind: str) -> None:
     message = _failure(write("a/train/good/0.png", *B, name))
-    shown = name if name.strip() else " "
-    assert f"has 1 wrong rows of 3: {kind} (line 4: {shown}); mend the file" in message
+    assert f"has 1 wrong rows of 3: {kind} (row 4: {name}); mend the file" in message
+
+
+def test_rows_without_a_name(write: Write) -> None:
+    file = write("a/train/good/0.png", *B)
+    file.write_text(file.read_text() + "\n,a\n")
+    assert "1 wrong rows of 3: 1 without a file name (row 5: '')" in _failure(file)
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_as_spreadsheets_save_it(write: Write, delimiter: str) -> None:
+    file = write("a/test/x/0.png", *B, header="Filename,CLSNAME")
+    file.write_text(file.read_text().replace(",", delimiter))
+    assert [s.injected for s in read_split_file(file, _small()).train] == [True, False]
 
 
 def test_all_faults_are_counted_and_the_first_are_named(write: Write) -> None:
     names = [*B, *B, "../x", *(f"a/{n}.png" for n in range(5)), "", "a/test/good/0.png"]
     message = _failure(write("a/train/good/0.png", *names, header="filename"))
     assert "has 8 wrong rows of 10" in message
-    assert "5 for images that the data set does not have (line 6: a/0.png, line 7: a/1.png, " in (
+    assert "5 for images that the data set does not have (row 6: a/0.png, row 7: a/1.png, " in (
         message
     )
-    assert "line 8: a/2.png, ...)" in message
-    assert "1 for images named before (line 4: b/train/good/0.png)" in message
+    assert "row 8: a/2.png, ...)" in message
+    assert "1 for images named before (row 4: b/train/good/0.png)" in message
 
 
 def test_one_image_under_two_names(write: Write) -> None:
     split = _small()
     split.train[0] = replace(split.train[0], extra={"converted": "a/train/good/00.png"})
     message = _failure(write("a/train/good/00.png", "a/train/good/0.png", *B), split)
-    assert "1 for images named before (line 3: a/train/good/0.png)" in message
+    assert "1 for images named before (row 3: a/train/good/0.png)" in message
 
 
 def test_names_that_would_break_the_line(write: Write) -> None:
@@ -302,12 +313,12 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert "cannot be read (Is a directory)" in _failure(tmp_path)
     file = tmp_path / "list.csv"
     for content, fault in {
-        b"": "has no column filename (columns: none)",
-        b"path;class\na;b\n": "has no column filename (columns: path;class)",
-        b"image,label\na,b\n": "has no column filename (columns: image, label)",
+        b"": "has no column filename (it is empty)",
+        b"path;class\na;b\n": "has no column filename (it begins with path;class)",
+        b"image,label\na,b\n": "has no column filename (it begins with image,label)",
         b"filename\n\xff\xfe\n": "is not text in UTF-8",
         "filename,class\n".encode("utf-16"): "is not text in UTF-8",
-        b'filename,class\n"a/train/good/0.png,a\n': "is no CSV (after line 1: ",
+        b'filename,class\n"a/train/good/0.png,a\n': "line 2: unexpected end of data; ",
     }.items():
         file.write_bytes(content)
         assert fault in _failure(file)

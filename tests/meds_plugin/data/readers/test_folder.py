@@ -10,6 +10,8 @@ from meds_plugin.data.readers.folder import read_folder
 from meds_plugin.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from meds_plugin.data.samples import Split
 
 NO_TEST = "no test images: no test metrics"
@@ -111,7 +113,42 @@ def test_links(root: Path, tmp_path: Path) -> None:
     names = [s.path for s in split.train]
     assert len(names) == len(set(names)) == 12
     assert {"late/b.tif", "loop.png", "lost.png"} < set(names)  # the check of all files names them
-    assert split.notes[0] == "passed over 1 other file, first self (no suffix: 1)"
+    assert split.notes[0] == "passed over links to folders above them: 1, first monday/up"
+    (problem,) = split.problems
+    assert problem.path == "self"
+    assert problem.reason == f"{root / 'self'} is a link that leads back to itself: mend it"
+
+
+def test_a_link_to_the_whole_disk_is_not_followed(tmp_path: Path) -> None:
+    _touch(tmp_path / "photos", "a.png")
+    _touch(tmp_path / "beside", "b.png")
+    (tmp_path / "photos" / "up").symlink_to("..")
+    (tmp_path / "photos" / "all").symlink_to("/")
+    split = read_folder(tmp_path / "photos")
+    assert [sample.path for sample in split.train] == ["a.png"]
+    assert split.notes[0] == "passed over links to folders above them: 2, first all"
+
+
+def test_a_folder_that_may_not_be_listed_is_one_of_the_problems(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = Path.iterdir
+
+    def iterdir(folder: Path) -> Iterator[Path]:
+        if folder.name == "late":
+            raise PermissionError(13, "Permission denied")
+        return listed(folder)
+
+    (root / "mounted").symlink_to("/nowhere/else")
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    split = read_folder(root)
+    assert {problem.path for problem in split.problems} == {"monday/late", "mounted"}
+    reasons = " ".join(problem.reason for problem in split.problems)
+    assert "late cannot be listed (Permission denied); check its permissions" in reasons
+    assert "mounted is a link to /nowhere/else, which does not exist: mend it" in reasons
+    assert not any(sample.path.startswith("monday/late") for sample in split.train)
+    assert "cannot be listed" in _failure(root / "monday" / "late")
+    assert "cannot be listed" in _failure(root, masks="monday", test="held")
 
 
 def test_nothing_found(tmp_path: Path) -> None:
@@ -319,6 +356,11 @@ def test_categories_need_by_directory(root: Path) -> None:
     assert "data.categories needs data.by_directory=true" in _failure(root, ["monday"])
 
 
+def test_by_directory_is_no_name(root: Path) -> None:
+    message = _failure(root, by_directory="held")
+    assert message == "data.by_directory must be true or false, got 'held'"
+
+
 def test_images_in_no_category(root: Path) -> None:
     message = _failure(root, by_directory=True)
     assert message == (
@@ -362,13 +404,28 @@ def test_a_category_of_test_images_only(tmp_path: Path) -> None:
     assert "data.categories=" in message
 
 
-@pytest.mark.parametrize("prefix", ["", "bottle/"])
-def test_mvtecs_layout_is_noticed(tmp_path: Path, prefix: str) -> None:
-    _touch(tmp_path, f"{prefix}train/good/1.png", f"{prefix}test/hole/2.png")
-    assert read_folder(tmp_path).notes[0] == (
-        f"data.root={tmp_path} looks like mvtec: {prefix}test/ among the training images: 1; "
-        "use data=mvtec"
-    )
+@pytest.mark.parametrize(
+    ("files", "layout", "use"),
+    [
+        (("train/good/1.png", "test/hole/2.png"), "mvtec", "mvtec"),
+        (("bottle/train/good/1.png", "bottle/test/hole/2.png"), "mvtec", "mvtec"),
+        (("can/train/good/1.png", "can/test_public/bad/2.png"), "mvtec_ad_2", "mvtec"),
+        (("pcb1/Data/Images/Normal/1.JPG", "pcb1/Data/Masks/Anomaly/2.png"), "visa", "visa"),
+        (("realiad_1024/usb/OK/1.jpg", "realiad_jsons/x/usb.json"), "real_iad", "real_iad"),
+    ],
+)
+def test_layouts_of_the_field_are_noticed(
+    tmp_path: Path, files: tuple[str, str], layout: str, use: str
+) -> None:
+    _touch(tmp_path, *files)
+    assert (
+        f"data.root={tmp_path} looks like {layout}; use data={use}, "
+        "which tells its test images and masks apart"
+    ) in read_folder(tmp_path).notes
+
+
+def test_a_layout_that_is_taken_apart_is_not_remarked_on(tmp_path: Path) -> None:
+    _touch(tmp_path, "train/good/1.png", "test/hole/2.png")
     split = read_folder(tmp_path, test="**/test")
     assert not any("looks like" in note for note in split.notes)
 

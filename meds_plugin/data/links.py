@@ -1,0 +1,51 @@
+"""Finds files that lie outside a data set's folder because a link in it leads there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from meds_plugin.data.faults import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from meds_plugin.data.samples import Sample
+
+__all__ = ["links_out"]
+
+
+def links_out(samples: Iterable[Sample], folders: Sequence[Path]) -> dict[str, str]:
+    """Return what is wrong with images whose own file or mask is reached through a link outwards.
+
+    No file is opened. The folders themselves may be links.
+
+    Args:
+        samples: The images.
+        folders: The folders that files may lie in; none: anywhere.
+
+    Returns:
+        A reason in one line for each such image, by `Sample.path`.
+    """
+    if not folders:
+        return {}
+    allowed = [folder.resolve() for folder in folders]
+    real: dict[Path, Path] = {}  # most files of a folder are no links: it is enough to look once
+    found: dict[str, str] = {}
+    for sample in samples:
+        for file in (sample.image, sample.mask):
+            if not isinstance(file, Path):
+                continue
+            if file.parent not in real:
+                real[file.parent] = file.parent.resolve()
+            target = real[file.parent] / file.name
+            if target.is_symlink():
+                target = Path(os.path.realpath(target))  # unlike Path.resolve, never fails
+            if not any(target.is_relative_to(folder) for folder in allowed):
+                found.setdefault(
+                    sample.path,
+                    f"{shown(str(file))} leads out of data.root, to {shown(str(target))}: put the "
+                    "file itself there, or allow such links with data.outside_links=true",
+                )
+    return found
