@@ -2,7 +2,7 @@
 
 Both views of a mosaic show the same regions of the same textures, cut elsewhere, in another light;
 the marks (scratches, blots, stains, patches of another picture) are in one view only. So it is
-known, patch by patch, what should look alike and what should not.
+known, patch by patch, which texture it shows and what should look alike.
 """
 
 from __future__ import annotations
@@ -19,15 +19,18 @@ from backbones.marks import Draw, add_marks, pixel_grid, smooth_field
 if TYPE_CHECKING:
     from torch import Generator
 
-__all__ = ["IGNORED", "MARKED", "Mosaics", "draw_mosaics"]
+__all__ = ["CLEAN", "DOUBTFUL", "MARKED", "MIXED", "Mosaics", "draw_mosaics"]
 
-MARKED, IGNORED = -1, -2
+MIXED = -100  # in place of a texture's number; losses of torch leave it out
+CLEAN, MARKED, DOUBTFUL = 0, 1, 2
 
 _MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)  # as the plugin's data normalise
 _STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
 _VISIBLE, _INVISIBLE = 0.012, 0.003  # mean change of a patch's pixels, of 1
 _REACH = 4  # shift between views, pixels
-_PURE, _MIXED = 0.97, 0.9  # share of a patch that its largest region covers
+_MAJORITY = 0.6  # share of a patch that its texture must cover
+_TURN, _TURN_BETWEEN = 0.1, 0.04  # deviations, radians: of a region, and of a view of it
+_ZOOM, _ZOOM_BETWEEN = (-0.2, 0.15), 0.03  # logarithms
 
 
 class Mosaics(NamedTuple):
@@ -35,17 +38,15 @@ class Mosaics(NamedTuple):
 
     Attributes:
         images: Normalised, ``[V, 3, S, S]``.
-        labels: ``[V, P]`` long: the same number in all views of a mosaic (and nowhere else) for
-            patches of one texture, or, in aligned mosaics and where regions meet, for patches at
-            the same place; `MARKED` for patches with a foreign mark, `IGNORED` for doubtful ones.
-        groups: ``[V, P]`` long: the same number for all patches of a region, and of the meeting
-            places of a mosaic, which may look alike whatever their labels.
+        textures: ``[V, P]`` long: the number in the bank of the texture that a patch shows, `MIXED`
+            where it shows no single one or a mark.
+        marks: ``[V, P]`` long: `CLEAN`, `MARKED`, or `DOUBTFUL` for a hardly visible mark.
         mosaic: ``[V]`` long, the number of the mosaic that a view shows.
     """
 
     images: Tensor
-    labels: Tensor
-    groups: Tensor
+    textures: Tensor
+    marks: Tensor
     mosaic: Tensor
 
     def to(self, device: torch.device | str) -> Mosaics:
@@ -61,11 +62,10 @@ def draw_mosaics(
     size: int,
     views: int = 2,
     patch: int = 8,
-    regions: int = 3,
+    regions: int = 4,
     single: float = 0.25,
     marked: float = 0.6,
     aligned: float = 0.4,
-    grey: float = 0.0,
 ) -> Mosaics:
     """Draw a batch.
 
@@ -81,35 +81,26 @@ def draw_mosaics(
         marked: Share of views with foreign marks.
         aligned: Share of mosaics whose views show the same cut of their textures, but for a shift
             of up to four pixels.
-        grey: Share of mosaics without any colour, marks and all.
     """
-    draw, grid = Draw(generator), size // patch
+    draw = Draw(generator)
     counts = mosaics, regions, views
     shifts = draw.integers(_REACH + 1, mosaics, views, 2)
     same_cut = draw.chance(aligned, mosaics)
     cover = _regions(draw, counts, size, single, shifts)
-    layers = _textures(bank, draw, counts, size, shifts, same_cut)
+    chosen = draw.integers(len(bank), mosaics, regions)
+    layers = _textures(bank[chosen.flatten()].float() / 255, draw, counts, size, shifts, same_cut)
     clean = (cover[:, :, None] * layers).sum(dim=1)
     images = add_marks(clean, draw, marked)
     pictures = _photograph(images, draw)
-    if grey:
-        colourless = draw.chance(grey, mosaics).repeat_interleave(views)[:, None, None, None]
-        clean, images, pictures = (
-            torch.where(colourless, each.mean(dim=1, keepdim=True), each)
-            for each in (clean, images, pictures)
-        )
     change = F.avg_pool2d((images - clean).abs().mean(dim=1, keepdim=True), patch)[:, 0].flatten(1)
-    share, region = F.avg_pool2d(cover, patch).flatten(2).max(dim=1)
-    region = torch.where(share < _MIXED, regions, region)
+    marks = torch.full(change.shape, CLEAN)
+    marks[change > _INVISIBLE] = DOUBTFUL
+    marks[change > _VISIBLE] = MARKED
     mosaic = torch.arange(mosaics).repeat_interleave(views)
-    placed = (region == regions) | same_cut[mosaic][:, None]
-    groups = mosaic[:, None] * (regions + 1) + region
-    place = torch.arange(grid * grid)[None]
-    of_place = mosaic[:, None] * grid * grid + place + mosaics * (regions + 1)
-    labels = torch.where(placed, of_place, groups)
-    labels[(share >= _MIXED) & (share < _PURE) | (change > _INVISIBLE)] = IGNORED
-    labels[change > _VISIBLE] = MARKED
-    return Mosaics((pictures - _MEAN) / _STD, labels, groups, mosaic)
+    share, region = F.avg_pool2d(cover, patch).flatten(2).max(dim=1)
+    textures = chosen[mosaic].gather(1, region)
+    textures[(share < _MAJORITY) | (marks == MARKED)] = MIXED
+    return Mosaics((pictures - _MEAN) / _STD, textures, marks, mosaic)
 
 
 def _regions(
@@ -158,7 +149,7 @@ def _parts(draw: Draw, mosaics: int, regions: int, side: int) -> Tensor:
 
 
 def _textures(
-    bank: Tensor,
+    chosen: Tensor,
     draw: Draw,
     counts: tuple[int, int, int],
     size: int,
@@ -167,16 +158,21 @@ def _textures(
 ) -> Tensor:
     """Return every region's texture over the whole of every view, ``[V, R, 3, S, S]``.
 
-    Turn, zoom and colours belong to the region; all views have them but for a little.
+    Args:
+        chosen: The textures in [0, 1], ``[M * R, 3, C, C]``.
+        draw: Random numbers.
+        counts: M, R and the views of each mosaic.
+        size: S.
+        shifts: Of the views, in pixels, ``[M, views, 2]``.
+        same_cut: ``[M]``, whether all views of a mosaic show the same cut.
     """
     mosaics, regions, views = counts
-    count, canvas = mosaics * regions, bank.shape[-1]
-    chosen = bank[draw.integers(len(bank), count)].float() / 255
+    count, canvas = len(chosen), chosen.shape[-1]
     same = same_cut.repeat_interleave(regions)[:, None]
     jitter = torch.where(same, 0.0, 1.0)
-    angle = draw.uniform(-math.pi, math.pi, count, 1) + 0.06 * jitter * draw.normal(count, views)
-    zoom = draw.uniform(-0.5, 0.5, count, 1) + 0.05 * jitter * draw.normal(count, views)
-    offset = draw.uniform(-1, 1, count, views, 2)
+    angle = _TURN * draw.normal(count, 1) + _TURN_BETWEEN * jitter * draw.normal(count, views)
+    zoom = draw.uniform(*_ZOOM, count, 1) + _ZOOM_BETWEEN * jitter * draw.normal(count, views)
+    offset = draw.uniform(-1, 1, count, views, 2) * (1 - size / canvas)
     offset = torch.where(same[..., None], offset[:, :1], offset)
     cosine, sine = torch.exp(zoom) * torch.cos(angle), torch.exp(zoom) * torch.sin(angle)
     turn = torch.stack([cosine, -sine, sine, cosine], dim=-1).view(count, views, 2, 2) / canvas
@@ -193,36 +189,8 @@ def _textures(
         )
         for view in range(views)
     ]
-    mean = chosen.mean(dim=(2, 3))[:, None, :, None, None]
-    stacked = _recolour(torch.stack(cuts, dim=1), mean, draw, (mosaics, regions))
-    return stacked.view(mosaics, regions, views, 3, size, size).transpose(1, 2).flatten(0, 1)
-
-
-def _recolour(textures: Tensor, mean: Tensor, draw: Draw, counts: tuple[int, int]) -> Tensor:
-    """Give every texture other colours; often grey, often the same mean within a mosaic.
-
-    Args:
-        textures: All views of all regions of all mosaics, ``[M * R, views, 3, S, S]``.
-        mean: Their mean colours, ``[M * R, 1, 3, 1, 1]``.
-        draw: Random numbers.
-        counts: M and R.
-    """
-    mosaics, regions = counts
-    count = mosaics * regions
-    mixing = torch.eye(3) + 0.4 * draw.normal(count, 3, 3)
-    mixing = mixing / mixing.sum(dim=2, keepdim=True).abs().clamp(min=0.5)
-    grey = torch.full((3, 3), 1 / 3)
-    amount = draw.uniform(0, 1, count, 1, 1) * draw.chance(0.6, count, 1, 1)
-    mixing = (1 - amount) * mixing + amount * grey
-    contrast = draw.uniform(0.4, 1.3, count, 1, 1)
-    contrast = torch.where(draw.chance(0.3, count, 1, 1), -contrast, contrast)
-    moved = (contrast * mixing)[:, None] @ (textures - mean).flatten(3)
-    level = draw.uniform(0.2, 0.8, mosaics, regions, 1)
-    tint = 0.12 * draw.normal(mosaics, regions, 3) * draw.chance(0.5, mosaics, regions, 1)
-    target = level + tint
-    near = target[:, :1] + 0.04 * draw.normal(mosaics, regions, 3)
-    target = torch.where(draw.chance(0.5, mosaics, 1, 1), near, target).view(count, 1, 3, 1)
-    return (moved + target).clamp(0, 1).view_as(textures)
+    stacked = torch.stack(cuts, dim=1).view(mosaics, regions, views, 3, size, size)
+    return stacked.transpose(1, 2).flatten(0, 1)
 
 
 def _photograph(views: Tensor, draw: Draw) -> Tensor:

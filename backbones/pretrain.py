@@ -1,8 +1,9 @@
 """Train the embedded encoder from nothing: ``python -m backbones.pretrain``.
 
-Of two views of a mosaic of textures, every patch is to be closer to its own texture in the other
-view than to anything else: other textures, places where textures meet, foreign marks. Closeness is
-the cosine that the memory ensemble compares patches by, of the very features that it stores.
+It learns to tell, patch by patch, which of many drawn textures a mosaic shows: features of one
+texture gather, whatever the place, and those of anything else lie apart. Beside that, patches with
+foreign marks are to be farther from the nearest clean patch of another view than clean ones are,
+which is how the memory ensemble finds defects.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from backbones.contrast import IMAGE_SIZE, HeldOut, contrast, detection, patch_features
 from backbones.mosaics import Mosaics, draw_mosaics
+from backbones.objectives import IMAGE_SIZE, HeldOut, detection, patch_features, recognition
 from backbones.procedural import texture_bank
 from meds_plugin.conf_dir import conf_dir
 from meds_plugin.encoder import build_encoder
 from meds_plugin.errors import UserError
 from meds_plugin.optim import warm_cosine
-from meds_plugin.rng import torch_generator
+from meds_plugin.rng import torch_generator, torch_seeded
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -51,15 +52,11 @@ class PretrainSettings:
         canvas: Side of a texture in pixels.
         sizes: Sides of the pictures in pixels, step by step in turn, at most 128.
         tokens: Patches a batch.
-        anchors: Patches that are compared with all the others of their batch.
+        regions: Textures a mosaic.
         marked: Share of pictures with foreign marks.
         single: Share of mosaics of one texture only.
         aligned: Share of mosaics whose views show the same places.
-        grey: Share of mosaics without any colour.
-        temperature: Divides the cosines.
-        spread: 0: a patch has to find one like it in the other view; 1: all patches of its texture
-            there have to be like it; between: the mean of the two losses.
-        detection: Weight of the loss of finding marked patches, beside the contrast's 1.
+        detection: Weight of the loss of finding marked patches, beside recognition's 1.
         threshold: Cosine that parts clean patches from marked ones.
         sharpness: Steepness of that loss.
         lr: Learning rate after the warm-up; it falls to a hundredth.
@@ -70,41 +67,36 @@ class PretrainSettings:
     """
 
     seed: int = 0
-    steps: int = 2600
-    textures: int = 1536
+    steps: int = 4000
+    textures: int = 1024
     canvas: int = 160
-    sizes: tuple[int, ...] = (64, 64, 128)
-    tokens: int = 2048
-    anchors: int = 768
-    marked: float = 0.9
-    single: float = 0.4
-    aligned: float = 0.25
-    grey: float = 0.0
-    temperature: float = 0.12
-    spread: float = 0.6
-    detection: float = 4.0
+    sizes: tuple[int, ...] = (64, 64, 64, 128)
+    tokens: int = 3072
+    regions: int = 4
+    marked: float = 0.6
+    single: float = 0.2
+    aligned: float = 0.4
+    detection: float = 1.0
     threshold: float = 0.8
     sharpness: float = 15.0
     lr: float = 2e-3
     warmup: int = 50
     weight_decay: float = 0.05
     gradient_clip: float = 1.0
-    check_every: int = 600
+    check_every: int = 500
 
     def __post_init__(self) -> None:
         """Check every value that a user may get wrong."""
         object.__setattr__(self, "sizes", tuple(self.sizes))
-        for key in ("steps", "textures", "canvas", "tokens", "anchors"):
+        for key in ("steps", "textures", "canvas", "tokens", "regions"):
             _require(key, getattr(self, key), ok=getattr(self, key) >= 1, expected="at least 1")
         for size in self.sizes or (0,):
             fits = size % 8 == 0 and 16 <= size <= IMAGE_SIZE
             _require("sizes", size, ok=fits, expected=f"multiples of 8 from 16 to {IMAGE_SIZE}")
-        for key in ("grey", "marked", "single", "aligned"):
+        for key in ("marked", "single", "aligned"):
             share = getattr(self, key)
             _require(key, share, ok=0 <= share <= 1, expected="from 0 to 1")
-        _require("spread", self.spread, ok=0 <= self.spread <= 1, expected="from 0 to 1")
-        positive = self.temperature > 0
-        _require("temperature", self.temperature, ok=positive, expected="above 0")
+        _require("detection", self.detection, ok=self.detection >= 0, expected="at least 0")
 
 
 def _require(key: str, value: object, *, ok: bool, expected: str) -> None:
@@ -127,48 +119,42 @@ def pretrain(
         The weights by timm's names, on the CPU, float32; the loss of every step.
     """
     network = _network(settings.seed).to(device)
-    optimizers = _optimizers(network, settings)
-    bank = texture_bank(settings.textures, settings.canvas, seed=settings.seed)
+    with torch_seeded(settings.seed, "pretrain", "head"):
+        head = nn.Linear(network.get_parameter("norm.weight").numel(), settings.textures).to(device)
+    optimizers = _optimizers(network, head, settings)
+    bank = texture_bank(settings.textures, settings.canvas, seed=settings.seed, progress=progress)
     held_out = HeldOut(settings.seed, canvas=settings.canvas) if settings.check_every else None
     losses: list[float] = []
 
-    def draw(step: int) -> tuple[Mosaics, Tensor, list[int]]:
-        """Return a step's mosaics, an order of their patches, and where on the grid they stand."""
+    def draw(step: int) -> tuple[Mosaics, list[int]]:
+        """Return a step's mosaics, and where on the grid they stand."""
         size = settings.sizes[step % len(settings.sizes)]
-        mosaics = max(2, settings.tokens * 64 // (2 * size * size))
         generator = torch_generator(settings.seed, "pretrain", "step", step)
         batch = draw_mosaics(
             bank,
             generator,
-            mosaics=mosaics,
+            mosaics=max(2, settings.tokens * 64 // (2 * size * size)),
             size=size,
+            regions=settings.regions,
             marked=settings.marked,
             single=settings.single,
             aligned=settings.aligned,
-            grey=settings.grey,
         )
-        order = torch.randperm(batch.labels.numel(), generator=generator)
         corner = torch.randint((IMAGE_SIZE - size) // 8 + 1, (2,), generator=generator)
-        return batch.to(device), order.to(device), corner.tolist()
+        return batch.to(device), corner.tolist()
 
     ahead = ThreadPoolExecutor(1)
     drawn = ahead.submit(draw, 0)
     bar = tqdm(range(settings.steps), desc="pretrain", disable=not progress, mininterval=5)
     for step in bar:
-        batch, order, (top, left) = drawn.result()
+        batch, (top, left) = drawn.result()
         drawn = ahead.submit(draw, step + 1)
         features = patch_features(network, batch.images, corner=(top, left))
-        loss = contrast(
-            features,
-            batch,
-            order=order,
-            anchors=settings.anchors,
-            temperature=settings.temperature,
-            spread=settings.spread,
-        )
-        loss = loss + settings.detection * detection(
-            features, batch, threshold=settings.threshold, sharpness=settings.sharpness
-        )
+        loss = recognition(features, head, batch)
+        if settings.detection:
+            loss = loss + settings.detection * detection(
+                features, batch, threshold=settings.threshold, sharpness=settings.sharpness
+            )
         for group in [group for each in optimizers for group in each.param_groups]:
             group["lr"] = warm_cosine(
                 step + 1,
@@ -177,7 +163,8 @@ def pretrain(
                 total=settings.steps,
                 warmup=settings.warmup,
             )
-        network.zero_grad(set_to_none=True)
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), settings.gradient_clip)
         for optimizer in optimizers:
@@ -203,7 +190,9 @@ def _network(seed: int) -> nn.Module:
     return network.requires_grad_(requires_grad=True).train()
 
 
-def _optimizers(network: nn.Module, settings: PretrainSettings) -> list[torch.optim.Optimizer]:
+def _optimizers(
+    network: nn.Module, head: nn.Module, settings: PretrainSettings
+) -> list[torch.optim.Optimizer]:
     """Return Muon for the blocks' matrices and Adam for the rest."""
     named = list(network.named_parameters())
     matrices = [p for name, p in named if "blocks" in name and p.ndim == 2]
@@ -215,7 +204,7 @@ def _optimizers(network: nn.Module, settings: PretrainSettings) -> list[torch.op
             weight_decay=settings.weight_decay,
             adjust_lr_fn="match_rms_adamw",  # one learning rate for both
         ),
-        torch.optim.Adam(others, lr=settings.lr, betas=(0.9, 0.98)),
+        torch.optim.Adam([*others, *head.parameters()], lr=settings.lr, betas=(0.9, 0.98)),
     ]
 
 

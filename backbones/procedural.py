@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy.ndimage import map_coordinates
 from scipy.spatial import cKDTree
+from tqdm import tqdm
 
 from meds_plugin.rng import numpy_rng
 
@@ -28,10 +29,14 @@ __all__ = ["FAMILIES", "texture", "texture_bank"]
 Field: TypeAlias = NDArray[np.float32]
 Outline: TypeAlias = NDArray[np.floating]
 
+_GREY = 0.4  # share of textures without colour
+_DEVIATION = (0.05, 0.25)  # of a texture's values, of 1
 _STRETCH = 4.0  # longest element over shortest, of oriented families
 
 
-def texture_bank(count: int, size: int, *, seed: int, purpose: str = "train") -> Tensor:
+def texture_bank(
+    count: int, size: int, *, seed: int, purpose: str = "train", progress: bool = False
+) -> Tensor:
     """Draw textures; each depends on the seed, the purpose, the size and its own number only.
 
     Args:
@@ -39,12 +44,13 @@ def texture_bank(count: int, size: int, *, seed: int, purpose: str = "train") ->
         size: Side S in pixels.
         seed: Of the training run.
         purpose: Another purpose, e.g. ``held-out``, other textures.
+        progress: Show a bar.
 
     Returns:
         uint8 ``[N, 3, S, S]``.
     """
     bank = torch.empty(count, 3, size, size, dtype=torch.uint8)
-    for index in range(count):
+    for index in tqdm(range(count), desc="textures", disable=not progress):
         drawn = texture(size, numpy_rng(seed, "texture", purpose, index))
         bank[index] = torch.from_numpy(drawn).permute(2, 0, 1)
     return bank
@@ -52,14 +58,17 @@ def texture_bank(count: int, size: int, *, seed: int, purpose: str = "train") ->
 
 def texture(size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Draw one texture, uint8 ``[size, size, 3]``: one family over a fainter other one."""
-    image = _colour(_field(size, rng), rng)
+    image: NDArray[np.floating] = _colour(_field(size, rng), rng)
     if rng.random() < 0.7:
         share = rng.uniform(0.15, 0.6)
         image = (1 - share) * image + share * _colour(_field(size, rng), rng)
-    grain = rng.normal(size=(size, size, 1)) * rng.uniform(0, 0.06)
-    mean = image.mean(axis=(0, 1))
-    contrast = rng.uniform(0.4, 1.3)
-    values = (mean + contrast * (image - mean) + grain).clip(0, 1)
+    image = image + rng.normal(size=(size, size, 1)) * rng.uniform(0, 0.06)
+    if rng.random() < _GREY:
+        image = image.mean(axis=2, keepdims=True).repeat(3, axis=2)
+    deviation = np.exp(rng.uniform(*np.log(_DEVIATION)))
+    gain = min(deviation / max(image.std(), 0.01), 6.0)
+    middle = image.mean()
+    values = (np.clip(middle, 0.25, 0.75) + gain * (image - middle)).clip(0, 1)
     drawn: NDArray[np.uint8] = (values * 255).astype(np.uint8)
     return drawn
 

@@ -9,8 +9,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
-from backbones.contrast import HeldOut, contrast, detection, patch_features
-from backbones.mosaics import IGNORED, MARKED, Mosaics, draw_mosaics
+from backbones.mosaics import CLEAN, DOUBTFUL, MARKED, MIXED, Mosaics, draw_mosaics
+from backbones.objectives import HeldOut, detection, patch_features, recognition
 from backbones.pretrain import PretrainSettings, pretrain, write_weights
 from backbones.procedural import texture_bank
 from meds_plugin.conf_dir import conf_dir
@@ -29,9 +29,6 @@ SHORT = PretrainSettings(
     canvas=64,
     sizes=(32,),
     tokens=256,
-    anchors=256,
-    temperature=0.1,
-    spread=0.0,
     lr=1e-3,
     warmup=5,
     check_every=0,
@@ -113,8 +110,6 @@ def test_views_of_an_aligned_mosaic_differ_by_a_shift_only(bank: Tensor) -> None
         )
         for share in (0.0, 1.0)
     ]
-    assert len(draws[1].labels[0].unique()) == 64  # a label a place
-    assert torch.equal(draws[1].labels[0], draws[1].labels[1])
     free, aligned = (best_correlation(each.images) for each in draws)
     assert aligned > free + 0.2
 
@@ -139,14 +134,24 @@ def test_the_held_out_score_is_that_of_an_encoder() -> None:
     assert held_out.score(encoder.model) == (image, patch)
 
 
-def test_both_views_of_a_mosaic_share_labels_and_others_do_not(bank: Tensor) -> None:
+def test_patches_are_labelled_with_the_texture_they_show() -> None:
+    bank = torch.zeros(3, 3, 64, 64, dtype=torch.uint8)
+    bank += (torch.arange(3) * 100 + 20).view(3, 1, 1, 1).to(torch.uint8)  # dark, middle, light
+    batch = draw_mosaics(bank, torch_generator(0, "test"), mosaics=8, size=64, marked=0.0)
+    assert batch.images.shape == (16, 3, 64, 64)
+    assert batch.textures.shape == (16, 64)
+    brightness = torch.nn.functional.avg_pool2d(batch.images.mean(dim=1), 8).flatten(1)
+    means = [float(brightness[batch.textures == number].mean()) for number in range(3)]
+    assert means[0] < means[1] - 0.5 < means[2] - 1.0
+    assert bool((batch.textures == MIXED).any())  # where textures meet
+    assert bool((batch.marks == CLEAN).all())
+
+
+def test_a_mosaic_of_one_texture_has_one_label(bank: Tensor) -> None:
     batch = draw_mosaics(
-        bank, torch_generator(0, "test"), mosaics=4, size=64, single=1.0, marked=0.0, aligned=0.0
+        bank, torch_generator(0, "test"), mosaics=4, size=64, single=1.0, marked=0.0
     )
-    assert batch.images.shape == (8, 3, 64, 64)
-    assert batch.labels.shape == (8, 64)
-    assert all(len(batch.labels[batch.mosaic == m].unique()) == 1 for m in range(4))
-    assert len(batch.labels.unique()) == 4
+    assert all(len(batch.textures[batch.mosaic == m].unique()) == 1 for m in range(4))
 
 
 def test_marks_are_labelled_where_they_can_be_seen(bank: Tensor) -> None:
@@ -154,33 +159,22 @@ def test_marks_are_labelled_where_they_can_be_seen(bank: Tensor) -> None:
         draw_mosaics(bank, torch_generator(0, "t"), mosaics=8, size=64, single=1.0, marked=share)
         for share in (0.0, 1.0)
     ]
-    assert not bool((draws[0].labels == MARKED).any())
-    marked = (draws[1].labels == MARKED).float().mean()
-    assert 0.01 < float(marked) < 0.5
+    assert not bool((draws[0].marks == MARKED).any())
+    marked = draws[1].marks == MARKED
+    assert 0.01 < float(marked.float().mean()) < 0.5
+    assert bool((draws[1].textures[marked] == MIXED).all())
 
 
-def loss_of(features: Tensor, labels: list[list[int]], *, spread: float = 0.0) -> float:
-    labelled = torch.tensor(labels)
-    batch = Mosaics(torch.empty(0), labelled, labelled.clamp(min=0), torch.tensor([0, 0]))
-    order = torch.arange(labelled.numel())
-    return float(contrast(features, batch, order=order, anchors=99, temperature=0.1, spread=spread))
-
-
-def test_the_loss_wants_the_same_label_close_and_marks_away() -> None:
-    one, two = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
-    good = torch.stack([torch.stack([one, two]), torch.stack([one, two])])
-    bad = torch.stack([torch.stack([one, two]), torch.stack([two, one])])
-    assert loss_of(good, [[0, 1], [0, 1]]) < 0.01 < loss_of(bad, [[0, 1], [0, 1]])
-    like_its_texture = torch.stack([torch.stack([one, one]), torch.stack([one, two])])
-    assert loss_of(good, [[0, MARKED], [0, 1]]) < loss_of(like_its_texture, [[0, MARKED], [0, 1]])
-    assert loss_of(like_its_texture, [[0, IGNORED], [0, 1]]) < 0.01
-
-
-def test_one_like_patch_is_enough_unless_spread() -> None:
-    one, two = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
-    features = torch.stack([torch.stack([one, two]), torch.stack([one, two])])
-    labels = [[0, 0], [0, 0]]
-    assert loss_of(features, labels) < 0.01 < 1 < loss_of(features, labels, spread=1.0)
+def test_recognition_counts_patches_of_one_texture_only() -> None:
+    head = torch.nn.Identity()
+    features = 20 * torch.eye(3)[None]  # three patches that look like textures 0, 1, 2
+    textures = [[0, 1, 2], [0, MIXED, 2], [0, 2, 2]]
+    right, mixed, wrong = (
+        float(recognition(features, head, _labelled([each], [[CLEAN] * 3]))) for each in textures
+    )
+    assert right < 1e-3
+    assert mixed < 1e-3
+    assert wrong > 5
 
 
 def test_the_shipped_configuration_is_the_settings() -> None:
@@ -192,21 +186,25 @@ def test_the_shipped_configuration_is_the_settings() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"steps": 0}, {"sizes": (60,)}, {"sizes": ()}, {"spread": 2.0}, {"temperature": 0.0}]
+    "wrong", [{"steps": 0}, {"sizes": (60,)}, {"sizes": ()}, {"marked": 2.0}, {"detection": -1.0}]
 )
 def test_wrong_settings_are_named(wrong: dict[str, int]) -> None:
     with pytest.raises(UserError, match=next(iter(wrong))):
         replace(SHORT, **wrong)  # type: ignore[arg-type]
 
 
-def _two_views(labels: list[list[int]]) -> Mosaics:
-    given = torch.tensor(labels)
-    return Mosaics(torch.empty(2, 0), given, given, torch.zeros(2, dtype=torch.long))
+def _labelled(textures: list[list[int]], marks: list[list[int]]) -> Mosaics:
+    mosaic = torch.zeros(len(marks), dtype=torch.long)
+    return Mosaics(torch.empty(0), torch.tensor(textures), torch.tensor(marks), mosaic)
+
+
+def _two_views(marks: list[list[int]]) -> Mosaics:
+    return _labelled([[0] * len(each) for each in marks], marks)
 
 
 def test_detection_wants_marked_patches_far_from_all_clean_ones() -> None:
     clean, mark = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
-    batch = _two_views([[0, 0, MARKED], [0, 0, 0]])
+    batch = _two_views([[CLEAN, CLEAN, MARKED], [CLEAN] * 3])
     told_apart = torch.stack([torch.stack([clean, clean, mark]), torch.stack([clean] * 3)])
     all_alike = clean.expand(2, 3, 2)
     settings = {"threshold": 0.8, "sharpness": 15.0}
@@ -219,8 +217,8 @@ def test_detection_does_not_compare_with_marked_or_doubtful_patches() -> None:
     clean, mark = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
     features = torch.stack([torch.stack([clean, mark]), torch.stack([clean, mark])])
     both_marked = detection(
-        features, _two_views([[0, MARKED], [0, MARKED]]), threshold=0.8, sharpness=15.0
+        features, _two_views([[CLEAN, MARKED], [CLEAN, MARKED]]), threshold=0.8, sharpness=15.0
     )
     assert float(both_marked) < 0.1  # each looks like the other's mark, which is no reference
-    without = _two_views([[0, IGNORED], [0, IGNORED]])
+    without = _two_views([[CLEAN, DOUBTFUL], [CLEAN, DOUBTFUL]])
     assert float(detection(features, without, threshold=0.8, sharpness=15.0)) < 0.1

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backbones.mosaics import IGNORED, MARKED, Mosaics, draw_mosaics
+from backbones.mosaics import CLEAN, DOUBTFUL, MARKED, MIXED, Mosaics, draw_mosaics
 from backbones.procedural import texture_bank
 from meds_plugin.rng import torch_generator
 
-__all__ = ["IMAGE_SIZE", "HeldOut", "contrast", "detection", "patch_features"]
+__all__ = ["IMAGE_SIZE", "HeldOut", "detection", "patch_features", "recognition"]
 
 IMAGE_SIZE = 128  # the embedded encoder's weights are made at
 
@@ -43,46 +43,20 @@ def patch_features(
     return features
 
 
-def contrast(
-    features: Tensor,
-    batch: Mosaics,
-    *,
-    order: Tensor,
-    anchors: int,
-    temperature: float,
-    spread: float,
-) -> Tensor:
-    """Return the loss: how little patches resemble their likes in the other view.
+def recognition(features: Tensor, head: nn.Module, batch: Mosaics) -> Tensor:
+    """Return the loss of telling, patch by patch, which texture of the bank a patch shows.
 
     Args:
         features: ``[V, P, D]``.
-        batch: What the patches show.
-        order: A permutation of all V * P patches; the first usable ones are the anchors.
-        anchors: Their number at most.
-        temperature: Divides the cosines.
-        spread: See `PretrainSettings`.
+        head: Maps D values to one for each texture.
+        batch: What the patches show; mixed ones do not count.
 
     Returns:
-        A scalar >= 0. Doubtful patches, and those of the same group that are not the same label in
-        another view, count neither for nor against.
+        A scalar >= 0.
     """
-    views, patches = batch.labels.shape
-    labels, groups = batch.labels.flatten(), batch.groups.flatten()
-    view = torch.arange(views, device=labels.device).repeat_interleave(patches)
-    usable = order[labels[order] >= 0][:anchors]
-    unit = F.normalize(features.flatten(0, 1), dim=1)
-    similar = unit[usable] @ unit.T / temperature
-    same_label = labels[usable, None] == labels
-    same_view = view[usable, None] == view
-    positive = same_label & ~same_view
-    same_group = (groups[usable, None] == groups) & (labels != MARKED)
-    void = (same_group & ~positive) | (labels == IGNORED)
-    everything = torch.logsumexp(similar.masked_fill(void, -1e4), dim=1)
-    nearest = torch.logsumexp(similar.masked_fill(~positive, -1e4), dim=1)
-    count = positive.sum(dim=1)
-    mean = similar.where(positive, 0).sum(dim=1) / count.clamp(min=1)
-    each = everything - (1 - spread) * nearest - spread * mean
-    return each.where(count > 0, 0).sum() / (count > 0).sum().clamp(min=1)
+    return F.cross_entropy(
+        head(features.flatten(0, 1)), batch.textures.flatten(), ignore_index=MIXED
+    )
 
 
 def detection(features: Tensor, batch: Mosaics, *, threshold: float, sharpness: float) -> Tensor:
@@ -99,12 +73,12 @@ def detection(features: Tensor, batch: Mosaics, *, threshold: float, sharpness: 
         A scalar >= 0, the mean over clean patches and that over marked ones, added.
     """
     first, second = F.normalize(features, dim=-1).unflatten(0, (-1, 2)).unbind(1)
-    labels = batch.labels.unflatten(0, (-1, 2))
+    marks = batch.marks.unflatten(0, (-1, 2))
     similar = first @ second.mT
-    of_first = similar.masked_fill((labels[:, 1] < 0)[:, None], -1).amax(dim=2)
-    of_second = similar.masked_fill((labels[:, 0] < 0)[:, :, None], -1).amax(dim=1)
+    of_first = similar.masked_fill((marks[:, 1] != CLEAN)[:, None], -1).amax(dim=2)
+    of_second = similar.masked_fill((marks[:, 0] != CLEAN)[:, :, None], -1).amax(dim=1)
     excess = sharpness * (torch.stack([of_first, of_second], dim=1) - threshold)
-    clean, marked = F.softplus(-excess[labels >= 0]), F.softplus(excess[labels == MARKED])
+    clean, marked = F.softplus(-excess[marks == CLEAN]), F.softplus(excess[marks == MARKED])
     return clean.sum() / max(1, len(clean)) + marked.sum() / max(1, len(marked))
 
 
@@ -136,24 +110,24 @@ class HeldOut:
             features = patch_features(network, batch.images.to(device)).cpu()
             for mosaic in batch.mosaic.unique():
                 own = batch.mosaic == mosaic
-                scores.append(_find(F.normalize(features[own], dim=-1), batch.labels[own]))
+                scores.append(_find(F.normalize(features[own], dim=-1), batch.marks[own]))
         known = torch.tensor([score for score in scores if score is not None])
         image, patch = known.mean(dim=0).tolist()
         return image, patch
 
 
-def _find(features: Tensor, labels: Tensor) -> tuple[float, float] | None:
+def _find(features: Tensor, marks: Tensor) -> tuple[float, float] | None:
     """Store the first half of the clean views, search with all other views."""
-    clean = (labels >= 0).all(dim=1).nonzero()[:, 0]
+    clean = (marks == CLEAN).all(dim=1).nonzero()[:, 0]
     stored = clean[: (len(clean) + 1) // 2]
-    rest = torch.ones(len(labels), dtype=torch.bool)
+    rest = torch.ones(len(marks), dtype=torch.bool)
     rest[stored] = False
-    defect = labels[rest] == MARKED
+    defect = marks[rest] == MARKED
     images = defect.any(dim=1)
     if not len(stored) or not bool(images.any()) or bool(images.all()):
         return None
     distance = 1 - (features[rest] @ features[stored].flatten(0, 1).T).amax(dim=-1)
-    sure = labels[rest] != IGNORED
+    sure = marks[rest] != DOUBTFUL
     return _auroc(distance.amax(dim=1), images), _auroc(distance[sure], defect[sure])
 
 
