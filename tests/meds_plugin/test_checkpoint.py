@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from meds_plugin.checkpoint import check_saved, fingerprint, frozen_prefixes, without
+from meds_plugin.checkpoint import check_saved, fingerprint, without
 from meds_plugin.errors import UserError
+from meds_plugin.modes import frozen_prefixes
 
 
 def model() -> nn.Module:

@@ -7,8 +7,9 @@ from torch import Tensor
 from meds_plugin.detector import DetectorView
 from meds_plugin.encodings import EncodedImages
 from meds_plugin.metrics import image_score
+from meds_plugin.modes import evaluating
 from meds_plugin.reader import ImageReader
-from meds_plugin.scoring import evaluating, score_images, score_maps
+from meds_plugin.scoring import score_images, score_maps
 from tests.toys import BareDetector, ToyImages, loader
 
 CPU = torch.device("cpu")
@@ -48,7 +49,7 @@ def test_names_maps_that_are_no_numbers() -> None:
         def forward(self, images: Tensor) -> Tensor:
             return super().forward(images) / 0.0
 
-    with pytest.raises(ValueError, match="Broken returned an anomaly map"):
+    with pytest.raises(ValueError, match=r"Broken\.forward returned an anomaly map"):
         score_maps(encoded(Broken()), [0], device=CPU)
 
 

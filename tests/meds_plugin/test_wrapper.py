@@ -257,7 +257,7 @@ def test_names_a_detector_whose_maps_have_a_wrong_shape() -> None:
         def forward(self, images: Tensor) -> Tensor:
             return super().forward(images).flatten(1)
 
-    with pytest.raises(ValueError, match="Wrong must return anomaly maps"):
+    with pytest.raises(ValueError, match=r"Wrong\.forward must return anomaly maps"):
         fit(Wrong())
 
 
