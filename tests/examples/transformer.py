@@ -1,0 +1,55 @@
+"""A transformer rebuilds the features of a frozen encoder from a noisy, narrow copy of them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from meds_plugin.encoder import build_encoder
+
+
+class RebuildingTransformer(nn.Module):
+    """Its map is the cosine distance between features and rebuilt features.
+
+    The encoder is frozen, so `encode` is all there is to do once an image: the plugin keeps what
+    it returns.
+    """
+
+    def __init__(self, width: int = 64, depth: int = 2, drop: float = 0.3) -> None:
+        super().__init__()
+        self.encoder = build_encoder(model="embedded", image_size=128, layers=[2, 3, 4, 5])
+        patches = self.encoder.grid[0] * self.encoder.grid[1]
+        self.drop = nn.Dropout(drop)
+        self.enter = nn.Linear(self.encoder.dim, width)
+        self.place = nn.Parameter(0.02 * torch.randn(1, patches, width))
+        layer = nn.TransformerEncoderLayer(
+            width, 4, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.blocks = nn.TransformerEncoder(layer, depth, enable_nested_tensor=False)
+        self.leave = nn.Linear(width, self.encoder.dim)
+
+    def encode(self, images: Tensor) -> Tensor:
+        tokens = torch.stack(self.encoder.block_tokens(images)).mean(0)
+        return tokens[:, self.encoder.prefix_tokens :]  # [B, P, D]
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.encoder.features(images)
+
+    def rebuild(self, encoded: Tensor) -> Tensor:
+        return self.leave(self.blocks(self.enter(self.drop(encoded)) + self.place))
+
+    def anomaly_map(self, encoded: Tensor) -> Tensor:
+        distance = 1 - nn.functional.cosine_similarity(self.rebuild(encoded), encoded, dim=2)
+        return distance.unflatten(1, self.encoder.grid)
+
+    def loss(self, encoded: Tensor, *, step: int, total_steps: int) -> Tensor:
+        return self.anomaly_map(encoded).mean()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.anomaly_map(self.encode(images))
+
+
+def make() -> nn.Module:
+    """Return the detector with the same weights each time."""
+    torch.manual_seed(0)
+    return RebuildingTransformer()
