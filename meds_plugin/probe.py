@@ -85,16 +85,9 @@ def probe_detector(
         for other in others:
             other.eval()
         if given is None:
-            tried = _search(view, frozen, device, asks)
+            _search(view, frozen, device, asks)
         else:
-            tried = _try(view, frozen, given, asks)
-        _check_encoded(view, tried)
-        _check_map(view, tried)
-        _check_one_alone(view, tried)
-        _check_loss(view, frozen, tried)
-        _check_image_score(view, tried.evaluation)
-        if tried.features is not None:
-            _check_features(view, tried.images, tried.features)
+            _check(view, frozen, given, asks)
 
 
 def _given(view: DetectorView, example: Tensor | None, device: torch.device) -> Tensor | None:
@@ -125,14 +118,14 @@ def _images(height: int, width: int, device: torch.device) -> Tensor:
     return images.to(device)
 
 
-def _search(view: DetectorView, frozen: Sequence[str], device: torch.device, asks: bool) -> _Tried:
-    """Try images of the usual sizes until the detector takes some."""
+def _search(view: DetectorView, frozen: Sequence[str], device: torch.device, asks: bool) -> None:
+    """Check on images of the usual sizes until the detector takes some."""
     first: DetectorError | None = None
     for size in USUAL_SIZES:
-        tried = _attempt(view, frozen, _images(size, size, device), asks)
-        if isinstance(tried, _Tried):
-            return tried
-        first = first or tried
+        error = _attempt(view, frozen, _images(size, size, device), asks)
+        if error is None:
+            return
+        first = first or error
     msg = (
         f"{first}; so with every usual size up to {USUAL_SIZES[-1]}: if it needs another, say so "
         "with an attribute image_size of the detector, or MeDSWrapper(..., example=images)"
@@ -142,14 +135,26 @@ def _search(view: DetectorView, frozen: Sequence[str], device: torch.device, ask
 
 def _attempt(
     view: DetectorView, frozen: Sequence[str], images: Tensor, asks: bool
-) -> _Tried | DetectorError:
-    """Run the detector, or return what it raised: the size may be to blame."""
+) -> DetectorError | None:
+    """Check the detector; return what it raised itself, because the size may be to blame."""
     try:
-        return _try(view, frozen, images, asks)
+        _check(view, frozen, images, asks)
     except DetectorError as error:
         if error.__cause__ is None:  # our own finding
             raise
         return error
+    return None
+
+
+def _check(view: DetectorView, frozen: Sequence[str], images: Tensor, asks: bool) -> None:
+    tried = _try(view, frozen, images, asks)
+    _check_encoded(view, tried)
+    _check_map(view, tried)
+    _check_alone(view, tried)
+    _check_loss(view, frozen, tried)
+    _check_image_score(view, tried.evaluation)
+    if tried.features is not None:
+        _check_features(view, images, tried.features)
 
 
 def _try(view: DetectorView, frozen: Sequence[str], images: Tensor, asks: bool) -> _Tried:
@@ -232,35 +237,36 @@ def _check_map(view: DetectorView, tried: _Tried) -> None:
         _check_scalar(view.name_of("auxiliary_loss"), tried.auxiliary)
 
 
-def _check_one_alone(view: DetectorView, tried: _Tried) -> None:
+def _check_alone(view: DetectorView, tried: _Tried) -> None:
     """Check that the map of an image is its own, whatever else is in the batch."""
-    name = view.name_of("anomaly_map")
-    category = torch.zeros(1, dtype=torch.int64, device=tried.images.device)
+    name, batch = view.name_of("anomaly_map"), "a batch of one image"
+    category = torch.zeros(2, dtype=torch.int64, device=tried.images.device)
     view.detector.eval()
     with torch.no_grad():
-        encoded = _call(view, "encode", "a batch of one image", view.encode, tried.images[:1])
-        if encoded.shape != tried.encoded[:1].shape:
+        again = view.anomaly_map(tried.encoded.clone(), category=category)
+        if not _close(again, tried.evaluation):
             msg = (
-                f"{view.name_of('encode')} returned {tuple(encoded.shape)} for a batch of one "
-                "image: keep the batch, squeeze(1) instead of squeeze()"
+                f"{name} gives another map each time in evaluation mode: draw random numbers in "
+                "training mode only (if self.training, nn.Dropout)"
             )
             raise DetectorError(msg)
-        size = "a batch of one image"
-        alone = _call(view, "anomaly_map", size, view.anomaly_map, encoded, category=category)
-        check_maps(alone, batch=1, name=name)
-        again = view.anomaly_map(tried.encoded.clone(), category=category.expand(2))
-    if not _close(again, tried.evaluation):
-        msg = (
-            f"{name} gives another map each time in evaluation mode: draw random numbers in "
-            "training mode only (if self.training, nn.Dropout)"
-        )
-        raise DetectorError(msg)
-    if alone.shape[1:] != again.shape[1:] or not _close(alone, again[:1]):
-        msg = (
-            f"the map of an image by {name} depends on the other images in its batch: in "
-            "evaluation mode normalise each image by itself, over dim=(1, 2) of the map"
-        )
-        raise DetectorError(msg)
+        for place in range(2):
+            encoded = _call(view, "encode", batch, view.encode, tried.images[place : place + 1])
+            if encoded.shape != tried.encoded[:1].shape:
+                msg = (
+                    f"{view.name_of('encode')} returned {tuple(encoded.shape)} for a batch of one "
+                    "image: keep the batch, squeeze(1) instead of squeeze()"
+                )
+                raise DetectorError(msg)
+            one = category[:1]
+            alone = _call(view, "anomaly_map", batch, view.anomaly_map, encoded, category=one)
+            check_maps(alone, batch=1, name=name)
+            if alone.shape[1:] != again.shape[1:] or not _close(alone[0], again[place]):
+                msg = (
+                    f"the map of an image by {name} depends on the other images in its batch: in "
+                    "evaluation mode normalise each image by itself, over dim=(1, 2) of the map"
+                )
+                raise DetectorError(msg)
 
 
 def _check_loss(view: DetectorView, frozen: Sequence[str], tried: _Tried) -> None:

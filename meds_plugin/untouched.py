@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["untouched"]
 
+_CHANGEABLE = (dict, list, set)
+
 
 @contextlib.contextmanager
 def untouched(*modules: nn.Module, device: torch.device) -> Iterator[None]:
@@ -24,21 +26,20 @@ def untouched(*modules: nn.Module, device: torch.device) -> Iterator[None]:
 
     Put back are parameters, buffers (batch statistics, codebooks kept by moving averages),
     gradients, modes, and every attribute of the modules with what it holds where that is a tensor,
-    list, dict or set. Needs memory for a second copy of the weights.
+    list, dict or set, nested or not. Needs memory for a second copy of the weights.
 
     Args:
         modules: What runs inside the block.
         device: Where they are; the generator of an accelerator is put back, too.
     """
-    # Parameters and submodules are in attributes, too: torch keeps them in dicts.
-    parts = list(dict.fromkeys(part for module in modules for part in module.modules()))
-    attributes = [(vars(part), dict(vars(part))) for part in parts]
-    values = [value for _, before in attributes for value in before.values()]
-    held = [(value, value.copy()) for value in values if isinstance(value, (dict, list, set))]
-    inner = [each for _, copy in held for each in _members(copy)]
-    tensors = {id(v): v for v in [*values, *inner] if isinstance(v, Tensor)}
+    found: dict[int, Any] = {}
+    for module in modules:
+        for part in module.modules():
+            _walk(vars(part), found)  # parameters and submodules are here, too: torch has dicts
+    held = [(each, each.copy()) for each in found.values() if isinstance(each, _CHANGEABLE)]
+    tensors = [each for each in found.values() if isinstance(each, Tensor)]
     with torch.no_grad():
-        weights = [(t, t.detach().clone(), t.grad if t.is_leaf else None) for t in tensors.values()]
+        weights = [(t, t.detach().clone(), t.grad if t.is_leaf else None) for t in tensors]
     python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 - detectors may use it
     try:
         with torch_seeded(0, "probe", device=device):
@@ -46,9 +47,6 @@ def untouched(*modules: nn.Module, device: torch.device) -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(legacy)  # noqa: NPY002
-        for now, before in attributes:
-            now.clear()
-            now.update(before)
         for container, copy in held:
             container.clear()
             container.extend(copy) if isinstance(container, list) else container.update(copy)
@@ -60,5 +58,13 @@ def untouched(*modules: nn.Module, device: torch.device) -> Iterator[None]:
                     tensor.copy_(value)
 
 
-def _members(container: Any) -> list[Any]:
-    return list(container.values() if isinstance(container, dict) else container)
+def _walk(value: Any, found: dict[int, Any]) -> None:
+    """Collect the tensors and containers that a value is or holds, by identity."""
+    if id(value) in found:
+        return
+    if isinstance(value, Tensor):
+        found[id(value)] = value
+    elif isinstance(value, (*_CHANGEABLE, tuple)):
+        found[id(value)] = value
+        for member in value.values() if isinstance(value, dict) else value:
+            _walk(member, found)

@@ -36,11 +36,13 @@ class RebuildingTransformer(nn.Module):
         return self.encoder.features(images)
 
     def rebuild(self, encoded: Tensor) -> Tensor:
-        return self.leave(self.blocks(self.enter(self.drop(encoded)) + self.place))
+        tokens = self.enter(self.drop(encoded)) + self.place
+        rebuilt: Tensor = self.leave(self.blocks(tokens))
+        return rebuilt
 
     def anomaly_map(self, encoded: Tensor) -> Tensor:
-        distance = 1 - nn.functional.cosine_similarity(self.rebuild(encoded), encoded, dim=2)
-        return distance.unflatten(1, self.encoder.grid)
+        similar = nn.functional.cosine_similarity(self.rebuild(encoded), encoded, dim=2)
+        return (1 - similar).view(-1, *self.encoder.grid)
 
     def loss(self, encoded: Tensor, *, step: int, total_steps: int) -> Tensor:
         return self.anomaly_map(encoded).mean()
