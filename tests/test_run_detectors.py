@@ -140,6 +140,28 @@ def test_a_sweep_takes_names_of_both_kinds(site: Path, tmp_path: Path) -> None:
     assert read_config(tmp_path / "0").backbone.detector._target_ == "backbones.dinomaly.Dinomaly"
 
 
+def test_a_configuration_of_the_users_may_build_on_the_entry_point(
+    site: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "backbone").mkdir()
+    (tmp_path / "backbone" / "toy.yaml").write_text(
+        "defaults: [entry_point, _self_]\nname: toy\ndetector: {width: 5}\noptimizer: {lr: 3e-3}\n"
+    )
+    status, err = run(
+        site,
+        "--config-dir",
+        str(tmp_path),
+        "backbone=toy",
+        *TINY,
+        "method=memory",
+        f"hydra.run.dir={tmp_path / 'run'}",
+    )
+    assert status == 0, err
+    backbone = read_config(tmp_path / "run").backbone
+    assert (backbone.detector.width, backbone.optimizer.lr) == (5, 3e-3)
+    assert backbone.optimizer.warmup == 100
+
+
 @pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize(
     ("overrides", "line"),

@@ -7,7 +7,6 @@ from torch import Tensor
 from meds_plugin.detector import DetectorView
 from meds_plugin.encodings import EncodedImages
 from meds_plugin.metrics import image_score
-from meds_plugin.modes import evaluating
 from meds_plugin.reader import ImageReader
 from meds_plugin.scoring import score_images, score_maps
 from tests.toys import BareDetector, ToyImages, loader
@@ -33,15 +32,6 @@ def test_image_scores_are_those_of_the_maps() -> None:
     images = encoded(BareDetector())
     expected = image_score(score_maps(images, range(10), device=CPU), 0.1)
     torch.testing.assert_close(score_images(images, top=0.1, device=CPU), expected)
-
-
-def test_each_part_gets_its_own_mode_back() -> None:
-    detector = BareDetector()
-    detector.drop.eval()
-    with evaluating(detector):
-        assert not detector.training
-    assert detector.training
-    assert not detector.drop.training
 
 
 def test_names_maps_that_are_no_numbers() -> None:
