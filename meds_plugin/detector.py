@@ -117,12 +117,12 @@ class DetectorView:
         if encode is None:
             return images
         with torch.no_grad(), evaluating(self.detector):
-            return self._tensor("encode", encode(images))
+            return self.as_tensor("encode", encode(images))
 
     def features(self, images: Tensor) -> Tensor:
         """Return memory features ``[B, P, D]`` or ``[B, D, h, w]`` without gradient."""
         with torch.no_grad():
-            return self._tensor("features", self._own.get("features", self._encoder)(images))
+            return self.as_tensor("features", self._own.get("features", self._encoder)(images))
 
     def anomaly_map(self, encoded: Tensor, *, category: Tensor | None = None) -> Tensor:
         """Return maps ``[B, h, w]``, differentiable, higher = more anomalous.
@@ -135,7 +135,7 @@ class DetectorView:
             DetectorError: If the detector returns no tensor.
         """
         call = self._own.get("anomaly_map", self.detector)
-        maps = self._tensor("anomaly_map", call(encoded, **self._where(encoded, category)))
+        maps = self.as_tensor("anomaly_map", call(encoded, **self._where(encoded, category)))
         return maps.squeeze(1) if maps.ndim == 4 and maps.shape[1] == 1 else maps
 
     def loss(
@@ -146,12 +146,12 @@ class DetectorView:
         if loss is None:
             return self.anomaly_map(encoded, category=category).mean()
         where = self._where(encoded, category, "loss")
-        return self._tensor("loss", loss(encoded, step=step, total_steps=total_steps, **where))
+        return self.as_tensor("loss", loss(encoded, step=step, total_steps=total_steps, **where))
 
     def auxiliary_loss(self) -> Tensor | None:
         """Return what the last `anomaly_map` adds to the distillation loss, a scalar or nothing."""
         loss = self._own.get("auxiliary_loss")
-        return None if loss is None else self._tensor("auxiliary_loss", loss())
+        return None if loss is None else self.as_tensor("auxiliary_loss", loss())
 
     def image_score(self, maps: Tensor, *, top: float) -> Tensor:
         """Return ``[B]`` scores of images, higher = more anomalous.
@@ -167,7 +167,7 @@ class DetectorView:
         score = self._own.get("image_score")
         if score is None:
             return image_score(maps, top)
-        scores = self._tensor("image_score", score(maps))
+        scores = self.as_tensor("image_score", score(maps))
         if scores.shape != maps.shape[:1]:
             msg = (
                 f"{self.name_of('image_score')} must return one score an image, shape [B]; for "
@@ -211,7 +211,12 @@ class DetectorView:
             category = torch.full((len(encoded),), -1, device=encoded.device)
         return {"category": category}
 
-    def _tensor(self, method: str, value: object) -> Tensor:
+    def as_tensor(self, method: str, value: object) -> Tensor:
+        """Return what a method gave.
+
+        Raises:
+            DetectorError: If it is no tensor.
+        """
         if not isinstance(value, Tensor):
             msg = f"{self.name_of(method)} must return one tensor; it returned {_kind(value)}"
             raise DetectorError(msg)

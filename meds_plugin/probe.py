@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from meds_plugin.detector import check_detector, check_maps, grid_of
 from meds_plugin.errors import DetectorError
-from meds_plugin.modes import freeze_modes
-from meds_plugin.rng import torch_generator
+from meds_plugin.modes import evaluating, freeze_modes
+from meds_plugin.probe_images import USUAL_SIZES, given_images, random_images
 from meds_plugin.untouched import untouched
 
 if TYPE_CHECKING:
@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 
     from meds_plugin.detector import DetectorView
 
-__all__ = ["USUAL_SIZES", "probe_detector"]
+__all__ = ["probe_detector"]
 
-USUAL_SIZES = (64, 128, 224, 256, 320, 384, 392, 448, 512, 518)
 _TOLERANCE = 5e-3  # of the largest value; accelerators round products to 10 bits or so
 
 
@@ -35,6 +34,7 @@ class _Tried(NamedTuple):
         auxiliary: What it adds to the distillation loss.
         evaluation: ``[2, h, w]`` map in evaluation mode.
         features: For the memory; ``None`` where the default encoder is to give them.
+        features_by: Names of the parameters to train that they came from.
     """
 
     images: Tensor
@@ -43,6 +43,7 @@ class _Tried(NamedTuple):
     auxiliary: Tensor | None
     evaluation: Tensor
     features: Tensor | None
+    features_by: list[str]
 
 
 def probe_detector(
@@ -60,7 +61,7 @@ def probe_detector(
         view: The detector.
         frozen: Prefixes of its submodules that never train (see `modes.frozen_prefixes`).
         example: Images ``[B >= 2, 3, H, W]`` as the detector expects them; default: random ones of
-            its ``image_size``, or of the first of `USUAL_SIZES` that it takes.
+            its ``image_size``, or of the first of the usual sizes that it takes.
         memory_encoder: The user's own encoder for the memory, where the detector has no features.
 
     Raises:
@@ -74,9 +75,10 @@ def probe_detector(
         msg = f"{name} has lazy layers without weights yet: run it on a batch before wrapping it"
         raise DetectorError(msg)
     device = tensors[0].device
-    given = _given(view, example, device)
+    given = given_images(view, example, device)
     others = [] if memory_encoder is None else [memory_encoder]
-    asks = memory_encoder is not None or view.own("features") is not None
+    weights = [next(other.parameters(), tensors[0]) for other in others]
+    memory = weights[0].device if weights else None
     with (
         untouched(detector, *others, device=device),
         torch.inference_mode(mode=False),
@@ -85,44 +87,18 @@ def probe_detector(
         for other in others:
             other.eval()
         if given is None:
-            _search(view, frozen, device, asks)
+            _search(view, frozen, device, memory)
         else:
-            _check(view, frozen, given, asks)
+            _check(view, frozen, given, memory)
 
 
-def _given(view: DetectorView, example: Tensor | None, device: torch.device) -> Tensor | None:
-    """Return the images to try, ``None`` where the detector does not say which it takes."""
-    if example is not None:
-        if not isinstance(example, Tensor) or not example.is_floating_point():
-            msg = "example must be a floating-point tensor of images [2, 3, H, W]"
-            raise DetectorError(msg)
-        if example.ndim != 4 or len(example) < 2:
-            msg = f"example must be images [2, 3, H, W], got {tuple(example.shape)}"
-            raise DetectorError(msg)
-        return example[:2].detach().to(device)
-    size = getattr(view.detector, "image_size", None)
-    if size is None:
-        return None
-    sides = [size, size] if isinstance(size, int) else size
-    if not isinstance(sides, (list, tuple)) or [type(side) for side in sides] != [int, int]:
-        name = type(view.detector).__name__
-        msg = f"{name}.image_size must be a side or a pair (H, W) in pixels, got {size!r}"
-        raise DetectorError(msg)
-    return _images(sides[0], sides[1], device)
-
-
-def _images(height: int, width: int, device: torch.device) -> Tensor:
-    generator = torch_generator(0, "probe", "images")
-    images = torch.randn(2, 3, height, width, generator=generator)
-    images[1] *= 0.5  # so that what couples the images of a batch shows
-    return images.to(device)
-
-
-def _search(view: DetectorView, frozen: Sequence[str], device: torch.device, asks: bool) -> None:
+def _search(
+    view: DetectorView, frozen: Sequence[str], device: torch.device, memory: torch.device | None
+) -> None:
     """Check on images of the usual sizes until the detector takes some."""
     first: DetectorError | None = None
     for size in USUAL_SIZES:
-        error = _attempt(view, frozen, _images(size, size, device), asks)
+        error = _attempt(view, frozen, random_images(size, size, device), memory)
         if error is None:
             return
         first = first or error
@@ -134,11 +110,11 @@ def _search(view: DetectorView, frozen: Sequence[str], device: torch.device, ask
 
 
 def _attempt(
-    view: DetectorView, frozen: Sequence[str], images: Tensor, asks: bool
+    view: DetectorView, frozen: Sequence[str], images: Tensor, memory: torch.device | None
 ) -> DetectorError | None:
     """Check the detector; return what it raised itself, because the size may be to blame."""
     try:
-        _check(view, frozen, images, asks)
+        _check(view, frozen, images, memory)
     except DetectorError as error:
         if error.__cause__ is None:  # our own finding
             raise
@@ -146,22 +122,35 @@ def _attempt(
     return None
 
 
-def _check(view: DetectorView, frozen: Sequence[str], images: Tensor, asks: bool) -> None:
-    tried = _try(view, frozen, images, asks)
-    _check_encoded(view, tried)
+def _check(
+    view: DetectorView, frozen: Sequence[str], images: Tensor, memory: torch.device | None
+) -> None:
+    tried = _try(view, frozen, images, memory)
     _check_map(view, tried)
     _check_alone(view, tried)
     _check_loss(view, frozen, tried)
     _check_image_score(view, tried.evaluation)
     if tried.features is not None:
-        _check_features(view, images, tried.features)
+        _check_features(view, tried, tried.features)
 
 
-def _try(view: DetectorView, frozen: Sequence[str], images: Tensor, asks: bool) -> _Tried:
-    """Run the detector in both modes, as training and scoring do; ask for features or not."""
+def _try(
+    view: DetectorView, frozen: Sequence[str], images: Tensor, memory: torch.device | None
+) -> _Tried:
+    """Run the detector in both modes, as training and scoring do.
+
+    Args:
+        view: The detector.
+        frozen: See `probe_detector`.
+        images: ``[2, 3, H, W]``.
+        memory: Where the user's memory encoder is, if there is one.
+    """
     category = torch.zeros(len(images), dtype=torch.int64, device=images.device)
     size = f"two images of {images.shape[-2]} x {images.shape[-1]}"
-    encoded = _call(view, "encode", size, view.encode, images)
+    encoded = images
+    if view.encodes:
+        encoded, used = _frozen(view, "encode", images)
+        _check_encoded(view.name_of("encode"), encoded, used)
     # Copies, because nothing forbids a detector to work in place.
     copy = encoded.clone()
     _train(view, frozen)
@@ -171,8 +160,20 @@ def _try(view: DetectorView, frozen: Sequence[str], images: Tensor, asks: bool) 
     view.detector.eval()
     with torch.no_grad():
         evaluation = _call(view, "anomaly_map", size, view.anomaly_map, copy, category=category)
-    features = _call(view, "features", size, view.features, images) if asks else None
-    return _Tried(images, encoded, training, auxiliary, evaluation, features)
+    features, features_by = None, list[str]()
+    if view.own("features"):
+        features, features_by = _frozen(view, "features", images)
+    elif memory is not None:
+        features = _call(view, "features", size, view.features, images.to(memory))
+    return _Tried(images, encoded, training, auxiliary, evaluation, features, features_by)
+
+
+def _frozen(view: DetectorView, method: str, images: Tensor) -> tuple[Tensor, list[str]]:
+    """Run a frozen part with gradients for once, and tell which trainable parameters it uses."""
+    size = f"two images of {images.shape[-2]} x {images.shape[-1]}"
+    with evaluating(view.detector):
+        value = view.as_tensor(method, _call(view, method, size, view.own(method), images.clone()))
+    return value.detach(), _reached(value, view)
 
 
 def _train(view: DetectorView, frozen: Sequence[str]) -> None:
@@ -187,30 +188,26 @@ def _call(view: DetectorView, method: str, size: str, call: Any, *args: Any, **k
     except DetectorError:
         raise
     except Exception as error:
-        msg = f"{view.name_of(method)} failed on {size}: {type(error).__name__}: {error}"
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        msg = f"{view.name_of(method)} failed on {size}: {what}"
         if method == "anomaly_map" and view.own(method) and not view.encodes:
             msg += " (it was given the images, because there is no encode)"
         raise DetectorError(msg) from error
 
 
-def _check_encoded(view: DetectorView, tried: _Tried) -> None:
-    encode = view.own("encode")
-    if encode is None:
-        return
-    name = view.name_of("encode")
-    if tried.encoded.shape[:1] != (2,):
+def _check_encoded(name: str, encoded: Tensor, used: list[str]) -> None:
+    if encoded.shape[:1] != (2,):
         msg = (
             f"{name} must return one tensor with the images along its first axis; for 2 images it "
-            f"returned {tuple(tried.encoded.shape)}"
+            f"returned {tuple(encoded.shape)}"
         )
         raise DetectorError(msg)
-    _check_finite(name, tried.encoded)
-    view.detector.eval()
-    trained = _reached(encode(tried.images), view)
-    if trained:
+    _check_finite(name, encoded)
+    if used:
         msg = (
-            f"{name} uses {trained[0]}, which is to train, but encode runs once an image and "
-            "without gradient: move that layer to anomaly_map, or freeze it (requires_grad_(False))"
+            f"{name} uses {used[0]}, which is to train, but encode runs once an image "
+            "and without gradient: move that layer to anomaly_map, or freeze it "
+            "(requires_grad_(False))"
         )
         raise DetectorError(msg)
 
@@ -299,8 +296,8 @@ def _check_image_score(view: DetectorView, maps: Tensor) -> None:
     _check_finite(view.name_of("image_score"), score)
 
 
-def _check_features(view: DetectorView, images: Tensor, features: Tensor) -> None:
-    own, name = view.own("features"), view.name_of("features")
+def _check_features(view: DetectorView, tried: _Tried, features: Tensor) -> None:
+    name = view.name_of("features")
     if features.ndim not in (3, 4) or len(features) != 2 or not features.is_floating_point():
         msg = (
             f"{name} must return floating-point patch features [B, P, D] or [B, D, h, w]; for 2 "
@@ -308,17 +305,15 @@ def _check_features(view: DetectorView, images: Tensor, features: Tensor) -> Non
         )
         raise DetectorError(msg)
     try:
-        grid_of(features, images)
+        grid_of(features, tried.images)
     except ValueError as error:
         msg = f"{name}: {error}; leave out class and register tokens"
         raise DetectorError(msg) from None
     _check_finite(name, features)
-    view.detector.eval()
-    trained = [] if own is None else _reached(own(images), view)
-    if trained:
+    if tried.features_by:
         msg = (
-            f"{name} uses {trained[0]}, which is to train: memory features must be frozen; freeze "
-            "that layer, or leave features out and the plugin's own encoder is taken"
+            f"{name} uses {tried.features_by[0]}, which is to train: memory features must be "
+            "frozen; freeze that layer, or leave features out and the plugin's own encoder is taken"
         )
         raise DetectorError(msg)
 

@@ -180,7 +180,7 @@ ENCODED: list[tuple[dict[str, Any], str]] = [
         "Net.encode must return one tensor; it returned a list",
     ),
     (
-        {"encode": lambda self, images: self.encoder(images).sum(0)},
+        {"encode": lambda self, images: self.encoder(images).mean((0, 2, 3))},
         "Net.encode must return one tensor with the images along its first axis",
     ),
     (
