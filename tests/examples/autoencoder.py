@@ -6,23 +6,28 @@ from torch import Tensor, nn
 
 
 class Autoencoder(nn.Module):
-    """Its map is the error of the rebuilt image."""
+    """Its map is the error of the rebuilt image, whose noise is averaged away before squaring."""
 
-    def __init__(self, width: int = 32, bottleneck: int = 16) -> None:
+    def __init__(self, width: int = 16, bottleneck: int = 8) -> None:
         super().__init__()
-        self.down = nn.Sequential(
+        wide = 4 * width
+        self.squeeze = nn.Sequential(
             nn.Conv2d(3, width, 4, stride=2, padding=1),
             nn.GELU(),
             nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),
             nn.GELU(),
-            nn.Conv2d(2 * width, 4 * width, 4, stride=2, padding=1),
+            nn.Conv2d(2 * width, wide, 4, stride=2, padding=1),
             nn.GELU(),
-            nn.Conv2d(4 * width, bottleneck, 1),
+            nn.Conv2d(wide, wide, 4, stride=2, padding=1),
+            nn.GELU(),
+            nn.Conv2d(wide, bottleneck, 1),
         )
-        self.up = nn.Sequential(
-            nn.Conv2d(bottleneck, 4 * width, 1),
+        self.expand = nn.Sequential(
+            nn.Conv2d(bottleneck, wide, 3, padding=1),
             nn.GELU(),
-            nn.ConvTranspose2d(4 * width, 2 * width, 4, stride=2, padding=1),
+            nn.ConvTranspose2d(wide, wide, 4, stride=2, padding=1),
+            nn.GELU(),
+            nn.ConvTranspose2d(wide, 2 * width, 4, stride=2, padding=1),
             nn.GELU(),
             nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1),
             nn.GELU(),
@@ -30,6 +35,5 @@ class Autoencoder(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        rebuilt = self.up(self.down(images))
-        error = (rebuilt - images).square().mean(1, keepdim=True)
-        return nn.functional.avg_pool2d(error, 4)
+        difference = self.expand(self.squeeze(images)) - images
+        return nn.functional.avg_pool2d(difference, 4).square().mean(1)

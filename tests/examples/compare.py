@@ -38,7 +38,7 @@ class Example(NamedTuple):
 
 
 EXAMPLES = {
-    "autoencoder": Example(Autoencoder, lr=5e-3, steps=600),
+    "autoencoder": Example(Autoencoder, lr=4e-3, steps=700),
     "teacher_student": Example(TeacherStudent, lr=2e-3, steps=300),
     "transformer": Example(RebuildingTransformer, lr=2e-3, steps=300),
 }

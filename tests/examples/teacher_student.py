@@ -10,7 +10,7 @@ from meds_plugin.encoder import build_encoder
 class TeacherStudent(nn.Module):
     """Its map is the cosine distance between the teacher's and the student's features."""
 
-    def __init__(self, width: int = 48) -> None:
+    def __init__(self, width: int = 32) -> None:
         super().__init__()
         self.teacher = build_encoder(model="embedded", image_size=128, layers=[5])
         self.student = nn.Sequential(
