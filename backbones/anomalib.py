@@ -89,6 +89,7 @@ class AnomalibDetector(nn.Module):
             self.recipe.check_size(self.model, _pair(image_size))
         for part in self._frozen:
             part.requires_grad_(requires_grad=False)
+        self.image_size = None if image_size is None else _pair(image_size)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:

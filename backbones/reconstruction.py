@@ -73,6 +73,11 @@ class ReconstructionDetector(nn.Module):
         weights = torch.tensor([len(group) / targets for group in self.groups])
         self.register_buffer("_group_weights", weights.view(1, -1, 1, 1), persistent=False)
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H, W) of the images it takes, in pixels: the encoder's."""
+        return self.encoder.image_size
+
     def requires_grad_(self, requires_grad: bool = True) -> Self:
         """Set whether the detector trains; the encoder stays frozen."""
         super().requires_grad_(requires_grad)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from meds_plugin.data import AnomalyDataModule
     from meds_plugin.detector import Detector
     from meds_plugin.ensemble import MemorySettings
-    from meds_plugin.errors import UserError
+    from meds_plugin.errors import DetectorError, UserError
     from meds_plugin.optim import OptimizerSettings
     from meds_plugin.testing import evaluate
     from meds_plugin.wrapper import MeDSWrapper
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AnomalyDataModule",
     "Detector",
+    "DetectorError",
     "DistillationCallback",
     "MeDSWrapper",
     "MemoryEnsembleCallback",
@@ -36,6 +37,7 @@ __all__ = [
 _HOMES = {
     "AnomalyDataModule": "data",
     "Detector": "detector",
+    "DetectorError": "errors",
     "DistillationCallback": "callbacks",
     "MeDSWrapper": "wrapper",
     "MemoryEnsembleCallback": "callbacks",

@@ -6,33 +6,48 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from meds_plugin.errors import UserError
+from meds_plugin.modes import freeze_modes, frozen_prefixes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from torch import Tensor, nn
 
-__all__ = ["check_saved", "fingerprint", "frozen_prefixes", "without"]
+__all__ = ["FrozenPart", "check_saved", "fingerprint", "without"]
 
 
-def frozen_prefixes(module: nn.Module, trainable: Iterable[nn.Parameter]) -> tuple[str, ...]:
-    """Return the names, each with a dot at its end, of the topmost submodules that never train.
+class FrozenPart:
+    """What of a wrapped detector never trains: it stays in evaluation mode and out of checkpoints.
 
-    A submodule counts when it has parameters and the optimiser gets none of them.
+    Args:
+        detector: The detector.
+        trainable: The parameters that the optimiser gets.
+
+    Attributes:
+        prefixes: See `modes.frozen_prefixes`.
     """
-    learned = {id(parameter) for parameter in trainable}
-    found: list[str] = []
 
-    def visit(part: nn.Module, prefix: str) -> None:
-        for name, child in part.named_children():
-            parameters = list(child.parameters())
-            if parameters and not any(id(p) in learned for p in parameters):
-                found.append(f"{prefix}{name}.")
-            else:
-                visit(child, f"{prefix}{name}.")
+    def __init__(self, detector: nn.Module, trainable: Iterable[nn.Parameter]) -> None:
+        self.prefixes = frozen_prefixes(detector, trainable)
+        self._detector = detector
+        self._fingerprint = ""
 
-    visit(module, "")
-    return tuple(found)
+    def settle(self) -> None:
+        """Put the frozen submodules into evaluation mode."""
+        freeze_modes(self._detector, self.prefixes)
+
+    def trained(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what checkpoints hold of a wrapper's state."""
+        return without(state, ["memory_encoder.", *(f"detector.{name}" for name in self.prefixes)])
+
+    def fingerprint(self) -> str:
+        """Return the frozen weights' fingerprint; hashed when first needed."""
+        self._fingerprint = self._fingerprint or fingerprint(self._detector, self.prefixes)
+        return self._fingerprint
+
+    def forget(self) -> None:
+        """Hash the weights anew when next needed: they may have been changed."""
+        self._fingerprint = ""
 
 
 def without(state: Mapping[str, Tensor], prefixes: Iterable[str]) -> dict[str, Tensor]:

@@ -9,10 +9,24 @@ from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from meds_plugin.errors import DetectorError
+from meds_plugin.metrics import image_score
+from meds_plugin.modes import evaluating
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["Detector", "DetectorView", "check_detector", "check_maps", "grid_of"]
+
+OPTIONAL = (
+    "encode",
+    "anomaly_map",
+    "loss",
+    "auxiliary_loss",
+    "features",
+    "image_score",
+    "parameter_groups",
+)
 
 
 @runtime_checkable
@@ -22,14 +36,27 @@ class Detector(Protocol):
     Only the call is required. A detector may also have these methods, and gets more from the
     plugin for each:
 
-    * ``encode(images) -> Tensor [B, ...]``: the frozen part. It runs once per image, the plugin
-      keeps the result and passes it to the two methods below in place of the images.
+    * ``encode(images) -> Tensor [B, ...]``: the frozen part. It runs once per image, in evaluation
+      mode and without gradient; the plugin keeps the result and passes it to ``anomaly_map`` and
+      ``loss`` in place of the images. Default: the images.
     * ``anomaly_map(encoded) -> Tensor [B, h, w]``: the trainable rest. Default: the call.
     * ``loss(encoded, *, step, total_steps) -> Tensor``: the detector's own training loss, a
       scalar; ``step`` counts from 0 within the stage. Default: the mean of the map.
+    * ``auxiliary_loss() -> Tensor``: a scalar that is added to the distillation loss; called right
+      after ``anomaly_map`` in each distillation step. Default: nothing is added.
     * ``features(images) -> Tensor [B, P, D]`` or ``[B, D, h, w]``: patch features for the memory
       ensemble, frozen. Default: those of the plugin's own encoder.
+    * ``image_score(maps [B, h, w]) -> Tensor [B]``: the score of an image, higher = more anomalous,
+      for selection, ranking and the image metrics. Default: the mean of the top 1 % of the map.
+      The memory ensemble's scores are its own.
     * ``parameter_groups() -> list[dict]``: for the optimiser. Default: all trainable parameters.
+
+    ``anomaly_map`` (without it, the call) and ``loss`` may take a keyword ``category``, ``[B]``
+    int64: the place of each image's category among the sorted training categories, -1 where it is
+    unknown or not among them.
+
+    An attribute ``image_size`` (a side or a pair H, W, in pixels) says which images a detector
+    takes, for the check at wrap time.
 
     A submodule of one of these names (``self.features = nn.Sequential(...)``) is not taken for
     the method, nor is ``encode`` where there is no ``anomaly_map`` to take its result.
@@ -58,45 +85,113 @@ class DetectorView:
 
     def __init__(self, detector: nn.Module, encoder: Callable[[Tensor], Tensor]) -> None:
         self.detector = detector
-        self._features = self._method("features") or encoder
-        self._map = self._method("anomaly_map")
-        self._encode = self._method("encode") if self._map else None
-        self._loss = self._method("loss")
-        self._groups = self._method("parameter_groups")
+        self._encoder = encoder
+        self._own = {name: found for name in OPTIONAL if (found := _method(detector, name))}
+        if "anomaly_map" not in self._own:
+            self._own.pop("encode", None)
+        self._sorted = {
+            name: _takes_category(self._own.get(name, detector.forward))
+            for name in ("anomaly_map", "loss")
+        }
 
     @property
     def encodes(self) -> bool:
         """Whether the detector has a frozen part whose output can be kept."""
-        return self._encode is not None
+        return "encode" in self._own
+
+    def own(self, name: str) -> Callable[..., Any] | None:
+        """Return the detector's own method of that name, ``None`` where the default is used."""
+        return self._own.get(name)
+
+    def name_of(self, method: str) -> str:
+        """Return what messages call a method, or what stands in for it."""
+        if method not in self._own:
+            if method == "features":
+                return "MeDSWrapper(features=...)"
+            method = "forward" if method == "anomaly_map" else method
+        return f"{type(self.detector).__name__}.{method}"
 
     def encode(self, images: Tensor) -> Tensor:
-        """Run the frozen part once; the images themselves where there is none."""
-        if self._encode is None:
+        """Run the frozen part, in evaluation mode; the images themselves where there is none."""
+        encode = self._own.get("encode")
+        if encode is None:
             return images
-        with torch.no_grad():
-            return cast("Tensor", self._encode(images))
+        with torch.no_grad(), evaluating(self.detector):
+            return self.as_tensor("encode", encode(images))
 
     def features(self, images: Tensor) -> Tensor:
         """Return memory features ``[B, P, D]`` or ``[B, D, h, w]`` without gradient."""
         with torch.no_grad():
-            return cast("Tensor", self._features(images))
+            return self.as_tensor("features", self._own.get("features", self._encoder)(images))
 
-    def anomaly_map(self, encoded: Tensor) -> Tensor:
-        """Return maps ``[B, h, w]``, differentiable, higher = more anomalous."""
-        maps = cast("Tensor", (self._map or self.detector)(encoded))
+    def anomaly_map(self, encoded: Tensor, *, category: Tensor | None = None) -> Tensor:
+        """Return maps ``[B, h, w]``, differentiable, higher = more anomalous.
+
+        Args:
+            encoded: ``[B, ...]`` from `encode`.
+            category: ``[B]`` int64 (see `Detector`); ``None``: unknown.
+
+        Raises:
+            DetectorError: If the detector returns no tensor.
+        """
+        call = self._own.get("anomaly_map", self.detector)
+        maps = self.as_tensor("anomaly_map", call(encoded, **self._where(encoded, category)))
         return maps.squeeze(1) if maps.ndim == 4 and maps.shape[1] == 1 else maps
 
-    def loss(self, encoded: Tensor, *, step: int, total_steps: int) -> Tensor:
+    def loss(
+        self, encoded: Tensor, *, step: int, total_steps: int, category: Tensor | None = None
+    ) -> Tensor:
         """Return the detector's own training loss, a scalar."""
-        if self._loss is None:
-            return self.anomaly_map(encoded).mean()
-        return cast("Tensor", self._loss(encoded, step=step, total_steps=total_steps))
+        loss = self._own.get("loss")
+        if loss is None:
+            return self.anomaly_map(encoded, category=category).mean()
+        where = self._where(encoded, category, "loss")
+        return self.as_tensor("loss", loss(encoded, step=step, total_steps=total_steps, **where))
+
+    def auxiliary_loss(self) -> Tensor | None:
+        """Return what the last `anomaly_map` adds to the distillation loss, a scalar or nothing."""
+        loss = self._own.get("auxiliary_loss")
+        return None if loss is None else self.as_tensor("auxiliary_loss", loss())
+
+    def image_score(self, maps: Tensor, *, top: float) -> Tensor:
+        """Return ``[B]`` scores of images, higher = more anomalous.
+
+        Args:
+            maps: ``[B, h, w]`` from `anomaly_map`.
+            top: Share of a map's largest values that are averaged where the detector has no
+                ``image_score`` of its own.
+
+        Raises:
+            DetectorError: If the detector returns something else than ``[B]`` values.
+        """
+        score = self._own.get("image_score")
+        if score is None:
+            return image_score(maps, top)
+        scores = self.as_tensor("image_score", score(maps))
+        if scores.shape != maps.shape[:1]:
+            msg = (
+                f"{self.name_of('image_score')} must return one score an image, shape [B]; for "
+                f"{len(maps)} maps it returned {tuple(scores.shape)}"
+            )
+            raise DetectorError(msg)
+        return scores.float()
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return the optimiser's parameter groups."""
-        if self._groups is not None:
-            return list(self._groups())
-        return [{"params": [p for p in self.detector.parameters() if p.requires_grad]}]
+        """Return the optimiser's parameter groups, each with a list of parameters."""
+        groups = self._own.get("parameter_groups")
+        if groups is None:
+            return [{"params": [p for p in self.detector.parameters() if p.requires_grad]}]
+        found = []
+        for group in groups():
+            if not isinstance(group, dict) or "params" not in group:
+                msg = (
+                    f"{self.name_of('parameter_groups')} must return dicts as the optimiser takes "
+                    f"them, [{{'params': [...]}}]; it returned a list of {type(group).__name__}"
+                )
+                raise DetectorError(msg)
+            params = group["params"]
+            found.append({**group, "params": [params] if isinstance(params, Tensor) else [*params]})
+        return found
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """Return every parameter that the optimiser gets, once."""
@@ -106,32 +201,42 @@ class DetectorView:
                 seen.setdefault(id(parameter), parameter)
         return list(seen.values())
 
-    def _method(self, name: str) -> Callable[..., Any] | None:
-        found = getattr(self.detector, name, None)
-        if isinstance(found, nn.Module) or not callable(found):
-            return None
-        return cast("Callable[..., Any]", found)
+    def _where(
+        self, encoded: Tensor, category: Tensor | None, method: str = "anomaly_map"
+    ) -> dict[str, Tensor]:
+        """Return the keyword ``category`` for a method that takes it."""
+        if not self._sorted[method]:
+            return {}
+        if category is None:
+            category = torch.full((len(encoded),), -1, device=encoded.device)
+        return {"category": category}
+
+    def as_tensor(self, method: str, value: object) -> Tensor:
+        """Return what a method gave.
+
+        Raises:
+            DetectorError: If it is no tensor.
+        """
+        if not isinstance(value, Tensor):
+            msg = f"{self.name_of(method)} must return one tensor; it returned {_kind(value)}"
+            raise DetectorError(msg)
+        return value
 
 
 def check_detector(view: DetectorView) -> None:
-    """Refuse what can never work, before any data are read.
+    """Refuse what can be seen to be wrong without running the detector.
 
     Raises:
-        TypeError: If the detector's ``loss`` does not take the step.
-        ValueError: If it has nothing to train.
+        DetectorError: If a method has another signature, or if the parameters to train are none,
+            frozen, given twice or not the detector's.
     """
-    detector = view.detector
-    name = type(detector).__name__
-    loss = getattr(detector, "loss", None)
-    if callable(loss) and not isinstance(loss, nn.Module):
-        try:
-            inspect.signature(loss).bind(None, step=0, total_steps=1)
-        except TypeError as error:
-            msg = f"{name}.loss must take (encoded, *, step, total_steps): {error}"
-            raise TypeError(msg) from None
-    if not view.trainable_parameters():
-        msg = f"{name} has no trainable parameter: none has requires_grad=True"
-        raise ValueError(msg)
+    name = type(view.detector).__name__
+    if view.own("anomaly_map") is None and type(view.detector).forward is nn.Module.forward:
+        msg = f"{name} has no forward: write forward(images) that returns an anomaly map [B, h, w]"
+        raise DetectorError(msg)
+    if view.own("loss"):
+        _check_signature(view, "loss", "(encoded, *, step, total_steps)", step=0, total_steps=1)
+    _check_parameters(view)
 
 
 def check_maps(maps: Tensor, *, batch: int, name: str, finite: bool = True) -> None:
@@ -140,21 +245,24 @@ def check_maps(maps: Tensor, *, batch: int, name: str, finite: bool = True) -> N
     Args:
         maps: What a detector returned.
         batch: Number of images it was given.
-        name: Its name, for the message.
+        name: What to call it in the message.
         finite: Look at the values too, which makes an accelerator wait.
 
     Raises:
-        ValueError: Naming the detector and the fault.
+        DetectorError: Naming the method and the fault.
     """
-    if maps.ndim != 3 or maps.shape[0] != batch:
+    if maps.ndim != 3 or maps.shape[0] != batch or 0 in maps.shape:
         msg = (
-            f"{name} must return anomaly maps of shape [B, h, w] or [B, 1, h, w]; "
-            f"for {batch} images it returned {tuple(maps.shape)}"
+            f"{name} must return anomaly maps of shape [B, h, w] or [B, 1, h, w]; for {batch} "
+            f"images it returned {tuple(maps.shape)}{_advice(maps, batch)}"
         )
-        raise ValueError(msg)
+        raise DetectorError(msg)
     if finite and not bool(torch.isfinite(maps).all()):
-        msg = f"{name} returned an anomaly map with values that are not finite"
-        raise ValueError(msg)
+        msg = (
+            f"{name} returned an anomaly map with values that are not finite: look for a "
+            "logarithm, a root, or a division by something that can be 0"
+        )
+        raise DetectorError(msg)
 
 
 def grid_of(features: Tensor, images: Tensor) -> tuple[int, int]:
@@ -169,12 +277,90 @@ def grid_of(features: Tensor, images: Tensor) -> tuple[int, int]:
     """
     if features.ndim == 4:
         return features.shape[-2], features.shape[-1]
-    patches = features.shape[1]
+    patches = features.shape[1] if features.ndim == 3 else 0
     height = round(math.sqrt(patches * images.shape[-2] / images.shape[-1]))
-    if height == 0 or patches % height or features.ndim != 3:
+    if height == 0 or patches % height:
         msg = (
             "features must be [B, D, h, w], or [B, P, D] over a grid of the images' aspect ratio; "
             f"got {tuple(features.shape)} for images of {images.shape[-2]} x {images.shape[-1]}"
         )
         raise ValueError(msg)
     return height, patches // height
+
+
+def _method(detector: nn.Module, name: str) -> Callable[..., Any] | None:
+    found = getattr(detector, name, None)
+    if isinstance(found, nn.Module) or not callable(found):
+        return None
+    return cast("Callable[..., Any]", found)
+
+
+def _takes_category(method: Callable[..., Any]) -> bool:
+    try:
+        parameter = inspect.signature(method).parameters.get("category")
+    except ValueError:  # compiled code tells no signature
+        return False
+    return parameter is not None and parameter.kind != inspect.Parameter.POSITIONAL_ONLY
+
+
+def _check_signature(view: DetectorView, method: str, signature: str, **keywords: int) -> None:
+    own = view.own(method)
+    if own is None:
+        return
+    if _takes_category(own):
+        keywords["category"] = 0
+    try:
+        inspect.signature(own).bind(None, **keywords)
+    except TypeError as error:
+        msg = f"{view.name_of(method)} must take {signature}: {error}"
+        raise DetectorError(msg) from None
+
+
+def _check_parameters(view: DetectorView) -> None:
+    """Check what the optimiser is to get."""
+    name, method = type(view.detector).__name__, view.name_of("parameter_groups")
+    names = {id(parameter): key for key, parameter in view.detector.named_parameters()}
+    seen: set[int] = set()
+    for group in view.parameter_groups():
+        for parameter in group["params"]:
+            fault = None
+            if id(parameter) not in names:
+                fault = f"gives {_kind(parameter)} that is no parameter of {name}"
+            elif id(parameter) in seen:
+                fault = f"gives {names[id(parameter)]} twice: name it once"
+            elif not parameter.requires_grad:
+                fault = (
+                    f"gives {names[id(parameter)]}, which is frozen: leave it out, or set its "
+                    "requires_grad"
+                )
+            if fault:
+                msg = f"{method} {fault}"
+                raise DetectorError(msg)
+            seen.add(id(parameter))
+    if not seen:
+        msg = (
+            f"{name} has no trainable parameter: none has requires_grad=True"
+            if view.own("parameter_groups") is None
+            else f"{name} has no trainable parameter: {method} gives none"
+        )
+        raise DetectorError(msg)
+
+
+def _advice(maps: Tensor, batch: int) -> str:
+    """Return what to change about maps of a wrong shape, where the shape tells."""
+    if maps.ndim == 4 and maps.shape[0] == batch:
+        return ": average over the channels, e.g. (rebuilt - images).square().mean(1)"
+    if maps.ndim < 3 and maps.shape[:1] == (batch,):
+        return ": a score for every place is needed, not one an image"
+    if batch == 1 and maps.ndim == 2:
+        return ": keep the batch, squeeze(1) instead of squeeze()"
+    return ""
+
+
+def _kind(value: object) -> str:
+    """Return what to call a value: ``a dict``, ``a tensor (2, 3)``, ``None``."""
+    if value is None:
+        return "None"
+    if isinstance(value, Tensor):
+        return f"a tensor {tuple(value.shape)}"
+    return f"a {type(value).__name__}"

@@ -11,7 +11,7 @@ from meds_plugin.progress import track
 from meds_plugin.reader import ImageReader, images_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from meds_plugin.detector import DetectorView
 
@@ -29,11 +29,22 @@ class EncodedImages:
         reader: Where the images come from.
         view: The detector.
         limit_gb: Largest size to keep, in GB (10^9 bytes); 0 keeps nothing.
+        categories: Names of the training categories; default: those of these images.
     """
 
-    def __init__(self, reader: ImageReader, view: DetectorView, *, limit_gb: float) -> None:
+    def __init__(
+        self,
+        reader: ImageReader,
+        view: DetectorView,
+        *,
+        limit_gb: float,
+        categories: Iterable[str] | None = None,
+    ) -> None:
         self.reader = reader
         self.view = view
+        known = sorted(set(reader.categories if categories is None else categories))
+        places = {name: place for place, name in enumerate(known)}
+        self._category = torch.tensor([places.get(name, -1) for name in reader.categories])
         self._limit = limit_gb * 1e9
         self._kept: Tensor | None = None
 
@@ -71,20 +82,25 @@ class EncodedImages:
         """Yield a batch for each index list.
 
         Yields:
-            ``{"index": [B], "encoded": [B, ...]}``, or ``images`` in place of ``encoded`` where
-            nothing is kept; on the CPU. `encoded` turns either into what the detector takes.
+            ``{"index": [B], "category": [B], "encoded": [B, ...]}``, or ``images`` in place of
+            ``encoded`` where nothing is kept; on the CPU. `encoded` turns either into what the
+            detector takes. ``category`` is the place among the sorted training categories, -1 for
+            one that is not among them.
         """
         if self._kept is not None:
             for indices in plan:
                 index = torch.as_tensor(indices)
-                yield {"index": index, "encoded": self._kept[index]}
+                yield {**self._named(index), "encoded": self._kept[index]}
             return
         for indices, batch in zip(plan, self.reader.batches(plan), strict=True):
-            yield {"index": torch.as_tensor(indices), "images": images_of(batch)}
+            yield {**self._named(torch.as_tensor(indices)), "images": images_of(batch)}
 
     def encoded(self, batch: dict[str, Tensor]) -> Tensor:
         """Return the encoded images of a batch on the device the batch lies on."""
         return batch["encoded"] if "encoded" in batch else self.view.encode(batch["images"])
+
+    def _named(self, index: Tensor) -> dict[str, Tensor]:
+        return {"index": index, "category": self._category[index]}
 
 
 def chunked(indices: Sequence[int] | Any, size: int) -> list[list[int]]:

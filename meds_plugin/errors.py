@@ -1,8 +1,8 @@
-"""The one error that means: the user's input is wrong."""
+"""The errors that mean: the user's input is wrong."""
 
 from __future__ import annotations
 
-__all__ = ["UserError"]
+__all__ = ["DetectorError", "UserError"]
 
 
 class UserError(ValueError):
@@ -10,3 +10,7 @@ class UserError(ValueError):
 
     The command line prints it without a traceback and ends with status 2.
     """
+
+
+class DetectorError(UserError, TypeError):
+    """A detector that does not keep the protocol; the line names the method and what to change."""

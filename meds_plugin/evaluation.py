@@ -152,7 +152,12 @@ def evaluation_masks(masks: Tensor, protocol: EvaluationProtocol) -> Tensor:
 
 
 def category_metrics(
-    maps: Tensor, masks: Tensor | None, labels: Tensor, protocol: EvaluationProtocol
+    maps: Tensor,
+    masks: Tensor | None,
+    labels: Tensor,
+    protocol: EvaluationProtocol,
+    *,
+    scores: Tensor | None = None,
 ) -> tuple[dict[str, float | None], dict[str, str]]:
     """Compute the seven metrics of one category.
 
@@ -162,6 +167,7 @@ def category_metrics(
             without a mask would count as free of defects.
         labels: ``[N]`` 0 or 1, 1 = anomalous.
         protocol: Image score and AUPRO's limit.
+        scores: ``[N]`` image scores, higher = more anomalous; default: the protocol's.
 
     Returns:
         All of `METRICS` in [0, 1], None where undefined, and the reason for each None.
@@ -177,7 +183,9 @@ def category_metrics(
     values: dict[str, float | None] = dict.fromkeys(METRICS)
     skipped: dict[str, str] = {}
     try:
-        curve = score_curve(image_score(maps, top=protocol.image_top), labels, unit="images")
+        if scores is None:
+            scores = image_score(maps, top=protocol.image_top)
+        curve = score_curve(scores, labels, unit="images")
         values.update(zip(IMAGE_METRICS, _common(curve), strict=True))
     except UndefinedMetricError as reason:
         skipped.update(dict.fromkeys(IMAGE_METRICS, str(reason)))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -27,7 +28,7 @@ from meds_plugin.errors import UserError
 from meds_plugin.evaluation import EvaluationProtocol
 from meds_plugin.optim import OptimizerSettings
 from meds_plugin.report import print_report
-from meds_plugin.rng import torch_seeded
+from meds_plugin.rng import torch_generator, torch_seeded
 from meds_plugin.runfolder import RunFolder, ranking_metrics
 from meds_plugin.stages import plan_stages
 from meds_plugin.testing import evaluate
@@ -213,6 +214,12 @@ def _model(config: DictConfig, datamodule: AnomalyDataModule) -> MeDSWrapper:
         selection_k=config.selection.k,
         selection_top=config.selection.top,
         optimizer=optimizer,
+        example=torch.randn(
+            2,
+            3,
+            *datamodule.preprocess.input_size,
+            generator=torch_generator(config.seed, "example"),
+        ),
         seed=config.seed,
         cache_gb=config.cache_gb,
     )

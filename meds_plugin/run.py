@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
 from meds_plugin.conf_dir import conf_dir
 from meds_plugin.errors import UserError
+from meds_plugin.registry import GENERIC, register_detectors
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -42,6 +43,8 @@ def main() -> None:
     os.environ.setdefault("MEDS_STARTED", datetime.now().astimezone().strftime("%Y-%m-%d/%H-%M-%S"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach this function instead of Hydra's printer
     _resume_in_place()
+    given = (option.rpartition("=")[2] for option in config_options(sys.argv[1:]))
+    register_detectors([conf_dir(), *given])
     outcome = _Outcome()
 
     @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")
@@ -51,6 +54,8 @@ def main() -> None:
 
     try:
         start()
+    except MissingConfigException as error:
+        _refuse(_choices(error))
     except (HydraException, OmegaConfBaseException) as error:
         _refuse(str(error))
     except OSError as error:
@@ -88,6 +93,15 @@ def _refuse(message: str) -> None:
     line = " ".join(message.split())
     print(f"meds_plugin: {line}", file=sys.stderr)
     sys.exit(2)
+
+
+def _choices(error: MissingConfigException) -> str:
+    """Return what to choose from where ``GROUP=NAME`` names nothing."""
+    group, _, name = str(error.missing_cfg_file).rpartition("/")
+    options = [option for option in error.options or () if option != GENERIC]
+    if not group or not options:
+        return str(error)
+    return f"{group}={name} is not there: choose from {', '.join(options)}"
 
 
 def _resume_in_place() -> None:

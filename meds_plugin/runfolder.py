@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from meds_plugin.data import Problem, Sample
-    from meds_plugin.wrapper import TrainingScores
+    from meds_plugin.outcome import TrainingScores
 
 __all__ = ["RunFolder", "ranking_metrics"]
 

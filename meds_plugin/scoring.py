@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,17 +9,15 @@ from torch import Tensor, distributed
 
 from meds_plugin.detector import check_maps
 from meds_plugin.encodings import chunked
-from meds_plugin.metrics import image_score
+from meds_plugin.modes import evaluating
 from meds_plugin.progress import track
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from torch import nn
+    from collections.abc import Callable, Sequence
 
     from meds_plugin.encodings import EncodedImages
 
-__all__ = ["evaluating", "score_images", "score_maps"]
+__all__ = ["score_images", "score_maps"]
 
 
 @torch.no_grad()
@@ -53,7 +50,6 @@ def score_maps(
         msg = "there are no images to score"
         raise ValueError(msg)
     rank, world = _rank_and_world()
-    name = type(images.view.detector).__name__
     plan = chunked(range(rank, len(indices), world), images.reader.batch_size)
     wanted = [[int(indices[place]) for place in places] for places in plan]
     results: Tensor | None = None
@@ -66,8 +62,9 @@ def score_maps(
         )
         for places, batch in batches:
             on_device = {key: value.to(device) for key, value in batch.items()}
-            got = images.view.anomaly_map(images.encoded(on_device)).float()
-            check_maps(got, batch=len(places), name=name)
+            encoded = images.encoded(on_device)
+            got = images.view.anomaly_map(encoded, category=on_device["category"]).float()
+            check_maps(got, batch=len(places), name=images.view.name_of("anomaly_map"))
             got = (got if reduce is None else reduce(got)).cpu()
             if results is None:
                 results = torch.zeros(len(indices), *got.shape[1:])
@@ -82,7 +79,8 @@ def score_images(
 
     Args:
         images: The images and the detector.
-        top: Share of a map's largest values that are averaged (see `metrics.image_score`).
+        top: Share of a map's largest values that are averaged, where the detector has no
+            ``image_score`` of its own.
         device: Where the detector is.
         progress: Name for a progress bar; ``None`` shows none.
     """
@@ -90,21 +88,9 @@ def score_images(
         images,
         range(len(images)),
         device=device,
-        reduce=lambda maps: image_score(maps, top),
+        reduce=lambda maps: images.view.image_score(maps, top=top),
         progress=progress,
     )
-
-
-@contextlib.contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put every part of a module into evaluation mode inside the block, then back as it was."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes.items():
-            part.training = training
 
 
 def _rank_and_world() -> tuple[int, int]:

@@ -17,6 +17,7 @@ from meds_plugin.evaluation import (
     evaluation_masks,
     mean_metrics,
 )
+from meds_plugin.modes import evaluating
 from meds_plugin.progress import track
 from meds_plugin.reader import ImageReader
 from meds_plugin.scoring import score_maps
@@ -64,7 +65,12 @@ def evaluate(
         skipped[name] = dict.fromkeys(METRICS, "there are no test images")
     if len(test) == 0:
         return {"mean": dict.fromkeys(METRICS), "categories": categories, "skipped": skipped}
-    images = EncodedImages(ImageReader(datamodule.test_dataloader()), model.view, limit_gb=0.0)
+    images = EncodedImages(
+        ImageReader(datamodule.test_dataloader()),
+        model.view,
+        limit_gb=0.0,
+        categories=datamodule.train.categories,
+    )
     members = group_indices(test.categories)
     for name, indices in track(
         members.items(), description="evaluation", total=len(members), enabled=progress
@@ -79,6 +85,7 @@ def evaluate(
             _masks(test, indices.tolist(), protocol),
             test.labels[indices],
             protocol,
+            scores=_own_scores(model, maps),
         )
         categories[name] = metrics
         if reasons:
@@ -88,6 +95,15 @@ def evaluate(
         "categories": dict(sorted(categories.items())),
         "skipped": skipped,
     }
+
+
+@torch.no_grad()
+def _own_scores(model: MeDSWrapper, maps: Tensor) -> Tensor | None:
+    """Return the image scores of a detector that has its own; a memory's maps are not its."""
+    if not model.plan.stages or model.view.own("image_score") is None:
+        return None
+    with evaluating(model.detector):
+        return model.view.image_score(maps.to(model.device), top=0.0).cpu()
 
 
 def _memory_maps(

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import lightning as L
-import torch
-from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from meds_plugin.callbacks import (
@@ -18,19 +15,22 @@ from meds_plugin.callbacks import (
     ProgressiveSelectionCallback,
 )
 from meds_plugin.callbacks.base import shows_progress, training_stream
-from meds_plugin.checkpoint import check_saved, fingerprint, frozen_prefixes, without
+from meds_plugin.checkpoint import FrozenPart, check_saved, without
 from meds_plugin.default_encoder import default_features
-from meds_plugin.detector import DetectorView, check_detector, check_maps
+from meds_plugin.detector import DetectorView, check_maps
 from meds_plugin.encodings import EncodedImages
 from meds_plugin.errors import UserError
 from meds_plugin.optim import OptimizerSettings, stable_adamw
+from meds_plugin.outcome import TrainingScores, training_scores
+from meds_plugin.probe import probe_detector
 from meds_plugin.rng import torch_seeded
-from meds_plugin.scoring import score_images
 from meds_plugin.stages import Method, plan_stages
 from meds_plugin.stream import TrainingStream
 
 if TYPE_CHECKING:
+    import torch
     from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+    from torch import Tensor, nn
     from typing_extensions import Self
 
     from meds_plugin.ensemble import MemorySettings
@@ -39,23 +39,6 @@ if TYPE_CHECKING:
 __all__ = ["MeDSWrapper", "TrainingScores"]
 
 DistillLoss = Literal["l2", "l1"]
-
-
-@dataclass(frozen=True)
-class TrainingScores:
-    """What a fit found out about every training image; all ``[N]``, higher = more anomalous.
-
-    Attributes:
-        score: Selection score of the final model (``method=memory``: the memory score).
-        selected: Whether the method keeps the image in the end; all where nothing is selected.
-        memory: Image score of the memory ensemble, or ``None`` where the method has none.
-        distilled: Image score of the distilled model, or ``None``.
-    """
-
-    score: Tensor
-    selected: Tensor
-    memory: Tensor | None
-    distilled: Tensor | None
 
 
 class MeDSWrapper(L.LightningModule):
@@ -74,10 +57,12 @@ class MeDSWrapper(L.LightningModule):
         distill_loss: ``l2`` (reference) or ``l1``.
         selection_k: Final multiple of the MAD in the threshold; 3 in the reference.
         selection_top: Share of a map's largest values that make the selection score; 0.01 in the
-            reference, 0 for the paper's maximum.
+            reference, 0 for the paper's maximum. A detector's ``image_score`` goes before it.
         optimizer: Optimiser and schedule, the same for both training stages.
         features: Gives memory features ``[B, P, D]`` of images for a detector without
             ``features``, frozen; default: the package's own encoder.
+        example: Images ``[2, 3, H, W]`` as the detector expects them, to check it on; default:
+            random ones of its ``image_size``, or of the first usual size that it takes.
         seed: Keys the order of images and the detector's randomness in training.
         cache_gb: Largest size, in GB, to which the encoded training images may be kept in memory
             where the detector has a frozen part; 0 encodes anew each time (needed when the data
@@ -88,8 +73,7 @@ class MeDSWrapper(L.LightningModule):
         seconds: Time spent in each stage so far, selection passes included.
 
     Raises:
-        TypeError: If the detector's methods do not fit the protocol.
-        ValueError: If it has nothing to train.
+        DetectorError: If the detector does not keep the protocol (see `probe.probe_detector`).
         UserError: If a setting is out of its range.
     """
 
@@ -106,6 +90,7 @@ class MeDSWrapper(L.LightningModule):
         selection_top: float = 0.01,
         optimizer: OptimizerSettings | None = None,
         features: nn.Module | None = None,
+        example: Tensor | None = None,
         seed: int = 0,
         cache_gb: float = 4.0,
     ) -> None:
@@ -114,7 +99,6 @@ class MeDSWrapper(L.LightningModule):
         self.detector = detector
         self.memory_encoder = features
         self.view = DetectorView(detector, features or default_features)
-        check_detector(self.view)
         _check_settings(distill_loss, selection_k, selection_top, cache_gb)
         self.method = method
         self.plan = plan_stages(method, distill_steps=distill_steps, finetune_steps=finetune_steps)
@@ -125,8 +109,10 @@ class MeDSWrapper(L.LightningModule):
         self.seconds = {stage.name: 0.0 for stage in self.plan.stages}
         self.stream: TrainingStream | None = None
         self._initial: dict[str, Tensor] | None = None
-        self._frozen = frozen_prefixes(detector, self.view.trainable_parameters())
-        self._fingerprint = ""
+        self._frozen = FrozenPart(detector, self.view.trainable_parameters())
+        probe_detector(
+            self.view, frozen=self._frozen.prefixes, example=example, memory_encoder=features
+        )
         self._clock = 0.0
         self._draw = (-1, 0)  # step, and batches seen in it
         self.memory: MemoryEnsembleCallback | None = None
@@ -153,18 +139,20 @@ class MeDSWrapper(L.LightningModule):
         """Optimiser steps of all stages, for ``Trainer(max_steps=...)``."""
         return self.plan.total_steps
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the detector's anomaly maps ``[B, h, w]``, higher = more anomalous."""
-        return self.view.anomaly_map(self.view.encode(images))
+    def forward(self, images: Tensor, category: Tensor | None = None) -> Tensor:
+        """Return the detector's anomaly maps ``[B, h, w]``, higher = more anomalous.
+
+        Args:
+            images: ``[B, 3, H, W]``, normalised as the detector expects them.
+            category: ``[B]`` places among the sorted training categories, for a detector that
+                takes them; default: unknown.
+        """
+        return self.view.anomaly_map(self.view.encode(images), category=category)
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of what trains; what is frozen stays in evaluation mode.
-
-        So do its batch statistics; the reference lets those of a frozen backbone drift.
-        """
+        """Set the mode of what trains; what is frozen stays in evaluation mode."""
         super().train(mode)
-        for prefix in self._frozen:
-            self.detector.get_submodule(prefix.rstrip(".")).eval()
+        self._frozen.settle()
         if self.memory_encoder is not None:
             self.memory_encoder.eval()
         return self
@@ -188,7 +176,7 @@ class MeDSWrapper(L.LightningModule):
         if stage == "fit":
             self._clock, self._initial = 0.0, None
             self.seconds = dict.fromkeys(self.seconds, 0.0)
-            self._fingerprint = ""
+            self._frozen.forget()
             self.stream = training_stream(self.trainer, self)
             # After the callbacks' listeners: selection must see the weights as distilled.
             self.stream.on_pass(self._enter_stage)
@@ -202,7 +190,7 @@ class MeDSWrapper(L.LightningModule):
             state = self.detector.state_dict()
             self._initial = {
                 key: value.detach().cpu().clone()
-                for key, value in without(state, self._frozen).items()
+                for key, value in without(state, self._frozen.prefixes).items()
             }
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
@@ -239,13 +227,18 @@ class MeDSWrapper(L.LightningModule):
         with self._seeded():
             encoded = self.stream.images.encoded(batch)
             if stage.name == "distill" and self.distillation is not None:
-                maps = self.view.anomaly_map(encoded)
-                name = type(self.detector).__name__
+                maps = self.view.anomaly_map(encoded, category=batch["category"])
+                auxiliary = self.view.auxiliary_loss()
+                name = self.view.name_of("anomaly_map")
                 check_maps(maps, batch=len(batch["index"]), name=name, finite=False)
                 loss = self.distillation.loss(maps, batch["index"])
+                loss = loss if auxiliary is None else loss + auxiliary
             else:
                 loss = self.view.loss(
-                    encoded, step=self.global_step - stage.start, total_steps=stage.steps
+                    encoded,
+                    step=self.global_step - stage.start,
+                    total_steps=stage.steps,
+                    category=batch["category"],
                 )
         self.log(f"loss/{stage.name}", loss.detach(), batch_size=len(batch["index"]))
         return loss
@@ -275,12 +268,12 @@ class MeDSWrapper(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the frozen weights out; their fingerprint stays."""
-        checkpoint["state_dict"] = without(checkpoint["state_dict"], self._left_out())
+        checkpoint["state_dict"] = self._frozen.trained(checkpoint["state_dict"])
         checkpoint["meds"] = {
             "method": self.method,
             "stage": self.plan.at(self.global_step).name if self.plan.stages else "memory",
             "seconds": dict(self.seconds),
-            "frozen": self._frozen_fingerprint(),
+            "frozen": self._frozen.fingerprint(),
             "initial": self._initial if self._before_finetuning() else None,
         }
 
@@ -293,9 +286,9 @@ class MeDSWrapper(L.LightningModule):
         saved = checkpoint.get("meds", {})
         check_saved(
             checkpoint["state_dict"],
-            expected=without(self.state_dict(), self._left_out()),
+            expected=self._frozen.trained(self.state_dict()),
             saved_fingerprint=saved.get("frozen"),
-            fingerprint=self._frozen_fingerprint(),
+            fingerprint=self._frozen.fingerprint(),
         )
         self.seconds.update(saved.get("seconds", {}))
         self._initial = saved.get("initial")
@@ -313,41 +306,12 @@ class MeDSWrapper(L.LightningModule):
         if self.stream is None or self.trainer is None:
             msg = "training scores exist only after a fit"
             raise RuntimeError(msg)
-        memory = self.memory.image_scores() if self.memory else None
-        if not self.plan.stages and memory is not None:
-            return TrainingScores(memory, torch.ones(len(memory), dtype=torch.bool), memory, None)
-        distilled = self.distillation.scores if self.distillation else None
-        ends_distilled = self.plan.selection_scores is None and self.distillation is not None
-        if ends_distilled and distilled is not None:
-            score = distilled  # the fit has scored its last weights already
-        else:
-            self.to(self.trainer.strategy.root_device)
-            score = score_images(
-                self.stream.images,
-                top=self.selection_top,
-                device=self.device,
-                progress="ranking" if shows_progress(self.trainer) else None,
-            )
-            distilled = score if ends_distilled else distilled
-        selected = torch.ones(len(score), dtype=torch.bool)
-        if self.selection:
-            kept = self.selection.choose(self.global_step, score)
-            selected = torch.zeros_like(selected).index_fill_(0, kept, value=True)
-        return TrainingScores(score, selected, memory, distilled)
+        return training_scores(self, self.stream.images)
 
     def _stop_when_done(self) -> None:
         """Stop a trainer that was told to go on for longer: there are no batches any more."""
         if self.global_step >= self.total_steps:
             self.trainer.should_stop = True
-
-    def _left_out(self) -> list[str]:
-        """Return the prefixes of what checkpoints do not hold."""
-        return ["memory_encoder.", *(f"detector.{prefix}" for prefix in self._frozen)]
-
-    def _frozen_fingerprint(self) -> str:
-        """Return the frozen weights' fingerprint; hashed once a fit, when first needed."""
-        self._fingerprint = self._fingerprint or fingerprint(self.detector, self._frozen)
-        return self._fingerprint
 
     def _before_finetuning(self) -> bool:
         stage = self.plan.named("finetune")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from meds_plugin.run import main
 
+if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -21,6 +23,7 @@ SHARED = PROJECT.parent / "shared"
 torch.set_num_threads(1)
 
 Arrays = dict[str, "NDArray[Any]"]
+Refuse = Callable[..., str]
 
 
 @pytest.fixture(scope="session")
@@ -40,3 +43,25 @@ def golden() -> Callable[[str], Arrays]:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def refuse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Refuse:
+    """Return a function that runs the command line here, expects status 2, and gives the line."""
+    for name in ("MEDS_STARTED", "HYDRA_FULL_ERROR"):
+        monkeypatch.setenv(name, "1")  # put back afterwards
+
+    def call(*overrides: str) -> str:
+        arguments = ["meds_plugin.run", *overrides, f"hydra.run.dir={tmp_path / 'run'}"]
+        monkeypatch.setattr(sys, "argv", arguments)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        err = capsys.readouterr().err
+        assert ended.value.code == 2, err
+        lines = [line for line in err.splitlines() if line.strip()]
+        assert len(lines) == 1, err
+        return lines[0]
+
+    return call

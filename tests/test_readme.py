@@ -76,7 +76,8 @@ def examples() -> dict[str, str]:
 
 def execute(title: str) -> dict[str, Any]:
     scope: dict[str, Any] = {"__name__": "readme"}
-    exec(compile(examples()[title], "README.md", "exec"), scope)  # noqa: S102 - our own README
+    code = examples()[title]
+    exec(compile(code, "README.md", "exec"), scope)  # noqa: S102 - our own README
     return scope
 
 
@@ -86,6 +87,8 @@ def test_there_is_a_test_for_every_python_example() -> None:
 
 def test_your_own_detector_can_be_wrapped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
+    code = examples()["Wrap your own detector"]
+    assert [line[-3:] for line in code.splitlines() if line[-3:-1] == "# "] == ["# 1", "# 2", "# 3"]
     scope = execute("Wrap your own detector")
     assert sorted(scope["suspicious_first"].tolist()) == list(range(24))
     assert scope["model"].global_step == 40

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,11 +19,13 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from meds_plugin.run import config_options, main
+from meds_plugin.run import config_options
 from tests.conftest import PROJECT
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.conftest import Refuse
 
 TINY = (
     "data.categories=[weave,gear]",
@@ -279,31 +280,6 @@ def tree(tmp_path: Path) -> Path:
     return root
 
 
-Refuse = Callable[..., str]
-
-
-@pytest.fixture
-def refuse(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Refuse:
-    """Return a function that runs the command line here, expects status 2, and gives the line."""
-    for name in ("MEDS_STARTED", "HYDRA_FULL_ERROR"):
-        monkeypatch.setenv(name, "1")  # put back afterwards
-
-    def call(*overrides: str) -> str:
-        arguments = ["meds_plugin.run", *overrides, f"hydra.run.dir={tmp_path / 'run'}"]
-        monkeypatch.setattr(sys, "argv", arguments)
-        with pytest.raises(SystemExit) as ended:
-            main()
-        err = capsys.readouterr().err
-        assert ended.value.code == 2, err
-        lines = [line for line in err.splitlines() if line.strip()]
-        assert len(lines) == 1, err
-        return lines[0]
-
-    return call
-
-
 def test_refusals_end_the_process_with_status_two(tmp_path: Path) -> None:
     status, _, err = run(
         "data=mvtec", f"data.root={tmp_path / 'none'}", f"hydra.run.dir={tmp_path / 'run'}"
@@ -378,7 +354,9 @@ def test_image_size_that_is_no_multiple_of_the_patch(refuse: Refuse) -> None:
     ("override", "word"),
     [
         ("nois=0.4", "nois"),
-        ("backbone=resnet", "dinomaly"),
+        ("backbone=resnet", "backbone=resnet is not there: choose from dinomaly"),
+        ("encoder=resnet", "embedded"),
+        ("backbone=entry_point", "choose from dinomaly"),
         ("method=best", "method"),
         ("memory.ratio=0", "memory.ratio"),
         ("encoder.weights=/no/such/file.pth", "/no/such/file.pth"),

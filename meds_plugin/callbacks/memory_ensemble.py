@@ -15,9 +15,9 @@ from meds_plugin.encodings import chunked
 from meds_plugin.ensemble import MemorySettings, ensemble_scores
 from meds_plugin.memory import by_group
 from meds_plugin.metrics import image_score
+from meds_plugin.modes import evaluating
 from meds_plugin.progress import counter, track
 from meds_plugin.reader import images_of
-from meds_plugin.scoring import evaluating
 from meds_plugin.selection import group_indices
 
 if TYPE_CHECKING:

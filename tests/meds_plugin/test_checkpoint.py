@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from meds_plugin.checkpoint import check_saved, fingerprint, frozen_prefixes, without
+from meds_plugin.checkpoint import FrozenPart, check_saved, fingerprint, without
 from meds_plugin.errors import UserError
 
 
@@ -15,11 +15,17 @@ def model() -> nn.Module:
     return net
 
 
-def test_finds_the_topmost_parts_that_never_train() -> None:
+def test_the_frozen_part_is_left_out_and_known_by_its_fingerprint() -> None:
     net = model()
-    trainable = list(net.get_submodule("head.1").parameters())
-    assert frozen_prefixes(net, trainable) == ("backbone.", "head.0.")
-    assert frozen_prefixes(net, list(net.parameters())) == ()
+    frozen = FrozenPart(net, list(net.get_submodule("head").parameters()))
+    state = {f"detector.{key}": value for key, value in net.state_dict().items()}
+    held = frozen.trained({**state, "memory_encoder.weight": torch.zeros(1)})
+    assert {key.split(".")[1] for key in held} == {"head"}
+    before = frozen.fingerprint()
+    net.get_buffer("backbone.1.running_mean").add_(1)
+    assert frozen.fingerprint() == before  # hashing is for once
+    frozen.forget()
+    assert frozen.fingerprint() != before
 
 
 def test_leaves_out_by_prefix() -> None:

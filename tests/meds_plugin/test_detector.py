@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from meds_plugin.detector import Detector, DetectorView, check_detector, check_maps, grid_of
+from meds_plugin.errors import DetectorError
 from tests.toys import BareDetector, FullDetector
 
 
@@ -57,6 +60,98 @@ def test_submodules_and_lone_encoders_are_not_taken_for_methods() -> None:
     assert not view.encodes
     assert view.features(images).shape == (1, 1, 1)
     assert view.loss(images, step=0, total_steps=1).ndim == 0
+
+
+def test_the_frozen_part_runs_in_evaluation_mode_whatever_the_detectors_mode() -> None:
+    class Dropped(FullDetector):
+        def encode(self, images: Tensor) -> Tensor:
+            assert not self.drop.training
+            return self.drop(super().encode(images))  # type: ignore[no-any-return]
+
+    detector = Dropped().train()
+    images = torch.randn(2, 3, 16, 16)
+    view = DetectorView(detector, no_encoder)
+    assert torch.equal(view.encode(images), torch.tanh(detector.encoder(images)))
+    assert detector.training
+    assert detector.drop.training
+
+
+def test_passes_categories_to_those_methods_that_take_them() -> None:
+    seen: dict[str, list[int]] = {}
+
+    class Sorted(FullDetector):
+        def anomaly_map(self, encoded: Tensor, category: Tensor | None = None) -> Tensor:
+            assert category is not None
+            assert category.dtype == torch.int64
+            seen["map"] = category.tolist()
+            return super().anomaly_map(encoded)
+
+        def loss(
+            self,
+            encoded: Tensor,
+            *,
+            step: int,
+            total_steps: int,
+            category: Tensor | None = None,
+        ) -> Tensor:
+            assert category is not None
+            seen["loss"] = category.tolist()
+            return self.anomaly_map(encoded, category).mean()
+
+    view = DetectorView(Sorted(), no_encoder)
+    check_detector(view)
+    encoded = view.encode(torch.randn(2, 3, 16, 16))
+    view.anomaly_map(encoded, category=torch.tensor([3, 0]))
+    assert seen == {"map": [3, 0]}
+    view.loss(encoded, step=0, total_steps=1, category=torch.tensor([1, 2]))
+    assert seen == {"map": [1, 2], "loss": [1, 2]}
+    view.anomaly_map(encoded)  # nobody knows
+    assert seen["map"] == [-1, -1]
+
+
+def test_passes_categories_to_a_call_that_takes_them() -> None:
+    class Sorted(BareDetector):
+        def forward(self, images: Tensor, category: Tensor | None = None) -> Tensor:
+            assert category is not None
+            return super().forward(images) + category.view(-1, 1, 1, 1)
+
+    view = DetectorView(Sorted().eval(), no_encoder)
+    images, category = torch.randn(2, 3, 16, 16), torch.tensor([4, 0])
+    plain = view.anomaly_map(images, category=torch.zeros_like(category))
+    torch.testing.assert_close(
+        view.anomaly_map(images, category=category), plain + category.view(-1, 1, 1)
+    )
+    torch.testing.assert_close(
+        view.loss(images, step=0, total_steps=1, category=category), plain.mean() + 2
+    )
+
+
+def test_an_image_score_of_its_own_goes_before_the_share_of_the_top() -> None:
+    class Scored(BareDetector):
+        def image_score(self, maps: Tensor) -> Tensor:
+            return maps.amin((1, 2))
+
+    maps = torch.rand(3, 4, 4)
+    assert torch.equal(
+        DetectorView(Scored(), no_encoder).image_score(maps, top=0.5), maps.amin((1, 2))
+    )
+    plain = DetectorView(BareDetector(), no_encoder)
+    torch.testing.assert_close(plain.image_score(maps, top=0.0), maps.amax((1, 2)))
+    Scored.image_score = lambda self, maps: maps.amin(1)  # type: ignore[method-assign]
+    with pytest.raises(DetectorError, match=r"one score an image, shape \[B\]; for 3 maps"):
+        DetectorView(Scored(), no_encoder).image_score(maps, top=0.5)
+
+
+def test_a_group_may_name_its_parameters_in_any_way_that_optimisers_take() -> None:
+    class Grouped(FullDetector):
+        def parameter_groups(self) -> list[dict[str, Any]]:
+            weight, bias = self.head.parameters()
+            return [{"params": weight, "lr": 0.1}, {"params": iter([bias])}]
+
+    view = DetectorView(Grouped(), no_encoder)
+    check_detector(view)
+    assert [len(group["params"]) for group in view.parameter_groups()] == [1, 1]
+    assert view.parameter_groups()[0]["lr"] == 0.1
 
 
 def test_refuses_a_loss_that_does_not_take_the_step() -> None:

@@ -37,8 +37,10 @@ def data() -> AnomalyDataModule:
     return AnomalyDataModule(source=split, image_size=32, batch_size=4)
 
 
-def fitted(data: AnomalyDataModule, method: str = "plain") -> MeDSWrapper:
-    model = wrap(Darkness(), method=method, distill_steps=1, finetune_steps=1)
+def fitted(
+    data: AnomalyDataModule, method: str = "plain", detector: nn.Module | None = None
+) -> MeDSWrapper:
+    model = wrap(detector or Darkness(), method=method, distill_steps=1, finetune_steps=1)
     quiet_trainer(model.total_steps).fit(model, data)
     return model
 
@@ -60,6 +62,52 @@ def test_metrics_are_those_of_each_categorys_own_images(data: AnomalyDataModule)
 def test_the_memory_scores_test_images_by_their_own_category(data: AnomalyDataModule) -> None:
     results = evaluate(fitted(data, "memory"), data, protocol=PROTOCOL)
     assert all(0 <= value <= 1 for value in results["mean"].values())
+
+
+def test_an_image_score_of_the_detectors_own_gets_its_raw_maps(data: AnomalyDataModule) -> None:
+    class Scored(Darkness):
+        image_size = 32
+
+        def image_score(self, maps: Tensor) -> Tensor:
+            assert maps.shape[1:] == (32, 32)
+            return maps.mean((1, 2))
+
+    plain, own = fitted(data), fitted(data, detector=Scored())
+    with torch.no_grad():
+        scores = [float(own(data.test[i]["image"][None]).mean()) for i in range(len(data.test))]
+    results, usual = (evaluate(model, data, protocol=PROTOCOL) for model in (own, plain))
+    for name, values in results["categories"].items():
+        members = [i for i, group in enumerate(data.test.groups) if group == name]
+        expected = auroc(torch.tensor(scores)[members], data.test.labels[members])
+        assert values["I-AUROC"] == pytest.approx(expected)
+        assert values["P-AP"] == usual["categories"][name]["P-AP"]
+    memory = fitted(data, "memory", detector=Scored())  # its maps are not the detector's
+    evaluate(memory, data, protocol=PROTOCOL)
+
+
+def test_the_category_is_its_place_among_the_trained_ones() -> None:
+    told: set[int] = set()
+
+    class Sorted(Darkness):
+        def forward(self, images: Tensor, category: Tensor | None = None) -> Tensor:
+            assert category is not None
+            if not self.training:
+                told.update(category.tolist())
+            return super().forward(images)
+
+    split = synthetic_split(
+        categories=["gear", "weave", "wood"],
+        size=32,
+        train_normal=4,
+        test_normal=2,
+        test_defective=2,
+    )
+    train = [sample for sample in split.train if sample.category != "weave"]
+    data = AnomalyDataModule(source=Split(train, split.test), image_size=32, batch_size=4)
+    model = fitted(data, detector=Sorted())
+    told.clear()
+    evaluate(model, data, protocol=PROTOCOL)
+    assert told == {0, 1, -1}
 
 
 def test_without_masks_pixel_metrics_are_skipped_with_a_reason() -> None:

@@ -257,7 +257,7 @@ def test_names_a_detector_whose_maps_have_a_wrong_shape() -> None:
         def forward(self, images: Tensor) -> Tensor:
             return super().forward(images).flatten(1)
 
-    with pytest.raises(ValueError, match="Wrong must return anomaly maps"):
+    with pytest.raises(ValueError, match=r"Wrong\.forward must return anomaly maps"):
         fit(Wrong())
 
 
@@ -352,6 +352,90 @@ def test_selection_passes_count_as_time_of_their_stage() -> None:
     assert passes >= 2
     # Every pass scores 20 images in 5 batches; the first one's scores are the distilled model's.
     assert model.seconds["finetune"] > 5 * 0.02 * (passes - 1)
+
+
+class SortedDetector(FullDetector):
+    """Is told the category of every image, and tells what it was told with which image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: dict[str, set[tuple[float, int]]] = {"map": set(), "loss": set()}
+
+    def tell(self, where: str, encoded: Tensor, category: Tensor) -> None:
+        marks = encoded.flatten(1).double().sum(1).tolist()
+        self.told[where] |= set(zip(marks, category.tolist(), strict=True))
+
+    def anomaly_map(self, encoded: Tensor, *, category: Tensor | None = None) -> Tensor:
+        assert category is not None
+        self.tell("map", encoded, category)
+        return super().anomaly_map(encoded)
+
+    def loss(
+        self, encoded: Tensor, *, step: int, total_steps: int, category: Tensor | None = None
+    ) -> Tensor:
+        assert category is not None
+        self.tell("loss", encoded, category)
+        return super().anomaly_map(encoded).mean()
+
+
+@pytest.mark.parametrize("cache_gb", [0.0, 1.0])
+def test_training_and_scoring_know_the_category_of_each_image(cache_gb: float) -> None:
+    model = fit(make(SortedDetector), cache_gb=cache_gb)
+    model.training_scores()
+    images = ToyImages()
+    encoded = model.view.encode(images.images)
+    marks = encoded.flatten(1).double().sum(1).tolist()
+    expected = {mark: int(name == "right") for mark, name in zip(marks, images.groups, strict=True)}
+    detector = model.detector
+    assert isinstance(detector, SortedDetector)
+    assert len({mark for mark, _ in detector.told["map"]}) == 20
+    assert detector.told["loss"]
+    for where in ("map", "loss"):
+        for mark, category in detector.told[where]:
+            nearest = min(expected, key=lambda known: abs(known - mark))
+            assert nearest == pytest.approx(mark, abs=1e-3)
+            assert expected[nearest] == category
+    images_of_neither = torch.zeros(2, 3, 16, 16)
+    detector.told["map"].clear()
+    model(images_of_neither)
+    assert {category for _, category in detector.told["map"]} == {-1}
+
+
+def test_the_auxiliary_loss_is_added_in_distillation_only() -> None:
+    class Pulled(FullDetector):
+        calls = 0
+
+        def auxiliary_loss(self) -> Tensor:
+            type(self).calls += 1
+            return 1e3 * (self.get_parameter("head.bias") - 5).square().mean()
+
+    detector = make(Pulled)
+    model = wrap(detector, method="distilled", distill_steps=100)
+    start = Pulled.calls  # of the check
+    quiet_trainer(model.total_steps).fit(model, loader())
+    assert Pulled.calls - start == 100
+    assert isinstance(detector, Pulled)
+    pulled, plain = (net.get_parameter("head.bias") for net in (detector, make(FullDetector)))
+    assert float((pulled - plain).detach().mean()) > 0.2
+    other = wrap(make(Pulled), method="plain")
+    start = Pulled.calls
+    quiet_trainer(other.total_steps).fit(other, loader())
+    assert Pulled.calls == start
+
+
+def test_a_detectors_image_score_is_what_images_are_selected_by() -> None:
+    class Scored(FullDetector):
+        def image_score(self, maps: Tensor) -> Tensor:
+            return maps.mean((1, 2))
+
+    model = fit(make(Scored))
+    scores = model.training_scores()
+    with torch.no_grad():
+        maps = model.eval()(ToyImages().images)
+    torch.testing.assert_close(scores.score, maps.mean((1, 2)))
+    assert scores.distilled is not None
+    assert model.selection is not None
+    assert model.selection.initial_scores is scores.distilled
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Detectors as a newcomer would write them, each wrapped in three lines."""

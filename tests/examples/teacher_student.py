@@ -1,0 +1,34 @@
+"""A student learns to say what a frozen teacher says; on defects it has not learnt they differ."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from meds_plugin.encoder import build_encoder
+
+
+class TeacherStudent(nn.Module):
+    """Its map is the cosine distance between the teacher's and the student's features."""
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        self.teacher = build_encoder(model="embedded", image_size=128, layers=[5])
+        self.student = nn.Sequential(
+            nn.Conv2d(3, width, 4, stride=2, padding=1),
+            nn.GELU(),
+            nn.Conv2d(width, width, 4, stride=2, padding=1),
+            nn.GELU(),
+            nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),
+            nn.GELU(),
+            nn.Conv2d(2 * width, 2 * width, 3, padding=1),
+            nn.GELU(),
+            nn.Conv2d(2 * width, self.teacher.channels[0], 1),
+        )
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.teacher.features(images)  # [B, P, D]; the memory takes them, too
+
+    def forward(self, images: Tensor) -> Tensor:
+        said = self.student(images)
+        taught = self.features(images).transpose(1, 2).unflatten(2, self.teacher.grid)
+        return 1 - nn.functional.cosine_similarity(said, taught)

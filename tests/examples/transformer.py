@@ -1,0 +1,51 @@
+"""A transformer rebuilds the features of a frozen encoder from a noisy, narrow copy of them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from meds_plugin.encoder import build_encoder
+
+
+class RebuildingTransformer(nn.Module):
+    """Its map is the cosine distance between features and rebuilt features.
+
+    The encoder is frozen, so `encode` is all there is to do once an image: the plugin keeps what
+    it returns.
+    """
+
+    def __init__(self, width: int = 64, depth: int = 2, drop: float = 0.3) -> None:
+        super().__init__()
+        self.encoder = build_encoder(model="embedded", image_size=128, layers=[2, 3, 4, 5])
+        patches, dim = self.encoder.grid[0] * self.encoder.grid[1], self.encoder.channels[0]
+        self.drop = nn.Dropout(drop)
+        self.enter = nn.Linear(dim, width)
+        self.place = nn.Parameter(0.02 * torch.randn(1, patches, width))
+        layer = nn.TransformerEncoderLayer(
+            width, 4, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.blocks = nn.TransformerEncoder(layer, depth, enable_nested_tensor=False)
+        self.leave = nn.Linear(width, dim)
+
+    def encode(self, images: Tensor) -> Tensor:
+        maps = torch.stack(self.encoder.layer_maps(images)).mean(0)
+        return maps.flatten(2).transpose(1, 2)  # [B, P, D]
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.encoder.features(images)
+
+    def rebuild(self, encoded: Tensor) -> Tensor:
+        tokens = self.enter(self.drop(encoded)) + self.place
+        rebuilt: Tensor = self.leave(self.blocks(tokens))
+        return rebuilt
+
+    def anomaly_map(self, encoded: Tensor) -> Tensor:
+        similar = nn.functional.cosine_similarity(self.rebuild(encoded), encoded, dim=2)
+        return (1 - similar).view(-1, *self.encoder.grid)
+
+    def loss(self, encoded: Tensor, *, step: int, total_steps: int) -> Tensor:
+        return self.anomaly_map(encoded).mean()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.anomaly_map(self.encode(images))
