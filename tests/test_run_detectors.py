@@ -166,7 +166,7 @@ def test_a_configuration_of_the_users_may_build_on_the_entry_point(
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
-        (["backbone=tooy"], "backbone=tooy is not there: choose from dinomaly, "),
+        (["backbone=tooy"], "backbone=tooy is not there: choose from anomalib, dinomaly, hvq, "),
         (["backbone=tooy"], "toy, toy_broken, toy_encoder"),
         (
             ["backbone=toy", "+backbone.detector.depth=3"],
