@@ -67,7 +67,7 @@ class PretrainSettings:
     """
 
     seed: int = 0
-    steps: int = 4000
+    steps: int = 2000
     textures: int = 1024
     canvas: int = 160
     sizes: tuple[int, ...] = (64, 64, 64, 128)
