@@ -211,7 +211,7 @@ def _largest_over_ranks(values: Tensor) -> int:
 
 
 def _check(
-    *, sets: int, codes: int, decay: float, init: object, update: object, revival: float
+    *, sets: object, codes: object, decay: object, init: object, update: object, revival: object
 ) -> None:
     """Refuse what is out of range, by the command line's names."""
     if init not in get_args(CodebookInit):
@@ -221,10 +221,10 @@ def _check(
         msg = f"backbone.detector.codebook_update must be batch or image, got {update!r}"
         raise UserError(msg)
     for name, value in (("classes", sets), ("codes", codes)):
-        if value < 1:
-            msg = f"backbone.detector.{name} must be at least 1, got {value}"
+        if not isinstance(value, int) or value < 1:
+            msg = f"backbone.detector.{name} must be a whole number of at least 1, got {value!r}"
             raise UserError(msg)
     for name, share in (("decay", decay), ("revival", revival)):
-        if not 0.0 <= share < 1.0:
-            msg = f"backbone.detector.{name} must be at least 0 and below 1, got {share}"
+        if not isinstance(share, int | float) or not 0.0 <= share < 1.0:
+            msg = f"backbone.detector.{name} must be at least 0 and below 1, got {share!r}"
             raise UserError(msg)

@@ -175,6 +175,18 @@ def test_a_configuration_of_the_users_may_build_on_the_entry_point(
         (["backbone=toy_gone"], "cannot be loaded: AttributeError"),
         (["backbone=toy_broken"], "failed when it was built: RuntimeError: no such file"),
         (["backbone=toy_nothing"], "must return a torch.nn.Module, got NoneType"),
+        (
+            ["backbone=toy_encoder", "encoder.weights=/no/such/file.pth"],
+            "meds_plugin: encoder.weights=/no/such/file.pth: there is no such file",
+        ),
+        (
+            ["backbone=hvq", "backbone.detector.codes=many"],
+            "backbone.detector.codes must be a whole number of at least 1, got 'many'",
+        ),
+        (
+            ["backbone=dinomaly", "backbone.detector.dropout=much"],
+            "backbone.detector (backbones.dinomaly.Dinomaly) cannot be made: TypeError",
+        ),
         (["backbone=toy_flat"], "Flat.forward must return anomaly maps of shape [B, h, w]"),
     ],
 )

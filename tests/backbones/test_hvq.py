@@ -341,6 +341,8 @@ def test_it_runs_on_encoders_of_both_kinds(model: str, size: int, layers: list[i
         ({"embed_dim": 3, "heads": 1}, "embed_dim=3 must be even"),
         ({"depth": 0}, "depth"),
         ({"codes": 0}, "codes"),
+        ({"codes": 12.5}, "codes must be a whole number of at least 1, got 12.5"),
+        ({"decay": "slow"}, "decay must be at least 0 and below 1, got 'slow'"),
         ({"classes": 0}, "classes"),
         ({"dropout": 1.0}, "dropout"),
         ({"attention_dropout": -0.1}, "attention_dropout"),
