@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate"]
 
+_CHUNK = 32  # maps that are scored at a time
+
 
 def evaluate(
     model: MeDSWrapper,
@@ -80,12 +82,14 @@ def evaluate(
             if model.plan.stages
             else _memory_maps(model, images, name, indices.tolist())
         )
+        masks, without = _masks(test, indices.tolist(), protocol)
         metrics, reasons = category_metrics(
             evaluation_maps(maps, datamodule.preprocess.input_size, protocol),
-            _masks(test, indices.tolist(), protocol),
+            masks,
             test.labels[indices],
             protocol,
             scores=_own_scores(model, maps),
+            no_masks=without,
         )
         categories[name] = metrics
         if reasons:
@@ -103,7 +107,12 @@ def _own_scores(model: MeDSWrapper, maps: Tensor) -> Tensor | None:
     if not model.plan.stages or model.view.own("image_score") is None:
         return None
     with evaluating(model.detector):
-        return model.view.image_score(maps.to(model.device), top=0.0).cpu()
+        return torch.cat(
+            [
+                model.view.image_score(part.to(model.device), top=0.0).cpu()
+                for part in maps.split(_CHUNK)  # a score may be made at the images' size
+            ]
+        )
 
 
 def _memory_maps(
@@ -128,12 +137,18 @@ def _memory_maps(
     return scores.view(-1, *grid).cpu()
 
 
-def _masks(test: ImageDataset, indices: list[int], protocol: EvaluationProtocol) -> Tensor | None:
-    """Return ground truth ``[N, R, R]``, or ``None`` when a defective image has no mask."""
-    masks = []
-    for index in indices:
-        mask = test.mask(index)
-        if mask is None:
-            return None
-        masks.append(mask)
-    return evaluation_masks(torch.stack(masks), protocol)
+def _masks(
+    test: ImageDataset, indices: list[int], protocol: EvaluationProtocol
+) -> tuple[Tensor | None, str]:
+    """Return ground truth ``[N, R, R]``, or ``None`` and why: defective images have no mask."""
+    found = [test.mask(index) for index in indices]
+    masks = [mask for mask in found if mask is not None]
+    if len(masks) == len(found):
+        return evaluation_masks(torch.stack(masks), protocol), ""
+    lacking = [index for index, mask in zip(indices, found, strict=True) if mask is None]
+    defective = int(test.labels[indices].sum())
+    if len(lacking) == defective:
+        return None, "there are no masks"
+    first = test.samples[lacking[0]].path
+    have = "has" if len(lacking) == 1 else "have"
+    return None, f"{len(lacking)} of {defective} defective images {have} no mask, the first {first}"
