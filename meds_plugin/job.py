@@ -26,6 +26,7 @@ from meds_plugin.data import AnomalyDataModule, BadFilesError, DataSettings
 from meds_plugin.ensemble import MemorySettings
 from meds_plugin.errors import UserError
 from meds_plugin.evaluation import EvaluationProtocol
+from meds_plugin.frozen_encoder import FrozenEncoder
 from meds_plugin.optim import OptimizerSettings
 from meds_plugin.probe_images import random_images
 from meds_plugin.report import print_report
@@ -276,7 +277,7 @@ def _protocol(
     return {
         "method": config.method,
         "backbone": config.backbone.name,
-        "encoder": config.encoder.model,
+        "encoder": config.encoder.model if _has_encoder(model) else None,
         "seed": config.seed,
         "steps": {stage.name: stage.steps for stage in model.plan.stages},
         "total_steps": model.total_steps,
@@ -289,6 +290,11 @@ def _protocol(
         "selection": _plain(config.selection),
         "evaluation": evaluation.as_dict(),
     }
+
+
+def _has_encoder(model: MeDSWrapper) -> bool:
+    """Whether the detector has taken the encoder of ``encoder=``; not all have a use for it."""
+    return any(isinstance(part, FrozenEncoder) for part in model.detector.modules())
 
 
 def _plain(node: Any) -> Any:

@@ -113,6 +113,7 @@ def test_a_name_of_an_entry_point_is_a_backbone(site: Path, tmp_path: Path) -> N
     assert status == 0, err
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["protocol"]["backbone"] == "toy"
+    assert metrics["protocol"]["encoder"] is None  # it takes none
     assert set(metrics["mean"]) == METRICS
     assert all(0 <= value <= 1 for value in metrics["mean"].values())
     assert len(rows(folder / "ranking.csv")) == 22
@@ -132,10 +133,10 @@ def test_a_sweep_takes_names_of_both_kinds(site: Path, tmp_path: Path) -> None:
     )
     assert status == 0, err
     found = [
-        json.loads((tmp_path / job / "metrics.json").read_text())["protocol"]["backbone"]
-        for job in ("0", "1")
+        json.loads((tmp_path / job / "metrics.json").read_text())["protocol"] for job in ("0", "1")
     ]
-    assert found == ["dinomaly", "toy_encoder"]
+    assert [protocol["backbone"] for protocol in found] == ["dinomaly", "toy_encoder"]
+    assert [protocol["encoder"] for protocol in found] == ["embedded", "embedded"]
     # The name that is a configuration, too, is the configuration.
     assert read_config(tmp_path / "0").backbone.detector._target_ == "backbones.dinomaly.Dinomaly"
 
