@@ -33,7 +33,7 @@ from meds_plugin.report import print_report
 from meds_plugin.rng import torch_seeded
 from meds_plugin.runfolder import RunFolder, ranking_metrics
 from meds_plugin.stages import plan_stages
-from meds_plugin.testing import evaluate
+from meds_plugin.testing import evaluate, scores_itself
 from meds_plugin.wrapper import MeDSWrapper
 
 __all__ = ["resume", "run"]
@@ -288,7 +288,8 @@ def _protocol(
         "input_size": _plain(config.encoder.image_size),
         "memory": _plain(config.memory),
         "selection": _plain(config.selection),
-        "evaluation": evaluation.as_dict(),
+        # The detector's own image score knows no share.
+        "evaluation": evaluation.as_dict() | ({"image_top": None} if scores_itself(model) else {}),
     }
 
 

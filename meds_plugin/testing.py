@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from meds_plugin.data.dataset import ImageDataset
     from meds_plugin.wrapper import MeDSWrapper
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "scores_itself"]
 
 _CHUNK = 32  # maps that are scored at a time
 
@@ -101,10 +101,15 @@ def evaluate(
     }
 
 
+def scores_itself(model: MeDSWrapper) -> bool:
+    """Whether image scores are the detector's own; a memory's maps are not."""
+    return bool(model.plan.stages) and model.view.own("image_score") is not None
+
+
 @torch.no_grad()
 def _own_scores(model: MeDSWrapper, maps: Tensor) -> Tensor | None:
-    """Return the image scores of a detector that has its own; a memory's maps are not its."""
-    if not model.plan.stages or model.view.own("image_score") is None:
+    """Return the image scores of a detector that makes its own."""
+    if not scores_itself(model):
         return None
     with evaluating(model.detector):
         return torch.cat(

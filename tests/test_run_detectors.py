@@ -46,6 +46,11 @@ class Flat(Toy):
         return super().forward(images).mean((1, 2))
 
 
+class Peak(Toy):
+    def image_score(self, maps):
+        return maps.amax((1, 2))
+
+
 def broken():
     raise RuntimeError("no such file: weights.pt")
 
@@ -59,6 +64,7 @@ dinomaly = toy_detectors:nothing
 toy = toy_detectors:Toy
 toy_encoder = toy_detectors:with_encoder
 toy_flat = toy_detectors:Flat
+toy_peak = toy_detectors:Peak
 toy_broken = toy_detectors:broken
 toy_nothing = toy_detectors:nothing
 toy_gone = toy_detectors:gone
@@ -125,7 +131,7 @@ def test_a_sweep_takes_names_of_both_kinds(site: Path, tmp_path: Path) -> None:
     status, err = run(
         site,
         "-m",
-        "backbone=dinomaly,toy_encoder",
+        "backbone=dinomaly,toy_encoder,toy_peak",
         *TINY,
         "method=distilled",
         "steps.distill=2",
@@ -133,10 +139,14 @@ def test_a_sweep_takes_names_of_both_kinds(site: Path, tmp_path: Path) -> None:
     )
     assert status == 0, err
     found = [
-        json.loads((tmp_path / job / "metrics.json").read_text())["protocol"] for job in ("0", "1")
+        json.loads((tmp_path / job / "metrics.json").read_text())["protocol"]
+        for job in ("0", "1", "2")
     ]
-    assert [protocol["backbone"] for protocol in found] == ["dinomaly", "toy_encoder"]
-    assert [protocol["encoder"] for protocol in found] == ["embedded", "embedded"]
+    assert [protocol["backbone"] for protocol in found] == ["dinomaly", "toy_encoder", "toy_peak"]
+    assert [protocol["encoder"] for protocol in found] == ["embedded", "embedded", None]
+    # An image score of the detector's own is not a mean over the largest values.
+    tops = [protocol["evaluation"]["image_top"] for protocol in found]
+    assert tops == [0.01, 0.01, None]
     # The name that is a configuration, too, is the configuration.
     assert read_config(tmp_path / "0").backbone.detector._target_ == "backbones.dinomaly.Dinomaly"
 
