@@ -97,10 +97,10 @@ def synthetic_split(
 
 def _side(size: object) -> int:
     """Return the side of the pictures; `Preprocess` has more to say about sizes."""
-    sides = list(size) if isinstance(size, Sequence) and not isinstance(size, str) else [size]
-    if not 1 <= len(sides) <= 2 or not all(
-        isinstance(side, int) and _MIN_SIZE <= side <= _MAX_SIZE for side in sides
-    ):
+    given = list(size) if isinstance(size, Sequence) and not isinstance(size, str) else [size]
+    sides = [int(side) for side in given if isinstance(side, int)]
+    fits = 1 <= len(given) == len(sides) <= 2
+    if not fits or min(sides) < _MIN_SIZE or max(sides) > _MAX_SIZE:
         msg = f"data.image_size={size}: data=synthetic draws {_MIN_SIZE} to {_MAX_SIZE} pixels"
         raise UserError(msg)
     return max(sides)

@@ -166,7 +166,7 @@ def test_unknown_categories_are_named_with_what_exists() -> None:
 
 
 def test_pictures_for_a_height_and_a_width_have_the_longer_side() -> None:
-    counts = {"train_normal": 1, "test_normal": 0, "test_defective": 0}
+    counts: dict[str, Any] = {"train_normal": 1, "test_normal": 0, "test_defective": 0}
     wide = synthetic_split(categories=["gear"], size=[32, 48], **counts)
     square = synthetic_split(categories=["gear"], size=48, **counts)
     np.testing.assert_array_equal(_pixels(wide.train[0]), _pixels(square.train[0]))
