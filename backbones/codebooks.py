@@ -167,12 +167,18 @@ class Codebooks(nn.Module):
 
     @torch.no_grad()
     def _draw(self, tokens: Tensor, category: Tensor) -> None:
-        """Put tokens of the batch in the place of codes that have not begun or stand for none."""
+        """Put tokens of the batch in the place of codes that have not begun or stand for none.
+
+        In a distributed job, a set takes them from the first process that has images of it.
+        """
+        if not self.revival and bool(self.started.all()):
+            return
         sets, codes = self.cluster_size.shape
         images = torch.bincount(category, minlength=sets)
+        (everywhere,) = sum_over_ranks(images.clone())
         mean = self.cluster_size.mean(dim=1, keepdim=True)
         lost = (self.cluster_size < self.revival * mean) | ~self.started.unsqueeze(1)
-        lost &= (images > 0).unsqueeze(1)
+        lost &= (everywhere > 0).unsqueeze(1)
         if not bool(lost.any()):
             return
         length = tokens.shape[1]
@@ -184,13 +190,14 @@ class Codebooks(nn.Module):
         start = (images.cumsum(0) - images).unsqueeze(1) * length
         turn = (lost.cumsum(1) - 1).clamp_min(0) % held
         drawn = tokens.flatten(0, 1)[order[(start + turn).clamp_max(len(order) - 1)]]
+        (drawn,) = sum_over_ranks(drawn * _is_first(images).view(-1, 1, 1))
         # They begin as heavy as codes are on average.
         weight = torch.where(self.started.unsqueeze(1), mean, length / codes)
         self.embed.copy_(torch.where(lost.unsqueeze(-1), drawn, self.embed))
         self.cluster_size.copy_(torch.where(lost, weight, self.cluster_size))
         heavy = self.embed * self.cluster_size.unsqueeze(-1)
         self.embed_avg.copy_(torch.where(lost.unsqueeze(-1), heavy, self.embed_avg))
-        self.started |= images > 0
+        self.started |= everywhere > 0
         self.draws += 1
 
 
@@ -202,6 +209,16 @@ def sum_over_ranks(*values: Tensor) -> tuple[Tensor, ...]:
     return values
 
 
+def _is_first(images: Tensor) -> Tensor:
+    """Return where this process is the first that has images of a set, ``[K]`` bool."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return images > 0
+    here = distributed.get_rank()
+    first = torch.where(images > 0, here, distributed.get_world_size())
+    distributed.all_reduce(first, op=distributed.ReduceOp.MIN)
+    return (images > 0) & (first == here)
+
+
 def _largest_over_ranks(values: Tensor) -> int:
     """Return the largest value that any process has: all have to take part in each sum."""
     largest = values.max()
@@ -211,7 +228,7 @@ def _largest_over_ranks(values: Tensor) -> int:
 
 
 def _check(
-    *, sets: int, codes: int, decay: float, init: object, update: object, revival: float
+    *, sets: object, codes: object, decay: object, init: object, update: object, revival: object
 ) -> None:
     """Refuse what is out of range, by the command line's names."""
     if init not in get_args(CodebookInit):
@@ -221,10 +238,10 @@ def _check(
         msg = f"backbone.detector.codebook_update must be batch or image, got {update!r}"
         raise UserError(msg)
     for name, value in (("classes", sets), ("codes", codes)):
-        if value < 1:
-            msg = f"backbone.detector.{name} must be at least 1, got {value}"
+        if not isinstance(value, int) or value < 1:
+            msg = f"backbone.detector.{name} must be a whole number of at least 1, got {value!r}"
             raise UserError(msg)
     for name, share in (("decay", decay), ("revival", revival)):
-        if not 0.0 <= share < 1.0:
-            msg = f"backbone.detector.{name} must be at least 0 and below 1, got {share}"
+        if not isinstance(share, int | float) or not 0.0 <= share < 1.0:
+            msg = f"backbone.detector.{name} must be at least 0 and below 1, got {share!r}"
             raise UserError(msg)

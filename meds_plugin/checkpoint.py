@@ -98,7 +98,7 @@ def check_saved(
             raise UserError(msg)
     if saved_fingerprint != fingerprint:
         msg = (
-            "the checkpoint was trained on an encoder with other weights than the one given: "
-            "give encoder.weights=FILE with those it was trained on"
+            "the checkpoint was trained with other frozen weights than this detector's: give those "
+            "it was trained with, an encoder's by encoder.weights=FILE"
         )
         raise UserError(msg)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import torch
@@ -81,9 +82,13 @@ class DetectorView:
         detector: The detector (see `Detector`).
         encoder: Gives memory features ``[B, P, D]`` of images where the detector has none; called
             only when needed.
+
+    Raises:
+        DetectorError: If the detector is no module.
     """
 
     def __init__(self, detector: nn.Module, encoder: Callable[[Tensor], Tensor]) -> None:
+        _check_kind(detector)
         self.detector = detector
         self._encoder = encoder
         self._own = {name: found for name in OPTIONAL if (found := _method(detector, name))}
@@ -181,8 +186,11 @@ class DetectorView:
         groups = self._own.get("parameter_groups")
         if groups is None:
             return [{"params": [p for p in self.detector.parameters() if p.requires_grad]}]
-        found = []
-        for group in groups():
+        found, given = [], groups()
+        if not isinstance(given, Iterable):
+            msg = f"{self.name_of('parameter_groups')} must return a list; it gave {_kind(given)}"
+            raise DetectorError(msg)
+        for group in given:
             if not isinstance(group, dict) or "params" not in group:
                 msg = (
                     f"{self.name_of('parameter_groups')} must return dicts as the optimiser takes "
@@ -301,6 +309,15 @@ def _takes_category(method: Callable[..., Any]) -> bool:
     except ValueError:  # compiled code tells no signature
         return False
     return parameter is not None and parameter.kind != inspect.Parameter.POSITIONAL_ONLY
+
+
+def _check_kind(detector: object) -> None:
+    if isinstance(detector, type):
+        msg = f"the detector is the class {detector.__name__}: make one, {detector.__name__}()"
+        raise DetectorError(msg)
+    if not isinstance(detector, nn.Module):
+        msg = f"a detector must be a torch.nn.Module with its layers inside, got {_kind(detector)}"
+        raise DetectorError(msg)
 
 
 def _check_signature(view: DetectorView, method: str, signature: str, **keywords: int) -> None:

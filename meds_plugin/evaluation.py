@@ -158,6 +158,7 @@ def category_metrics(
     protocol: EvaluationProtocol,
     *,
     scores: Tensor | None = None,
+    no_masks: str = "there are no masks",
 ) -> tuple[dict[str, float | None], dict[str, str]]:
     """Compute the seven metrics of one category.
 
@@ -168,6 +169,7 @@ def category_metrics(
         labels: ``[N]`` 0 or 1, 1 = anomalous.
         protocol: Image score and AUPRO's limit.
         scores: ``[N]`` image scores, higher = more anomalous; default: the protocol's.
+        no_masks: The reason to give where ``masks`` is None.
 
     Returns:
         All of `METRICS` in [0, 1], None where undefined, and the reason for each None.
@@ -189,6 +191,8 @@ def category_metrics(
         values.update(zip(IMAGE_METRICS, _common(curve), strict=True))
     except UndefinedMetricError as reason:
         skipped.update(dict.fromkeys(IMAGE_METRICS, str(reason)))
+    if masks is None:
+        return values, {**skipped, **dict.fromkeys(PIXEL_METRICS, no_masks)}
     try:
         values.update(zip(PIXEL_METRICS, _pixel_values(maps, masks, protocol), strict=True))
     except UndefinedMetricError as reason:
@@ -210,13 +214,8 @@ def _common(curve: ScoreCurve) -> tuple[float, float, float]:
     return curve.auroc(), curve.average_precision(), curve.f1_max()
 
 
-def _pixel_values(
-    maps: Tensor, masks: Tensor | None, protocol: EvaluationProtocol
-) -> tuple[float, ...]:
+def _pixel_values(maps: Tensor, masks: Tensor, protocol: EvaluationProtocol) -> tuple[float, ...]:
     """Return the values of `PIXEL_METRICS` from a single sort."""
-    if masks is None:
-        msg = "there are no masks"
-        raise UndefinedMetricError(msg)
     curve = score_curve(maps, masks, unit="pixels")
     return (*_common(curve), curve.aupro(region_shares(masks), protocol.fpr_limit))
 

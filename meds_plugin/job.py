@@ -26,12 +26,14 @@ from meds_plugin.data import AnomalyDataModule, BadFilesError, DataSettings
 from meds_plugin.ensemble import MemorySettings
 from meds_plugin.errors import UserError
 from meds_plugin.evaluation import EvaluationProtocol
+from meds_plugin.frozen_encoder import FrozenEncoder
 from meds_plugin.optim import OptimizerSettings
+from meds_plugin.probe_images import random_images
 from meds_plugin.report import print_report
-from meds_plugin.rng import torch_generator, torch_seeded
+from meds_plugin.rng import torch_seeded
 from meds_plugin.runfolder import RunFolder, ranking_metrics
 from meds_plugin.stages import plan_stages
-from meds_plugin.testing import evaluate
+from meds_plugin.testing import evaluate, scores_itself
 from meds_plugin.wrapper import MeDSWrapper
 
 __all__ = ["resume", "run"]
@@ -147,12 +149,23 @@ def _finished(metrics: Path) -> bool:
 
 
 def _build(node: DictConfig) -> Any:
-    """Instantiate a node; wrong input inside it stays a `UserError`."""
+    """Instantiate a node; wrong input inside it stays a `UserError`, however deep it is.
+
+    Raises:
+        UserError: That one, or what names the node whose arguments are of a wrong kind.
+    """
     try:
         return instantiate(node)
     except InstantiationException as error:
-        if isinstance(error.__cause__, UserError):
-            raise error.__cause__ from None
+        cause: BaseException = error
+        while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        if isinstance(cause, UserError):
+            raise cause from None
+        if isinstance(cause, (TypeError, ValueError)):
+            key, target = node._get_full_key(None), node.get("_target_")
+            msg = f"{key} ({target}) cannot be made: {type(cause).__name__}: {cause}"
+            raise UserError(msg) from error
         raise
 
 
@@ -214,12 +227,7 @@ def _model(config: DictConfig, datamodule: AnomalyDataModule) -> MeDSWrapper:
         selection_k=config.selection.k,
         selection_top=config.selection.top,
         optimizer=optimizer,
-        example=torch.randn(
-            2,
-            3,
-            *datamodule.preprocess.input_size,
-            generator=torch_generator(config.seed, "example"),
-        ),
+        example=random_images(*datamodule.preprocess.input_size, torch.device("cpu")),
         seed=config.seed,
         cache_gb=config.cache_gb,
     )
@@ -269,7 +277,7 @@ def _protocol(
     return {
         "method": config.method,
         "backbone": config.backbone.name,
-        "encoder": config.encoder.model,
+        "encoder": config.encoder.model if _has_encoder(model) else None,
         "seed": config.seed,
         "steps": {stage.name: stage.steps for stage in model.plan.stages},
         "total_steps": model.total_steps,
@@ -280,8 +288,14 @@ def _protocol(
         "input_size": _plain(config.encoder.image_size),
         "memory": _plain(config.memory),
         "selection": _plain(config.selection),
-        "evaluation": evaluation.as_dict(),
+        # The detector's own image score knows no share.
+        "evaluation": evaluation.as_dict() | ({"image_top": None} if scores_itself(model) else {}),
     }
+
+
+def _has_encoder(model: MeDSWrapper) -> bool:
+    """Whether the detector has taken the encoder of ``encoder=``; not all have a use for it."""
+    return any(isinstance(part, FrozenEncoder) for part in model.detector.modules())
 
 
 def _plain(node: Any) -> Any:

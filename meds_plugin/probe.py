@@ -358,11 +358,21 @@ def _check_gradient(view: DetectorView, name: str, what: str, value: Tensor) -> 
             "e.g. (x + 1e-6).sqrt()"
         )
         raise DetectorError(msg)
+    # A loss may be 0 at its start.
+    if what == "map" and not any(bool(grad.any()) for grad in grads if grad is not None):
+        msg = (
+            f"the gradient of {name} is 0 everywhere: leave out rounding and signs, and start a "
+            "student from other weights than its teacher's"
+        )
+        raise DetectorError(msg)
 
 
 def _gradients(value: Tensor, view: DetectorView) -> list[Tensor | None]:
+    # Places weigh differently: the plain sum of a map that is normalised is a constant.
+    weight = torch.linspace(0.5, 1.5, value.numel(), device=value.device).view_as(value)
+    total = (weight * value).sum()
     parameters = view.trainable_parameters()
-    return list(torch.autograd.grad(value.sum(), parameters, allow_unused=True, retain_graph=True))
+    return list(torch.autograd.grad(total, parameters, allow_unused=True, retain_graph=True))
 
 
 def _reached(value: Tensor, view: DetectorView) -> list[str]:

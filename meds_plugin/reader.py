@@ -103,7 +103,7 @@ def images_of(batch: Any) -> Tensor:
         ``[B, 3, H, W]``.
 
     Raises:
-        TypeError: If no tensor is found there.
+        TypeError: If no tensor of floating-point numbers is found there.
     """
     found = batch
     if isinstance(batch, (tuple, list)) and batch:
@@ -116,6 +116,12 @@ def images_of(batch: Any) -> Tensor:
         msg = (
             "a training batch must be a tensor of images, a tuple that starts with one, or have an "
             f"'image' key or attribute; got {type(batch).__name__}"
+        )
+        raise TypeError(msg)
+    if not found.is_floating_point():
+        msg = (
+            f"training images must be floating-point and normalised, got {found.dtype}: convert "
+            "them in the data set, e.g. with (image / 255 - mean) / std"
         )
         raise TypeError(msg)
     return found

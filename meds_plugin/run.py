@@ -28,18 +28,46 @@ __all__ = ["config_options", "main"]
 
 log = logging.getLogger(__name__)
 
+_SIGPIPE = 128 + 13  # what shells report of a program that wrote into a closed pipe
+
 
 @dataclass
 class _Outcome:
     """What Hydra's caller does not get to know otherwise."""
 
     started: bool = False  # Hydra has come as far as our own code
-    refusal: UserError | None = None  # raised through Hydra, it would be printed twice
+    # Raised through Hydra, they would be printed there, too.
+    refusal: UserError | None = None
+    broken_pipe: BrokenPipeError | None = None
     status: int = 0  # worst exit status of a sweep's jobs
 
 
 def main() -> None:
-    """Run the command line; ends with status 2 and one line where the input is wrong."""
+    """Run the command line; ends with status 2 and one line where the input is wrong.
+
+    Where nobody reads the output any more (``| head``), it ends quietly.
+    """
+    try:
+        _main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _unread():
+            raise  # some other pipe
+        # Python flushes once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(_SIGPIPE)
+
+
+def _unread() -> bool:
+    """Whether nobody reads our output any more."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        return True
+    return False
+
+
+def _main() -> None:
     os.environ.setdefault("MEDS_STARTED", datetime.now().astimezone().strftime("%Y-%m-%d/%H-%M-%S"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach this function instead of Hydra's printer
     _resume_in_place()
@@ -64,6 +92,8 @@ def main() -> None:
         _refuse(
             f"the run folder cannot be written ({error}): give another one with hydra.run.dir=DIR"
         )
+    if outcome.broken_pipe is not None:
+        raise outcome.broken_pipe
     if outcome.refusal is not None:
         _refuse(str(outcome.refusal))
     if outcome.status:
@@ -87,6 +117,8 @@ def _start(config: DictConfig, outcome: _Outcome) -> None:
             run(config, folder)
     except UserError as error:
         outcome.refusal = error
+    except BrokenPipeError as error:
+        outcome.broken_pipe = error
 
 
 def _refuse(message: str) -> None:

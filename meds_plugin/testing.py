@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from meds_plugin.data.dataset import ImageDataset
     from meds_plugin.wrapper import MeDSWrapper
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "scores_itself"]
+
+_CHUNK = 32  # maps that are scored at a time
 
 
 def evaluate(
@@ -80,12 +82,14 @@ def evaluate(
             if model.plan.stages
             else _memory_maps(model, images, name, indices.tolist())
         )
+        masks, without = _masks(test, indices.tolist(), protocol)
         metrics, reasons = category_metrics(
             evaluation_maps(maps, datamodule.preprocess.input_size, protocol),
-            _masks(test, indices.tolist(), protocol),
+            masks,
             test.labels[indices],
             protocol,
             scores=_own_scores(model, maps),
+            no_masks=without,
         )
         categories[name] = metrics
         if reasons:
@@ -97,13 +101,23 @@ def evaluate(
     }
 
 
+def scores_itself(model: MeDSWrapper) -> bool:
+    """Whether image scores are the detector's own; a memory's maps are not."""
+    return bool(model.plan.stages) and model.view.own("image_score") is not None
+
+
 @torch.no_grad()
 def _own_scores(model: MeDSWrapper, maps: Tensor) -> Tensor | None:
-    """Return the image scores of a detector that has its own; a memory's maps are not its."""
-    if not model.plan.stages or model.view.own("image_score") is None:
+    """Return the image scores of a detector that makes its own."""
+    if not scores_itself(model):
         return None
     with evaluating(model.detector):
-        return model.view.image_score(maps.to(model.device), top=0.0).cpu()
+        return torch.cat(
+            [
+                model.view.image_score(part.to(model.device), top=0.0).cpu()
+                for part in maps.split(_CHUNK)  # a score may be made at the images' size
+            ]
+        )
 
 
 def _memory_maps(
@@ -128,12 +142,18 @@ def _memory_maps(
     return scores.view(-1, *grid).cpu()
 
 
-def _masks(test: ImageDataset, indices: list[int], protocol: EvaluationProtocol) -> Tensor | None:
-    """Return ground truth ``[N, R, R]``, or ``None`` when a defective image has no mask."""
-    masks = []
-    for index in indices:
-        mask = test.mask(index)
-        if mask is None:
-            return None
-        masks.append(mask)
-    return evaluation_masks(torch.stack(masks), protocol)
+def _masks(
+    test: ImageDataset, indices: list[int], protocol: EvaluationProtocol
+) -> tuple[Tensor | None, str]:
+    """Return ground truth ``[N, R, R]``, or ``None`` and why: defective images have no mask."""
+    found = [test.mask(index) for index in indices]
+    masks = [mask for mask in found if mask is not None]
+    if len(masks) == len(found):
+        return evaluation_masks(torch.stack(masks), protocol), ""
+    lacking = [index for index, mask in zip(indices, found, strict=True) if mask is None]
+    defective = int(test.labels[indices].sum())
+    if len(lacking) == defective:
+        return None, "there are no masks"
+    first = test.samples[lacking[0]].path
+    have = "has" if len(lacking) == 1 else "have"
+    return None, f"{len(lacking)} of {defective} defective images {have} no mask, the first {first}"

@@ -46,6 +46,11 @@ class Flat(Toy):
         return super().forward(images).mean((1, 2))
 
 
+class Peak(Toy):
+    def image_score(self, maps):
+        return maps.amax((1, 2))
+
+
 def broken():
     raise RuntimeError("no such file: weights.pt")
 
@@ -59,6 +64,7 @@ dinomaly = toy_detectors:nothing
 toy = toy_detectors:Toy
 toy_encoder = toy_detectors:with_encoder
 toy_flat = toy_detectors:Flat
+toy_peak = toy_detectors:Peak
 toy_broken = toy_detectors:broken
 toy_nothing = toy_detectors:nothing
 toy_gone = toy_detectors:gone
@@ -113,6 +119,7 @@ def test_a_name_of_an_entry_point_is_a_backbone(site: Path, tmp_path: Path) -> N
     assert status == 0, err
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["protocol"]["backbone"] == "toy"
+    assert metrics["protocol"]["encoder"] is None  # it takes none
     assert set(metrics["mean"]) == METRICS
     assert all(0 <= value <= 1 for value in metrics["mean"].values())
     assert len(rows(folder / "ranking.csv")) == 22
@@ -124,7 +131,7 @@ def test_a_sweep_takes_names_of_both_kinds(site: Path, tmp_path: Path) -> None:
     status, err = run(
         site,
         "-m",
-        "backbone=dinomaly,toy_encoder",
+        "backbone=dinomaly,toy_encoder,toy_peak",
         *TINY,
         "method=distilled",
         "steps.distill=2",
@@ -132,10 +139,14 @@ def test_a_sweep_takes_names_of_both_kinds(site: Path, tmp_path: Path) -> None:
     )
     assert status == 0, err
     found = [
-        json.loads((tmp_path / job / "metrics.json").read_text())["protocol"]["backbone"]
-        for job in ("0", "1")
+        json.loads((tmp_path / job / "metrics.json").read_text())["protocol"]
+        for job in ("0", "1", "2")
     ]
-    assert found == ["dinomaly", "toy_encoder"]
+    assert [protocol["backbone"] for protocol in found] == ["dinomaly", "toy_encoder", "toy_peak"]
+    assert [protocol["encoder"] for protocol in found] == ["embedded", "embedded", None]
+    # An image score of the detector's own is not a mean over the largest values.
+    tops = [protocol["evaluation"]["image_top"] for protocol in found]
+    assert tops == [0.01, 0.01, None]
     # The name that is a configuration, too, is the configuration.
     assert read_config(tmp_path / "0").backbone.detector._target_ == "backbones.dinomaly.Dinomaly"
 
@@ -175,6 +186,18 @@ def test_a_configuration_of_the_users_may_build_on_the_entry_point(
         (["backbone=toy_gone"], "cannot be loaded: AttributeError"),
         (["backbone=toy_broken"], "failed when it was built: RuntimeError: no such file"),
         (["backbone=toy_nothing"], "must return a torch.nn.Module, got NoneType"),
+        (
+            ["backbone=toy_encoder", "encoder.weights=/no/such/file.pth"],
+            "meds_plugin: encoder.weights=/no/such/file.pth: there is no such file",
+        ),
+        (
+            ["backbone=hvq", "backbone.detector.codes=many"],
+            "backbone.detector.codes must be a whole number of at least 1, got 'many'",
+        ),
+        (
+            ["backbone=dinomaly", "backbone.detector.dropout=much"],
+            "backbone.detector (backbones.dinomaly.Dinomaly) cannot be made: TypeError",
+        ),
         (["backbone=toy_flat"], "Flat.forward must return anomaly maps of shape [B, h, w]"),
     ],
 )

@@ -8,6 +8,7 @@ variation of one. A detector that trains for long on contaminated pictures can l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +23,7 @@ from meds_plugin.progress import track
 from meds_plugin.rng import numpy_rng
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from meds_plugin.data.drawing.canvas import Canvas, Pose
     from meds_plugin.data.samples import Pixels
@@ -48,7 +49,7 @@ def synthetic_split(
     *,
     categories: Sequence[str] | None = None,
     seed: int = 0,
-    size: int = 128,
+    size: int | Sequence[int] = 128,
     train_normal: int = 60,
     test_normal: int = 20,
     test_defective: int = 30,
@@ -62,7 +63,8 @@ def synthetic_split(
     Args:
         categories: Some of `CATEGORIES`; ``None`` for all of them.
         seed: Another seed gives other pictures and other recurring defects.
-        size: Side of the pictures in pixels.
+        size: Side of the pictures in pixels. Of a height and a width, the longer: pictures are
+            square, and like all images are resized to what a detector takes.
         train_normal: Normal training pictures per category.
         test_normal: Normal test pictures per category.
         test_defective: Defective test pictures per category, spread evenly over the kinds of
@@ -70,14 +72,15 @@ def synthetic_split(
         progress: Show a progress bar.
 
     Returns:
-        A split whose samples hold their pixels, uint8 ``[size, size, 3]``, and, where defective,
-        a mask of 0 and 255, uint8 ``[size, size]``; named like files of an MVTec tree, ordered by
+        A split whose samples hold their pixels, uint8 ``[side, side, 3]``, and, where defective,
+        a mask of 0 and 255, uint8 ``[side, side]``; named like files of an MVTec tree, ordered by
         name within training and test.
 
     Raises:
         UserError: If a category does not exist or a size or a count is out of range.
     """
-    chosen = _check(categories, size, (train_normal, test_normal, test_defective))
+    side = _side(size)
+    chosen = _check(categories, (train_normal, test_normal, test_defective))
     wanted: list[tuple[str, str, str, int]] = []
     for category in chosen:
         kinds = sorted(FLAWS[category])
@@ -88,11 +91,22 @@ def synthetic_split(
             wanted += [(category, "test", kind, n) for n in range(count)]
     split = Split([], [])
     for name in track(wanted, description="drawing", total=len(wanted), enabled=progress):
-        (split.train if name[1] == "train" else split.test).append(_sample(*name, seed, size))
+        (split.train if name[1] == "train" else split.test).append(_sample(*name, seed, side))
     return split
 
 
-def _check(categories: Sequence[str] | None, size: int, counts: tuple[int, ...]) -> list[str]:
+def _side(size: object) -> int:
+    """Return the side of the pictures; `Preprocess` has more to say about sizes."""
+    given = list(size) if isinstance(size, Sequence) and not isinstance(size, str) else [size]
+    sides = [int(side) for side in given if isinstance(side, int)]
+    fits = 1 <= len(given) == len(sides) <= 2
+    if not fits or min(sides) < _MIN_SIZE or max(sides) > _MAX_SIZE:
+        msg = f"data.image_size={size}: data=synthetic draws {_MIN_SIZE} to {_MAX_SIZE} pixels"
+        raise UserError(msg)
+    return max(sides)
+
+
+def _check(categories: Sequence[str] | None, counts: tuple[int, ...]) -> list[str]:
     chosen = sorted(set(CATEGORIES if categories is None else categories))
     unknown = [name for name in chosen if name not in CATEGORIES]
     if unknown or not chosen:
@@ -100,9 +114,6 @@ def _check(categories: Sequence[str] | None, size: int, counts: tuple[int, ...])
             f"data.categories: {', '.join(unknown) or 'an empty list'} does not exist in "
             f"data=synthetic; choose from {', '.join(CATEGORIES)}"
         )
-        raise UserError(msg)
-    if not _MIN_SIZE <= size <= _MAX_SIZE:
-        msg = f"data.image_size={size}: data=synthetic draws {_MIN_SIZE} to {_MAX_SIZE} pixels"
         raise UserError(msg)
     if min(counts) < 0:
         msg = f"data=synthetic: numbers of pictures must not be negative, got {counts}"

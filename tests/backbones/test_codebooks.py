@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.distributed import ReduceOp
 
 from backbones.codebooks import Codebooks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def tokens(count: int = 6, seed: int = 0, *, length: int = 20, dim: int = 4) -> Tensor:
@@ -178,20 +184,70 @@ def test_draws_depend_on_seed_and_number_of_draws_only() -> None:
 # --- several processes -----------------------------------------------------------------------
 
 
-def test_processes_share_their_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two processes with half a batch each move the codes as one with all of it."""
-    zeros = torch.zeros(4, dtype=torch.long)
-    alone = books(1, init="normal")
-    alone(tokens(4), zeros)
-    sent: list[Tensor] = []
-    shared = books(1, init="normal")
+def in_processes(monkeypatch: pytest.MonkeyPatch, *jobs: Callable[[], object]) -> None:
+    """Run jobs in threads that take themselves for the processes of a distributed job."""
+    barrier, me = threading.Barrier(len(jobs), timeout=30), threading.local()
+    values: list[Tensor] = [torch.empty(0)] * len(jobs)
+    reduce: dict[Any, Callable[[Tensor], Tensor]] = {
+        ReduceOp.SUM: lambda stack: stack.sum(0),
+        ReduceOp.MIN: lambda stack: stack.amin(0),
+        ReduceOp.MAX: lambda stack: stack.amax(0),
+    }
+
+    def all_reduce(value: Tensor, op: Any = ReduceOp.SUM) -> None:
+        values[me.rank] = value.clone()
+        barrier.wait()
+        result = reduce[op](torch.stack(values))
+        barrier.wait()
+        value.copy_(result)
+
+    def start(rank: int) -> None:
+        me.rank = rank
+        jobs[rank]()
+
     monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
-    monkeypatch.setattr(
-        "torch.distributed.all_reduce", lambda value, **_: sent.append(value.clone())
+    monkeypatch.setattr("torch.distributed.get_rank", lambda: me.rank)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: len(jobs))
+    monkeypatch.setattr("torch.distributed.all_reduce", all_reduce)
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        for done in [pool.submit(start, rank) for rank in range(len(jobs))]:
+            done.result()
+
+
+@pytest.mark.parametrize("update", ["batch", "image"])
+def test_processes_share_their_counts(monkeypatch: pytest.MonkeyPatch, update: str) -> None:
+    """Two processes with half a batch each move the codes as one with all of it."""
+    # By image, the processes' rounds are those of one only where they share no category.
+    category = torch.tensor([0, 1, 1, 2] if update == "batch" else [0, 0, 1, 2])
+    settings: dict[str, Any] = {"init": "normal", "update": update}
+    alone = books(**settings)
+    alone(tokens(4), category)
+    shared = [books(**settings), books(**settings)]
+    in_processes(
+        monkeypatch,
+        lambda: shared[0](tokens(4)[:2], category[:2]),
+        lambda: shared[1](tokens(4)[2:], category[2:]),
     )
-    books(1, init="normal")(tokens(4)[2:], zeros[2:])
-    others = iter(sent[:])
-    monkeypatch.setattr("torch.distributed.all_reduce", lambda value, **_: value.add_(next(others)))
-    shared(tokens(4)[:2], zeros[:2])
-    torch.testing.assert_close(shared.embed, alone.embed)
-    torch.testing.assert_close(shared.cluster_size, alone.cluster_size)
+    for one in shared:
+        torch.testing.assert_close(one.embed, alone.embed)
+        torch.testing.assert_close(one.cluster_size, alone.cluster_size)
+
+
+@pytest.mark.parametrize("update", ["batch", "image"])
+def test_processes_begin_with_the_same_codes(monkeypatch: pytest.MonkeyPatch, update: str) -> None:
+    """Set 0 has images in both, 1 in the second only, 2 in none."""
+    shared = [books(update=update), books(update=update)]
+    halves = tokens(4)[:2], tokens(4)[2:]
+    in_processes(
+        monkeypatch,
+        lambda: shared[0](halves[0], torch.tensor([0, 0])),
+        lambda: shared[1](halves[1], torch.tensor([0, 1])),
+    )
+    one, other = shared
+    for name, value in one.state_dict().items():
+        torch.testing.assert_close(value, other.state_dict()[name], msg=name)
+    assert one.started.tolist() == [True, True, False]
+    torch.testing.assert_close(one.embed[2], books().embed[2])
+    # Every code began as a token and has only seen tokens since.
+    largest = float(tokens(4).abs().max())
+    assert float(one.embed[:2].abs().max()) <= largest * 1.01

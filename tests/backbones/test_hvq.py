@@ -21,6 +21,9 @@ from tests.toys import loader, port_names, quiet_trainer, wrap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
+
+    from meds_plugin.wrapper import MeDSWrapper
 
     Golden = Callable[[str], dict[str, Any]]
 
@@ -341,6 +344,8 @@ def test_it_runs_on_encoders_of_both_kinds(model: str, size: int, layers: list[i
         ({"embed_dim": 3, "heads": 1}, "embed_dim=3 must be even"),
         ({"depth": 0}, "depth"),
         ({"codes": 0}, "codes"),
+        ({"codes": 12.5}, "codes must be a whole number of at least 1, got 12.5"),
+        ({"decay": "slow"}, "decay must be at least 0 and below 1, got 'slow'"),
         ({"classes": 0}, "classes"),
         ({"dropout": 1.0}, "dropout"),
         ({"attention_dropout": -0.1}, "attention_dropout"),
@@ -564,3 +569,29 @@ def test_it_goes_through_all_stages_of_the_plugin() -> None:
     model.on_save_checkpoint(saved)
     assert "detector.codebooks.2.embed" in saved["state_dict"]
     assert not any(".encoder." in key for key in saved["state_dict"])
+
+
+@pytest.mark.parametrize("routing", ["nearest", "label"])
+def test_with_categories_it_resumes_as_if_left_alone(tmp_path: Path, routing: str) -> None:
+    def wrapped() -> MeDSWrapper:
+        detector = make(encoder=Given((2, 2)), classes=2, routing=routing, revival=0.05)
+        before = {name: value.clone() for name, value in detector.state_dict().items()}
+        model = wrap(detector, distill_steps=5, finetune_steps=5)
+        # The check at wrap time has moved no code and no mean.
+        for name, value in detector.state_dict().items():
+            torch.testing.assert_close(value, before[name], rtol=0, atol=0, msg=name)
+        return model
+
+    whole, begun, resumed = wrapped(), wrapped(), wrapped()
+    quiet_trainer(whole.total_steps).fit(whole, loader())
+    trainer = quiet_trainer(3)
+    trainer.fit(begun, loader())
+    trainer.save_checkpoint(tmp_path / "model.ckpt")
+    quiet_trainer(whole.total_steps).fit(
+        resumed, loader(), ckpt_path=tmp_path / "model.ckpt", weights_only=True
+    )
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0, msg=name)
+    assert int(resumed.detector.get_buffer("codebooks.0.started").sum()) == 2
+    scores = whole.training_scores().score
+    torch.testing.assert_close(resumed.training_scores().score, scores, rtol=0, atol=0)

@@ -74,6 +74,7 @@ MAPS = [
     (lambda maps: (maps > 1).long(), "a map of torch.int64: return floating-point values"),
     (lambda maps: maps / 0, "values that are not finite: look for a logarithm, a root"),
     (lambda maps: (maps - maps.detach()).sqrt(), "the gradient of Net.forward is not finite"),
+    (lambda maps: maps.sigmoid().round(), "the gradient of Net.forward is 0 everywhere"),
     (
         lambda maps: torch.ones(len(maps), 4, 4, requires_grad=True) * maps.detach().mean(),
         "depends on no parameter that trains",
@@ -104,6 +105,7 @@ METHODS: list[tuple[dict[str, Any], str]] = [
     ({"forward": nn.Module.forward}, "Net has no forward: write forward(images)"),
     ({"forward": upsampled}, "16 x 16 in training mode but 64 x 64 in evaluation mode"),
     ({"forward": batch_statistics}, "the map of an image by Net.forward depends on the other"),
+    ({"parameter_groups": lambda self: None}, "Net.parameter_groups must return a list"),
     ({"loss": lambda self, images: 0}, "Net.loss must take (encoded, *, step, total_steps)"),
     (
         {"loss": lambda self, images, *, step, total_steps: self(images)},
@@ -210,6 +212,19 @@ def test_nothing_to_train_is_named() -> None:
     frozen = BareDetector().requires_grad_(requires_grad=False)
     with pytest.raises(DetectorError, match="BareDetector has no trainable parameter"):
         MeDSWrapper(frozen)
+
+
+@pytest.mark.parametrize(
+    ("detector", "line"),
+    [
+        (BareDetector, r"the detector is the class BareDetector: make one, BareDetector\(\)"),
+        (lambda images: images.mean(1), "must be a torch.nn.Module .* got a function"),
+        (None, "got None"),
+    ],
+)
+def test_what_is_no_module_is_named(detector: Any, line: str) -> None:
+    with pytest.raises(DetectorError, match=line):
+        MeDSWrapper(detector)
 
 
 def test_the_lines_are_lines_for_users_who_mistyped() -> None:

@@ -180,6 +180,8 @@ def test_finds_the_images_of_common_batches() -> None:
         assert images_of(batch) is images
     with pytest.raises(TypeError, match="'image' key or attribute; got dict"):
         images_of({"pixels": images})
+    with pytest.raises(TypeError, match=r"floating-point and normalised, got torch\.uint8"):
+        images_of(images.byte())
 
 
 def test_cuts_indices_in_order() -> None:

@@ -197,7 +197,7 @@ def test_a_checkpoint_holds_no_frozen_weight_and_knows_the_encoder(tmp_path: Pat
     assert saved["meds"]["stage"] == "finetune"
     torch.manual_seed(99)
     other = wrap(FullDetector())
-    with pytest.raises(UserError, match="encoder with other weights"):
+    with pytest.raises(UserError, match="other frozen weights"):
         quiet_trainer(1).fit(other, loader(), ckpt_path=path, weights_only=True)
     with pytest.raises(UserError, match="of another model"):
         quiet_trainer(1).fit(wrap(BareDetector()), loader(), ckpt_path=path, weights_only=True)

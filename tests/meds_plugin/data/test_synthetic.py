@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -165,8 +165,15 @@ def test_unknown_categories_are_named_with_what_exists() -> None:
         synthetic_split(categories=[])
 
 
-@pytest.mark.parametrize("size", [31, 1025])
-def test_sizes_out_of_range_are_refused(size: int) -> None:
+def test_pictures_for_a_height_and_a_width_have_the_longer_side() -> None:
+    counts: dict[str, Any] = {"train_normal": 1, "test_normal": 0, "test_defective": 0}
+    wide = synthetic_split(categories=["gear"], size=[32, 48], **counts)
+    square = synthetic_split(categories=["gear"], size=48, **counts)
+    np.testing.assert_array_equal(_pixels(wide.train[0]), _pixels(square.train[0]))
+
+
+@pytest.mark.parametrize("size", [31, 1025, [64, 31], [64, 64, 64], [], "big", 64.5])
+def test_sizes_out_of_range_are_refused(size: Any) -> None:
     with pytest.raises(UserError, match="image_size"):
         synthetic_split(size=size)
 
