@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from backbones.objectives import HeldOut, detection, patch_features, recognition
 from backbones.pretrain import PretrainSettings, pretrain, write_weights
 from backbones.procedural import texture_bank
 from meds_plugin.conf_dir import conf_dir
-from meds_plugin.encoder import build_encoder
+from meds_plugin.encoder import EMBEDDED_WEIGHTS, build_encoder
 from meds_plugin.errors import UserError
 from meds_plugin.rng import torch_generator
 
@@ -76,6 +77,11 @@ def test_weights_are_written_whole_and_load_as_the_embedded_encoder(
         features = encoder.features(torch.zeros(1, 3, size, size))
         assert features.dtype == torch.float32
         assert bool(torch.isfinite(features).all())
+
+
+def test_the_card_is_that_of_the_shipped_weights() -> None:
+    card = EMBEDDED_WEIGHTS.with_name("CARD.md").read_text()
+    assert hashlib.sha256(EMBEDDED_WEIGHTS.read_bytes()).hexdigest() in card
 
 
 def test_features_are_those_that_the_memory_stores() -> None:
