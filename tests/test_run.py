@@ -379,9 +379,9 @@ def test_image_size_that_is_no_multiple_of_the_patch(refuse: Refuse) -> None:
     ("override", "word"),
     [
         ("nois=0.4", "nois"),
-        ("backbone=resnet", "backbone=resnet is not there: choose from dinomaly"),
+        ("backbone=resnet", "backbone=resnet is not there: choose from anomalib, dinomaly, hvq"),
         ("encoder=resnet", "embedded"),
-        ("backbone=entry_point", "choose from dinomaly"),
+        ("backbone=entry_point", "choose from anomalib, dinomaly, hvq"),
         ("method=best", "method"),
         ("memory.ratio=0", "memory.ratio"),
         ("encoder.weights=/no/such/file.pth", "/no/such/file.pth"),
