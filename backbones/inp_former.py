@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backbones.layers import NORM_EPS, Mlp, flat_cosine_loss, init_weights
+from backbones.layers import Mlp, PreNormBlock, flat_cosine_loss, init_weights
 from backbones.reconstruction import ReconstructionDetector
 from meds_plugin.errors import UserError
 from meds_plugin.rng import torch_seeded
@@ -121,7 +121,7 @@ class INPFormer(ReconstructionDetector):
         return cosine + self.gather_weight * distances.mean()
 
 
-class AggregationBlock(nn.Module):
+class AggregationBlock(PreNormBlock):
     """Prototypes attend to the patches of an image; both pass the same norm before.
 
     Args:
@@ -130,11 +130,7 @@ class AggregationBlock(nn.Module):
     """
 
     def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.attn = _SoftmaxAttention(dim, heads)
-        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.mlp = Mlp(dim)
+        super().__init__(dim, _SoftmaxAttention(dim, heads))
 
     def forward(self, prototypes: Tensor, tokens: Tensor) -> Tensor:
         """Map ``[B, K, D]`` prototypes and ``[B, P, D]`` patches to ``[B, K, D]``."""
@@ -143,7 +139,7 @@ class AggregationBlock(nn.Module):
         return out
 
 
-class PrototypeBlock(nn.Module):
+class PrototypeBlock(PreNormBlock):
     """Patches are replaced by mixtures of prototypes; both pass the same norm before.
 
     Nothing leads around the attention, only around the MLP after it.
@@ -154,11 +150,7 @@ class PrototypeBlock(nn.Module):
     """
 
     def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.attn = _CosineAttention(dim, heads)
-        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.mlp = Mlp(dim)
+        super().__init__(dim, _CosineAttention(dim, heads))
 
     def forward(self, tokens: Tensor, prototypes: Tensor) -> Tensor:
         """Map ``[B, P, D]`` patches and ``[B, K, D]`` prototypes to ``[B, P, D]``."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LinearAttention",
     "Mlp",
+    "PreNormBlock",
     "TransformerBlock",
     "cosine_distance",
     "flat_cosine_loss",
@@ -83,12 +84,12 @@ class LinearAttention(nn.Module):
         return out
 
 
-class TransformerBlock(nn.Module):
-    """Pre-norm block: x + attention(norm(x)), then x + MLP(norm(x)).
+class PreNormBlock(nn.Module):
+    """The parts of a block with a norm before its attention and another before its MLP.
 
     Args:
         dim: Width D.
-        attention: Maps ``[B, T, D]`` to ``[B, T, D]``.
+        attention: The attention.
     """
 
     def __init__(self, dim: int, attention: nn.Module) -> None:
@@ -97,6 +98,15 @@ class TransformerBlock(nn.Module):
         self.attn = attention
         self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
         self.mlp = Mlp(dim)
+
+
+class TransformerBlock(PreNormBlock):
+    """Pre-norm block: x + attention(norm(x)), then x + MLP(norm(x)).
+
+    Args:
+        dim: Width D.
+        attention: Maps ``[B, T, D]`` to ``[B, T, D]``.
+    """
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map ``[B, T, D]`` to ``[B, T, D]``."""
