@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from meds_plugin.progress import track
+from meds_plugin.ranks import from_all, gather_in_order, my_chunks
 from meds_plugin.reader import ImageReader, images_of
 
 if TYPE_CHECKING:
@@ -55,27 +57,29 @@ class EncodedImages:
     def keep(self, device: torch.device, *, progress: bool = False) -> bool:
         """Encode all images now and keep the results, if there is a frozen part and they fit.
 
+        Call it on every rank: each encodes a share, all keep all.
+
         Returns:
             Whether they are kept.
         """
         if self._kept is not None or not self.view.encodes or self._limit <= 0:
             return self._kept is not None
-        plan = chunked(range(len(self)), self.reader.batch_size)
+        plan = my_chunks(range(len(self)), self.reader.batch_size)
         batches = track(
-            zip(plan, self.reader.batches(plan), strict=True),
-            description="encoding",
-            total=len(plan),
-            enabled=progress,
+            self.reader.batches(plan), description="encoding", total=len(plan), enabled=progress
         )
+        encoded = (self.view.encode(images_of(batch).to(device)).cpu() for batch in batches)
+        first = next(encoded, None)
+        each = max(from_all(0 if first is None else first[0].nbytes))
+        if each * len(self) > self._limit:
+            return False
         kept: Tensor | None = None
-        for indices, batch in batches:
-            encoded = self.view.encode(images_of(batch).to(device)).cpu()
-            if kept is None:
-                if encoded[0].nbytes * len(self) > self._limit:
-                    return False
-                kept = torch.empty(len(self), *encoded.shape[1:], dtype=encoded.dtype)
-            kept[indices[0] : indices[-1] + 1] = encoded
-        self._kept = kept
+        if first is not None:
+            kept, done = first.new_empty(sum(map(len, plan)), *first.shape[1:]), 0
+            for part in itertools.chain([first], encoded):
+                kept[done : done + len(part)] = part
+                done += len(part)
+        self._kept = gather_in_order(kept)
         return True
 
     def batches(self, plan: Sequence[Sequence[int]]) -> Iterator[dict[str, Tensor]]:

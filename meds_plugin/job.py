@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 import warnings
 from dataclasses import asdict
@@ -27,6 +26,7 @@ from meds_plugin.ensemble import MemorySettings
 from meds_plugin.errors import UserError
 from meds_plugin.evaluation import EvaluationProtocol
 from meds_plugin.frozen_encoder import FrozenEncoder
+from meds_plugin.launch import launched_rank
 from meds_plugin.optim import OptimizerSettings
 from meds_plugin.probe_images import random_images
 from meds_plugin.report import print_report
@@ -39,9 +39,6 @@ from meds_plugin.wrapper import MeDSWrapper
 __all__ = ["resume", "run"]
 
 log = logging.getLogger(__name__)
-
-# Set to something else than 0 in every process but the one that looks after the folder.
-_RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
 
 
 def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, Any]:
@@ -59,7 +56,7 @@ def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, 
         UserError: If the input is wrong, or the folder holds a run that is not to be resumed.
     """
     folder = RunFolder(path)
-    first = all(os.environ.get(name, "0") == "0" for name in _RANKS)
+    first = launched_rank() == 0  # looks after the folder
     if first and not resuming and folder.manifest.exists():
         msg = f"{path} holds a run already: go on with resume={path}, or give another folder"
         raise UserError(msg)
@@ -262,7 +259,8 @@ def _trainer(config: DictConfig, folder: RunFolder, model: MeDSWrapper) -> L.Tra
 
 def _quieten() -> None:
     """Keep Lightning's small talk out of the output; its warnings about us are beside the point."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         ".*in eval mode at the start of training.*",
         ".*LeafSpec.*",

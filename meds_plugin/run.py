@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from meds_plugin.conf_dir import conf_dir
 from meds_plugin.errors import UserError
+from meds_plugin.launch import (
+    follow_parent,
+    launched_rank,
+    rank_options,
+    started,
+    under_torchrun,
+)
 from meds_plugin.registry import GENERIC, register_detectors
 
 if TYPE_CHECKING:
@@ -68,9 +74,12 @@ def _unread() -> bool:
 
 
 def _main() -> None:
-    os.environ.setdefault("MEDS_STARTED", datetime.now().astimezone().strftime("%Y-%m-%d/%H-%M-%S"))
+    follow_parent()
+    if "MEDS_STARTED" not in os.environ:
+        os.environ["MEDS_STARTED"] = started()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach this function instead of Hydra's printer
     _resume_in_place()
+    sys.argv += rank_options()
     given = (option.rpartition("=")[2] for option in config_options(sys.argv[1:]))
     register_detectors([conf_dir(), *given])
     outcome = _Outcome()
@@ -104,11 +113,16 @@ def _start(config: DictConfig, outcome: _Outcome) -> None:
     """Do what Hydra calls us for: a run, the rest of one, or a job of a sweep."""
     context = HydraConfig.get()
     folder, overrides = Path(context.runtime.output_dir), list(context.overrides.task)
+    if context.mode == RunMode.MULTIRUN and under_torchrun():
+        msg = "a sweep starts the processes of its jobs itself: take trainer.devices=, not torchrun"
+        outcome.refusal = UserError(msg)
+        return
     if context.mode == RunMode.MULTIRUN and "LOCAL_RANK" not in os.environ:
         outcome.status = max(outcome.status, _run_apart(overrides, folder))
         return
     # Heavy imports come late: a wrong override is answered at once.
     from meds_plugin.job import resume, run
+    from meds_plugin.watch import end_ranks
 
     try:
         if config.resume is not None:
@@ -116,15 +130,21 @@ def _start(config: DictConfig, outcome: _Outcome) -> None:
         else:
             run(config, folder)
     except UserError as error:
+        end_ranks(_one_line(error), status=2)
         outcome.refusal = error
     except BrokenPipeError as error:
         outcome.broken_pipe = error
 
 
 def _refuse(message: str) -> None:
-    line = " ".join(message.split())
-    print(f"meds_plugin: {line}", file=sys.stderr)
+    rank = launched_rank()
+    where = f" (rank {rank})" if rank else ""
+    print(f"meds_plugin{where}: {_one_line(message)}", file=sys.stderr)
     sys.exit(2)
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())
 
 
 def _choices(error: MissingConfigException) -> str:

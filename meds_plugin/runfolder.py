@@ -42,7 +42,7 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
             probe = path / ".probe"
             probe.write_bytes(b"")
-            probe.unlink()
+            probe.unlink(missing_ok=True)  # another rank may have been faster
         except OSError as error:
             msg = (
                 f"the run folder {path} cannot be written ({error.strerror}): "

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
 from meds_plugin.detector import check_maps
-from meds_plugin.encodings import chunked
 from meds_plugin.modes import evaluating
 from meds_plugin.progress import track
+from meds_plugin.ranks import gather_in_order, my_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ def score_maps(
 
     Args:
         images: The images and the detector.
-        indices: Which images; each rank runs its share, every rank gets all results.
+        indices: Which images; each rank runs its share of the batches, all get all results.
         device: Where the detector is.
         reduce: Turns the maps ``[B, h, w]`` of a batch into ``[B]`` scores, which are returned
             instead.
@@ -49,27 +49,22 @@ def score_maps(
     if not len(indices):
         msg = "there are no images to score"
         raise ValueError(msg)
-    rank, world = _rank_and_world()
-    plan = chunked(range(rank, len(indices), world), images.reader.batch_size)
-    wanted = [[int(indices[place]) for place in places] for places in plan]
-    results: Tensor | None = None
+    plan = my_chunks(indices, images.reader.batch_size)
+    results: list[Tensor] = []
     with evaluating(images.view.detector):
         batches = track(
-            zip(plan, images.batches(wanted), strict=True),
+            images.batches(plan),
             description=progress or "",
             total=len(plan),
             enabled=progress is not None,
         )
-        for places, batch in batches:
+        for batch in batches:
             on_device = {key: value.to(device) for key, value in batch.items()}
             encoded = images.encoded(on_device)
             got = images.view.anomaly_map(encoded, category=on_device["category"]).float()
-            check_maps(got, batch=len(places), name=images.view.name_of("anomaly_map"))
-            got = (got if reduce is None else reduce(got)).cpu()
-            if results is None:
-                results = torch.zeros(len(indices), *got.shape[1:])
-            results[places] = got
-    return _sum_over_ranks(results, len(indices), device, dims=2 if reduce is None else 0)
+            check_maps(got, batch=len(batch["index"]), name=images.view.name_of("anomaly_map"))
+            results.append((got if reduce is None else reduce(got)).cpu())
+    return gather_in_order(torch.cat(results) if results else None)
 
 
 def score_images(
@@ -91,26 +86,3 @@ def score_images(
         reduce=lambda maps: images.view.image_score(maps, top=top),
         progress=progress,
     )
-
-
-def _rank_and_world() -> tuple[int, int]:
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
-
-
-def _sum_over_ranks(
-    results: Tensor | None, count: int, device: torch.device, *, dims: int
-) -> Tensor:
-    """Add up the shares, each zero where another rank's results belong; some ranks have none."""
-    if _rank_and_world()[1] > 1:
-        shape = torch.tensor(results.shape[1:] if results is not None else [0] * dims)
-        shape = shape.long().to(device)
-        distributed.all_reduce(shape, op=distributed.ReduceOp.MAX)
-        shared = (torch.zeros(count, *shape.tolist()) if results is None else results).to(device)
-        distributed.all_reduce(shared)
-        results = shared.cpu()
-    if results is None:
-        msg = "a single rank scores every image"
-        raise RuntimeError(msg)
-    return results

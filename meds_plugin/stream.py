@@ -26,8 +26,15 @@ class TrainingStream:
     Lightning's epoch is one pass. When a pass begins, listeners are told the step and may set
     ``subset``, the images of this pass. The order within a pass depends on the seed and the step
     it began at, nothing else; so a run that is resumed, or that has other workers or ranks, sees
-    the same batches. It is no ``DataLoader``, which keeps Lightning from putting a sampler of its
-    own into it, and it has no length, because the next pass may be shorter.
+    the same batches.
+
+    Ranks share each batch. Where their parts differ in size, a batch has a ``weight``: the mean
+    over ranks of weight times loss (and of its gradient) is then that of the whole batch. A rank
+    without an image of its own gets one of weight 0, for all must take part in the backward pass.
+    The user's own batches (``raw``) cannot be weighed: there, images are repeated instead.
+
+    It is no ``DataLoader``, which keeps Lightning from putting a sampler of its own into it, and it
+    has no length, because the next pass may be shorter.
 
     Args:
         images: The training images.
@@ -74,9 +81,14 @@ class TrainingStream:
             self._begin(step)
         accumulate = trainer.accumulate_grad_batches
         left = self._plan()[(step - self._start) * accumulate :]
-        mine = [self._share(batch, trainer.global_rank, trainer.world_size) for batch in left]
-        images = self.images
-        yield from images.reader.batches(mine) if self._raw else images.batches(mine)
+        rank, world = trainer.global_rank, trainer.world_size
+        if self._raw:
+            yield from self.images.reader.batches([_filled(each, rank, world) for each in left])
+            return
+        batches = self.images.batches([_part(each, rank, world) for each in left])
+        for whole, batch in zip(left, batches, strict=True):
+            weight = len(whole[rank::world]) * world / len(whole)
+            yield batch if weight == 1 else {**batch, "weight": torch.tensor(weight)}
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the order depends on; Lightning saves it with the loop."""
@@ -106,15 +118,20 @@ class TrainingStream:
     def _plan(self) -> list[Tensor]:
         return self._order()[: self._steps * self._require_trainer().accumulate_grad_batches]
 
-    @staticmethod
-    def _share(batch: Tensor, rank: int, world: int) -> list[int]:
-        """Return this rank's part of a batch; repeated images fill up uneven shares."""
-        share = math.ceil(len(batch) / world)
-        padded = batch.repeat(math.ceil(share * world / len(batch)))[: share * world]
-        return [int(index) for index in padded[rank::world]]
-
     def _require_trainer(self) -> L.Trainer:
         if self._trainer is None:
             msg = "the stream is not attached to a trainer"
             raise RuntimeError(msg)
         return self._trainer
+
+
+def _part(batch: Tensor, rank: int, world: int) -> list[int]:
+    """Return a rank's part of a batch; any image where there are more ranks than images."""
+    return [int(index) for index in batch[rank % len(batch) :: world]]
+
+
+def _filled(batch: Tensor, rank: int, world: int) -> list[int]:
+    """Return a rank's part of a batch; repeated images make all parts the same size."""
+    share = math.ceil(len(batch) / world)
+    padded = batch.repeat(math.ceil(share * world / len(batch)))[: share * world]
+    return [int(index) for index in padded[rank::world]]

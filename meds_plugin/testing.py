@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +20,7 @@ from meds_plugin.evaluation import (
 )
 from meds_plugin.modes import evaluating
 from meds_plugin.progress import track
+from meds_plugin.ranks import from_all, gather_in_order, my_chunks, rank_and_world
 from meds_plugin.reader import ImageReader
 from meds_plugin.scoring import score_maps
 from meds_plugin.selection import group_indices
@@ -74,30 +76,39 @@ def evaluate(
         categories=datamodule.train.categories,
     )
     members = group_indices(test.categories)
-    for name, indices in track(
-        members.items(), description="evaluation", total=len(members), enabled=progress
-    ):
-        maps = (
-            score_maps(images, indices.tolist(), device=model.device)
-            if model.plan.stages
-            else _memory_maps(model, images, name, indices.tolist())
-        )
-        masks, without = _masks(test, indices.tolist(), protocol)
-        metrics, reasons = category_metrics(
-            evaluation_maps(maps, datamodule.preprocess.input_size, protocol),
-            masks,
-            test.labels[indices],
-            protocol,
-            scores=_own_scores(model, maps),
-            no_masks=without,
-        )
-        categories[name] = metrics
-        if reasons:
-            skipped[name] = reasons
+    rank, world = rank_and_world()
+    mine: dict[str, tuple[dict[str, float | None], dict[str, str]]] = {}
+    names = track(members, description="evaluation", total=len(members), enabled=progress)
+    # All ranks score a category together; then each computes the metrics of one.
+    for some in iter(lambda: list(itertools.islice(names, world)), []):
+        own: Tensor | None = None
+        for place, name in enumerate(some):
+            maps = (
+                score_maps(images, members[name].tolist(), device=model.device)
+                if model.plan.stages
+                else _memory_maps(model, images, name, members[name].tolist())
+            )
+            own = maps if place == rank else own
+        if own is not None:
+            indices = members[some[rank]]
+            masks, without = _masks(test, indices.tolist(), protocol)
+            mine[some[rank]] = category_metrics(
+                evaluation_maps(own, datamodule.preprocess.input_size, protocol),
+                masks,
+                test.labels[indices],
+                protocol,
+                scores=_own_scores(model, own),
+                no_masks=without,
+            )
+    for found in from_all(mine):
+        for name, (metrics, reasons) in found.items():
+            categories[name] = metrics
+            if reasons:
+                skipped[name] = reasons
     return {
         "mean": mean_metrics(list(categories.values())),
         "categories": dict(sorted(categories.items())),
-        "skipped": skipped,
+        "skipped": dict(sorted(skipped.items())),
     }
 
 
@@ -129,8 +140,11 @@ def _memory_maps(
         raise RuntimeError(msg)
     train = model.stream.images
     members = group_indices(train.reader.categories)[group].tolist()
-    features, _ = patch_features(train, members, device=model.device)
-    queries, grid = patch_features(images, indices, device=model.device)
+    features, _ = patch_features(train, members, device=model.device, together=True)
+    plan = my_chunks(indices, images.reader.batch_size)
+    if not plan:
+        return gather_in_order(None)
+    queries, grid = patch_features(images, [*itertools.chain(*plan)], device=model.device)
     scores = ensemble_scores(
         features,
         model.memory.settings,
@@ -139,7 +153,7 @@ def _memory_maps(
         queries=queries,
         views=views_of(train.reader, members),
     )
-    return scores.view(-1, *grid).cpu()
+    return gather_in_order(scores.view(-1, *grid).cpu())
 
 
 def _masks(

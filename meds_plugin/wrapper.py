@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import lightning as L
+from lightning.pytorch.strategies import DDPStrategy
 from torch.optim.lr_scheduler import LambdaLR
 
 from meds_plugin.callbacks import (
@@ -23,9 +24,11 @@ from meds_plugin.errors import UserError
 from meds_plugin.optim import OptimizerSettings, stable_adamw
 from meds_plugin.outcome import TrainingScores, training_scores
 from meds_plugin.probe import probe_detector
+from meds_plugin.reader import images_of
 from meds_plugin.rng import torch_seeded
 from meds_plugin.stages import Method, plan_stages
 from meds_plugin.stream import TrainingStream
+from meds_plugin.unused import leaves_some_out
 
 if TYPE_CHECKING:
     import torch
@@ -180,6 +183,8 @@ class MeDSWrapper(L.LightningModule):
             self.stream = training_stream(self.trainer, self)
             # After the callbacks' listeners: selection must see the weights as distilled.
             self.stream.on_pass(self._enter_stage)
+            if self.plan.stages and isinstance(self.trainer.strategy, DDPStrategy):
+                self._tell_ddp(self.trainer.strategy, self.stream.images.reader)
 
     def on_fit_start(self) -> None:
         """Encode the training images once and, if the method needs them, keep initial weights."""
@@ -241,7 +246,7 @@ class MeDSWrapper(L.LightningModule):
                     category=batch["category"],
                 )
         self.log(f"loss/{stage.name}", loss.detach(), batch_size=len(batch["index"]))
-        return loss
+        return loss * batch["weight"] if "weight" in batch else loss
 
     def configure_gradient_clipping(
         self,
@@ -312,6 +317,17 @@ class MeDSWrapper(L.LightningModule):
         """Stop a trainer that was told to go on for longer: there are no batches any more."""
         if self.global_step >= self.total_steps:
             self.trainer.should_stop = True
+
+    def _tell_ddp(self, strategy: DDPStrategy, reader: ImageReader) -> None:
+        """Tell DDP, which is about to be set up, whether to look for parameters without gradient.
+
+        It raises an error where it does not look and there are some; looking takes time.
+        """
+        (batch,) = reader.batches([range(min(2, len(reader)))])
+        images = images_of(batch).to(next(self.parameters()).device)
+        stages = [stage.name for stage in self.plan.stages]
+        if leaves_some_out(self.view, self.parameters(), images, stages=stages):
+            strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
 
     def _before_finetuning(self) -> bool:
         stage = self.plan.named("finetune")

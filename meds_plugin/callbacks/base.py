@@ -9,6 +9,7 @@ from meds_plugin.detector import DetectorView
 from meds_plugin.encodings import EncodedImages
 from meds_plugin.reader import ImageReader
 from meds_plugin.stream import TrainingStream
+from meds_plugin.watch import watch_ranks
 
 if TYPE_CHECKING:
     import lightning as L
@@ -23,6 +24,8 @@ class _MakesStream(Protocol):
 def training_stream(trainer: L.Trainer, module: L.LightningModule) -> TrainingStream:
     """Return the stream the trainer trains on; put one in the place of its loader first.
 
+    From then on, the ranks of a distributed job end together.
+
     A `MeDSWrapper` makes its own. Any other LightningModule whose call turns images into an
     anomaly map trains on batches as its loader gives them, in an order and subset of ours.
 
@@ -32,6 +35,7 @@ def training_stream(trainer: L.Trainer, module: L.LightningModule) -> TrainingSt
     source: Any = trainer.fit_loop._data_source
     if isinstance(source.instance, TrainingStream):
         return source.instance
+    watch_ranks()
     reader = ImageReader(source.dataloader())
     if hasattr(module, "make_stream"):
         stream = cast("_MakesStream", module).make_stream(reader)

@@ -13,10 +13,10 @@ from meds_plugin.callbacks.base import shows_progress, training_stream
 from meds_plugin.detector import grid_of
 from meds_plugin.encodings import chunked
 from meds_plugin.ensemble import MemorySettings, ensemble_scores
-from meds_plugin.memory import by_group
 from meds_plugin.metrics import image_score
 from meds_plugin.modes import evaluating
 from meds_plugin.progress import counter, track
+from meds_plugin.ranks import gather_in_order, my_chunks, rank_and_world, shard, share_out
 from meds_plugin.reader import images_of
 from meds_plugin.selection import group_indices
 
@@ -64,32 +64,48 @@ class MemoryEnsembleCallback(L.Callback):
             self._stream = training_stream(trainer, pl_module)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Score the training images, unless a checkpoint brought the scores."""
+        """Score the training images, unless a checkpoint brought the scores.
+
+        Each rank scores some categories; all of them share one that is larger than a rank's part.
+        """
         if self.maps is not None or self._stream is None:
             return
         start = time.perf_counter()
         images = self._stream.images
         progress = shows_progress(trainer)
-
-        def score(name: str, members: Tensor) -> Tensor:
+        groups = group_indices(images.reader.categories)
+        rank, world = rank_and_world()
+        costs = {name: float(len(members)) ** 2 for name, members in groups.items()}  # pairs
+        owners = share_out(costs, world, divisible=_takes_parts(self.settings))
+        scored: list[tuple[Tensor, Tensor]] = []
+        for name, members in groups.items():
+            if owners[name] not in (rank, None):
+                continue
+            every, together = members.tolist(), owners[name] is None
+            mine = shard(len(every), rank, world) if together else range(len(every))
             features, grid = patch_features(
                 images,
-                members.tolist(),
+                every,
                 device=pl_module.device,
+                together=together,
                 progress=f"features of {name}" if progress else None,
             )
+            if not mine:
+                continue
             with counter(f"memory of {name}", enabled=progress) as count:
                 scores = ensemble_scores(
                     features,
                     self.settings,
                     seed=self.seed,
                     group=name,
-                    views=views_of(images.reader, members.tolist()),
+                    queries=features[mine.start : mine.stop] if together else None,
+                    views=views_of(images.reader, every),
                     progress=count,
                 )
-            return scores.view(-1, *grid).cpu()
-
-        self.maps = by_group(group_indices(images.reader.categories), score)
+            scored.append((members[mine.start : mine.stop], scores.view(-1, *grid).cpu()))
+        places = gather_in_order(torch.cat([each for each, _ in scored]) if scored else None)
+        maps = gather_in_order(torch.cat([each for _, each in scored]) if scored else None)
+        self.maps = maps[places.argsort()]
         self.seconds = time.perf_counter() - start
 
     def image_scores(self) -> Tensor:
@@ -117,6 +133,7 @@ def patch_features(
     indices: Sequence[int],
     *,
     device: torch.device,
+    together: bool = False,
     progress: str | None = None,
 ) -> tuple[Tensor, tuple[int, int]]:
     """Encode some images for the memory.
@@ -125,28 +142,43 @@ def patch_features(
         images: The images and the detector.
         indices: Which images.
         device: Where the detector is.
+        together: Called on every rank for the same images: each encodes a share, all get all.
         progress: Name for a progress bar; ``None`` shows none.
 
     Returns:
         Features ``[len(indices), P, D]`` on the device, and the patch grid (h, w).
     """
-    plan = chunked(indices, images.reader.batch_size)
+    size = images.reader.batch_size
+    plan = my_chunks(indices, size) if together else chunked(indices, size)
     batches = track(
         images.reader.batches(plan),
         description=progress or "",
         total=len(plan),
         enabled=progress is not None,
     )
-    parts, grid = [], (0, 0)
+    parts = []
     with evaluating(images.view.detector):
         for batch in batches:
             pixels = images_of(batch).to(device)
             features = images.view.features(pixels)
             grid = grid_of(features, pixels)
-            parts.append(features.flatten(2).transpose(1, 2) if features.ndim == 4 else features)
-    return torch.cat(parts), grid
+            if features.ndim == 4:
+                features = features.flatten(2).transpose(1, 2)
+            parts.append(features.unflatten(1, grid))
+    found = gather_in_order(torch.cat(parts) if parts else None) if together else torch.cat(parts)
+    return found.to(device).flatten(1, 2), (found.shape[1], found.shape[2])
 
 
 def views_of(reader: ImageReader, members: Sequence[int]) -> list[str] | None:
     """Return the views of some images, ``None`` where there are none."""
     return None if reader.views is None else [reader.views[index] for index in members]
+
+
+def _takes_parts(settings: MemorySettings) -> bool:
+    """Whether images may be scored a part at a time, as queries of their own, with equal results.
+
+    Queries are not recognised as the stored images they are, so none could be left out; and where
+    cosines are rounded, a tiny difference would become a step.
+    """
+    expected = settings.ensemble == "expected" and settings.unit == "image"
+    return expected and not settings.leave_self_out

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from meds_plugin.callbacks.base import training_stream
+from meds_plugin.ranks import from_first
 from meds_plugin.scoring import score_images
 from meds_plugin.selection import group_indices, mix, select_by_group
 
@@ -76,6 +77,8 @@ class ProgressiveSelectionCallback(L.Callback):
     def choose(self, step: int, scores: Tensor) -> Tensor:
         """Apply the rule to scores, record it once a step, and return what is kept.
 
+        Call it on every rank; the first one's scores decide.
+
         Args:
             step: The trainer's step; before `start`, everything is kept and nothing recorded.
             scores: ``[N]`` selection scores, higher = more anomalous.
@@ -88,12 +91,11 @@ class ProgressiveSelectionCallback(L.Callback):
             raise RuntimeError(msg)
         if step < self.start:
             return torch.arange(len(scores))
-        chosen = select_by_group(
-            scores,
-            group_indices(self._stream.images.reader.groups),
-            step=step - self.start,
-            total_steps=self.total_steps,
-            k=self.k,
+        groups = group_indices(self._stream.images.reader.groups)
+        chosen = from_first(
+            lambda: select_by_group(
+                scores, groups, step=step - self.start, total_steps=self.total_steps, k=self.k
+            )
         )
         recorded = bool(self.history) and self.history[-1]["step"] == step
         for name, selection in () if recorded else chosen.items():

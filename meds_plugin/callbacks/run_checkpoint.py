@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import lightning as L
 
 from meds_plugin.errors import UserError
+from meds_plugin.ranks import from_all
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,6 +37,18 @@ class RunCheckpoint(L.Callback):
         self.every = every
         self._ends = {stage.end for stage in plan.stages}
         self._saved = -1
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Make sure that all ranks have the same folder.
+
+        Raises:
+            UserError: If they do not.
+        """
+        del trainer, pl_module, stage
+        paths = sorted({str(path) for path in from_all(self.path.resolve().parent)})
+        if len(paths) > 1:
+            msg = f"the ranks' run folders differ ({', '.join(paths)}): give one, hydra.run.dir=DIR"
+            raise UserError(msg)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save what stage 1 found; a resumed run has it already."""
