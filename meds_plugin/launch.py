@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from datetime import datetime, timedelta
+from typing import Any
 
 __all__ = ["follow_parent", "launched_rank", "rank_options", "started", "under_torchrun"]
 
@@ -19,6 +20,8 @@ _RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
 _LIGHTNING = "hydra.job.name=train_ddp_process_"  # what Lightning adds to the command line
 _STORE_KEY = "meds_plugin/started"
 _PATIENCE = timedelta(minutes=5)
+
+_stores: list[Any] = []
 
 
 def launched_rank() -> int:
@@ -38,17 +41,17 @@ def started() -> str:
     It is the time of the start, the first rank's under torchrun, and the job's number where SLURM
     runs several processes.
     """
-    now = datetime.now().astimezone().strftime("%Y-%m-%d/%H-%M-%S")
     if under_torchrun() and int(os.environ["WORLD_SIZE"]) > 1:
         from torch.distributed.rendezvous import rendezvous
 
         store, rank, _ = next(rendezvous("env://", timeout=_PATIENCE))
+        _stores.append(store)  # the first rank's may be the one that the others ask
         if rank == 0:
-            store.set(_STORE_KEY, now)
+            store.set(_STORE_KEY, _now())
         return str(store.get(_STORE_KEY).decode())
     if int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in os.environ:
         return f"slurm/{os.environ['SLURM_JOB_ID']}-{os.environ.get('SLURM_STEP_ID', '0')}"
-    return now
+    return _now()
 
 
 def rank_options() -> list[str]:
@@ -74,6 +77,10 @@ def follow_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True, name="follow-parent").start()
+
+
+def _now() -> str:
+    return datetime.now().astimezone().strftime("%Y-%m-%d/%H-%M-%S")
 
 
 def _started_by_lightning() -> bool:

@@ -115,7 +115,30 @@ def test_ranks_share_each_batch() -> None:
 def test_every_rank_gets_an_image_of_a_tiny_batch() -> None:
     stream, _ = make_stream(12, 4, global_rank=2, world_size=3)
     stream.subset = torch.tensor([6])
-    assert indices(stream) == [[6]]
+    (batch,) = stream
+    assert batch["index"].tolist() == [6]
+    assert float(batch["weight"]) == 0
+
+
+def test_parts_of_different_size_are_weighed() -> None:
+    (whole,) = make_stream(5, 5)[0]
+    assert "weight" not in whole
+    shares = [next(iter(make_stream(5, 5, global_rank=r, world_size=3)[0])) for r in range(3)]
+    assert sorted(i for share in shares for i in share["index"].tolist()) == list(range(5))
+    losses = [share["weight"] * share["images"].mean() for share in shares]
+    torch.testing.assert_close(sum(losses) / 3, whole["images"].mean())
+
+
+def test_the_users_own_batches_are_filled_up() -> None:
+    view = DetectorView(BareDetector(), lambda images: images)
+    reader = ImageReader(loader(5, 5))
+    sizes = []
+    for rank in range(2):
+        images = EncodedImages(reader, view, limit_gb=0)
+        stream = TrainingStream(images, seed=1, end_of_stage=lambda _: 9, raw=True)
+        stream.attach(cast("L.Trainer", make_stream(global_rank=rank, world_size=2)[1]))
+        sizes += [len(batch) for batch in stream]
+    assert sizes == [3, 3]
 
 
 def test_accumulated_batches_count_as_one_step() -> None:
