@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from tqdm import tqdm
 
+from meds_plugin.launch import launched_rank
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
@@ -21,6 +23,8 @@ def track(
 ) -> Iterator[T]:
     """Yield the items behind a bar on standard error, which stays when it is full.
 
+    Of the ranks of a distributed job, only the first shows one.
+
     Args:
         iterable: What to go through.
         description: The phase's name.
@@ -31,7 +35,7 @@ def track(
         iterable,
         desc=description,
         total=total,
-        disable=not enabled,
+        disable=not enabled or launched_rank() > 0,
         dynamic_ncols=True,
         mininterval=pace(),
     )
