@@ -104,11 +104,6 @@ class DetectorView:
         """Whether the detector has a frozen part whose output can be kept."""
         return "encode" in self._own
 
-    @property
-    def sorts(self) -> bool:
-        """Whether the detector takes the images' categories."""
-        return any(self._sorted.values())
-
     def own(self, name: str) -> Callable[..., Any] | None:
         """Return the detector's own method of that name, ``None`` where the default is used."""
         return self._own.get(name)

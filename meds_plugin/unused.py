@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,7 +20,12 @@ __all__ = ["leaves_some_out"]
 
 
 def leaves_some_out(
-    view: DetectorView, parameters: Iterable[nn.Parameter], images: Tensor, *, stages: Iterable[str]
+    view: DetectorView,
+    parameters: Iterable[nn.Parameter],
+    images: Tensor,
+    *,
+    stages: Iterable[str],
+    categories: int,
 ) -> bool:
     """Whether a stage's loss may reach only some of the parameters.
 
@@ -30,20 +36,25 @@ def leaves_some_out(
         parameters: What DDP synchronises: the trainable ones are looked at.
         images: ``[B, 3, H, W]`` to try it on, on the detector's device.
         stages: Names of the stages (see `stages.Stage`).
+        categories: The number of categories. What serves a single one is not reached by the images
+            of another, so the first and the last are tried.
     """
-    if view.sorts:
-        return True  # it may use other parameters for other categories
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
     with untouched(view.detector, device=images.device), torch.enable_grad():
         encoded = view.encode(images)
-        for stage in stages:
-            if stage == "distill":
-                loss = view.anomaly_map(encoded.clone()).sum()
-                auxiliary = view.auxiliary_loss()
-                loss = loss if auxiliary is None else loss + auxiliary
-            else:
-                loss = view.loss(encoded.clone(), step=0, total_steps=1000)
+        for stage, place in product(stages, sorted({0, categories - 1})):
+            category = torch.full((len(images),), place, device=images.device)
+            loss = _loss(view, stage, encoded.clone(), category)
             grads = torch.autograd.grad(loss, trainable, allow_unused=True)
             if any(grad is None for grad in grads):
                 return True
     return False
+
+
+def _loss(view: DetectorView, stage: str, encoded: Tensor, category: Tensor) -> Tensor:
+    """Return a scalar that depends on what the stage's loss depends on."""
+    if stage != "distill":
+        return view.loss(encoded, step=0, total_steps=1000, category=category)
+    maps = view.anomaly_map(encoded, category=category).sum()
+    auxiliary = view.auxiliary_loss()
+    return maps if auxiliary is None else maps + auxiliary

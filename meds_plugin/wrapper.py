@@ -325,8 +325,14 @@ class MeDSWrapper(L.LightningModule):
         """
         (batch,) = reader.batches([range(min(2, len(reader)))])
         images = images_of(batch).to(next(self.parameters()).device)
-        stages = [stage.name for stage in self.plan.stages]
-        if leaves_some_out(self.view, self.parameters(), images, stages=stages):
+        unused = leaves_some_out(
+            self.view,
+            self.parameters(),
+            images,
+            stages=[stage.name for stage in self.plan.stages],
+            categories=len(set(reader.categories)),
+        )
+        if unused:
             strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
 
     def _before_finetuning(self) -> bool:

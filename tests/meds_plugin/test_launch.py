@@ -4,7 +4,7 @@ import re
 import sys
 
 import pytest
-from torch.distributed import TCPStore
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from meds_plugin.launch import follow_parent, launched_rank, rank_options, started
 

@@ -59,16 +59,18 @@ distributed.barrier()
     assert (first.status, second.status) == (2, 2)
     assert first.error.count("the input is wrong") == 1
     assert ("rank 1" in first.error) == (culprit == 1)
-    assert second.error == ""
+    assert "the input is wrong" not in second.error
 
 
 def test_a_rank_that_is_done_leaves_the_other_alone() -> None:
     first, second = run("time.sleep(rank)")
-    assert first == second == End(0, "")
+    assert (first.status, second.status) == (0, 0)
+    assert "meds_plugin" not in first.error + second.error
 
 
 def test_an_error_after_the_training_ends_all() -> None:
     first, second = run("distributed.barrier()\nassert rank == 0, 'no luck'\ntime.sleep(60)")
     assert (first.status, second.status) == (1, 1)
-    assert first.error.strip() == "meds_plugin: rank 1: AssertionError: no luck"
+    assert "meds_plugin: rank 1: AssertionError: no luck" in first.error
+    assert "Traceback" not in first.error
     assert "Traceback" in second.error
