@@ -35,6 +35,7 @@ __all__ = ["config_options", "main"]
 log = logging.getLogger(__name__)
 
 _SIGPIPE = 128 + 13  # what shells report of a program that wrote into a closed pipe
+_SIGTERM = 128 + 15  # and of one that was told to end
 
 
 @dataclass
@@ -45,7 +46,7 @@ class _Outcome:
     # Raised through Hydra, they would be printed there, too.
     refusal: UserError | None = None
     broken_pipe: BrokenPipeError | None = None
-    status: int = 0  # worst exit status of a sweep's jobs
+    status: int = 0  # exit status; the worst of a sweep's jobs
 
 
 def main() -> None:
@@ -121,6 +122,8 @@ def _start(config: DictConfig, outcome: _Outcome) -> None:
         outcome.status = max(outcome.status, _run_apart(overrides, folder))
         return
     # Heavy imports come late: a wrong override is answered at once.
+    from lightning.pytorch.utilities.exceptions import SIGTERMException
+
     from meds_plugin.job import resume, run
     from meds_plugin.watch import end_ranks
 
@@ -132,6 +135,9 @@ def _start(config: DictConfig, outcome: _Outcome) -> None:
     except UserError as error:
         end_ranks(_one_line(error), status=2)
         outcome.refusal = error
+    except SIGTERMException:  # left alone, it ends the process with status 0
+        end_ranks("told to end (SIGTERM)", status=_SIGTERM)
+        outcome.status = _SIGTERM
     except BrokenPipeError as error:
         outcome.broken_pipe = error
 

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from meds_plugin.run import config_options
+from meds_plugin.run import config_options, main
 from tests.conftest import PROJECT
 
 if TYPE_CHECKING:
@@ -231,6 +232,21 @@ def test_a_killed_run_that_is_resumed_ends_like_one_left_alone(
     for key, value in whole[0].items():
         assert torch.equal(value, ours[0][key]), key
     assert ours[1:] == whole[1:]
+
+
+def test_a_run_that_is_told_to_end_has_not_succeeded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def told(*_: Any) -> None:
+        raise SIGTERMException
+
+    for name in ("MEDS_STARTED", "HYDRA_FULL_ERROR"):
+        monkeypatch.setenv(name, "1")  # put back afterwards
+    monkeypatch.setattr("meds_plugin.job.run", told)
+    monkeypatch.setattr(sys, "argv", ["meds_plugin.run", f"hydra.run.dir={tmp_path}"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 143
 
 
 def test_the_number_of_workers_changes_no_result(
