@@ -14,7 +14,7 @@ from meds_plugin.selection import group_indices
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
-__all__ = ["check_ratio", "draw_subsets", "memory_size", "rank_weights", "survival"]
+__all__ = ["check_ratio", "draw_subsets", "memory_size", "on_device", "rank_weights", "survival"]
 
 
 def check_ratio(ratio: float) -> None:
@@ -136,3 +136,11 @@ def rank_weights(survivals: Tensor, tolerance: float) -> Tensor:
     weights = survivals[:, :ranks] - survivals[:, 1 : ranks + 1]
     weights[:, -1] += survivals[:, ranks]
     return weights
+
+
+def on_device(weights: Tensor, device: torch.device) -> Tensor:
+    """Return float64 weights where sums are made with them: float32 on MPS, which has no float64.
+
+    Rounding them there changes a score by some 1e-7 of itself.
+    """
+    return weights.to(dtype=torch.float32 if device.type == "mps" else torch.float64).to(device)
