@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import lightning as L
 from torch.optim.lr_scheduler import LambdaLR
 
+from meds_plugin.cache_settings import CacheSettings
 from meds_plugin.callbacks import (
     DistillationCallback,
     MemoryEnsembleCallback,
     ProgressiveSelectionCallback,
 )
 from meds_plugin.callbacks.base import shows_progress, training_stream
-from meds_plugin.checkpoint import FrozenPart, check_saved, without
+from meds_plugin.checkpoint import FrozenPart, check_saved, fingerprint, without
 from meds_plugin.default_encoder import default_features
 from meds_plugin.detector import DetectorView, check_maps
 from meds_plugin.encodings import EncodedImages
 from meds_plugin.errors import UserError
+from meds_plugin.kept import FrozenCache, open_folder
 from meds_plugin.optim import OptimizerSettings, stable_adamw
 from meds_plugin.outcome import TrainingScores, training_scores
 from meds_plugin.probe import probe_detector
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from meds_plugin.ensemble import MemorySettings
+    from meds_plugin.kept import Kind
     from meds_plugin.reader import ImageReader
 
 __all__ = ["MeDSWrapper", "TrainingScores"]
@@ -64,9 +67,8 @@ class MeDSWrapper(L.LightningModule):
         example: Images ``[2, 3, H, W]`` as the detector expects them, to check it on; default:
             random ones of its ``image_size``, or of the first usual size that it takes.
         seed: Keys the order of images and the detector's randomness in training.
-        cache_gb: Largest size, in GB, to which the encoded training images may be kept in memory
-            where the detector has a frozen part; 0 encodes anew each time (needed when the data
-            set augments its images).
+        cache: What is kept of the frozen part's outputs; default: up to 4 GB in memory. Nothing is
+            kept for a data set or a detector that augments.
 
     Attributes:
         plan: The stages as step ranges.
@@ -92,20 +94,21 @@ class MeDSWrapper(L.LightningModule):
         features: nn.Module | None = None,
         example: Tensor | None = None,
         seed: int = 0,
-        cache_gb: float = 4.0,
+        cache: CacheSettings | None = None,
     ) -> None:
         super().__init__()
         self.strict_loading = False  # frozen weights are not in the checkpoints
         self.detector = detector
         self.memory_encoder = features
         self.view = DetectorView(detector, features or default_features)
-        _check_settings(distill_loss, selection_k, selection_top, cache_gb)
+        _check_settings(distill_loss, selection_k, selection_top)
         self.method = method
         self.plan = plan_stages(method, distill_steps=distill_steps, finetune_steps=finetune_steps)
         self.optimizer_settings = optimizer or OptimizerSettings()
         self.selection_top = selection_top
         self.seed = seed
-        self.cache_gb = cache_gb
+        self.cache_settings = cache or CacheSettings()
+        self._cache = FrozenCache()
         self.seconds = {stage.name: 0.0 for stage in self.plan.stages}
         self.stream: TrainingStream | None = None
         self._initial: dict[str, Tensor] | None = None
@@ -166,7 +169,14 @@ class MeDSWrapper(L.LightningModule):
 
     def make_stream(self, reader: ImageReader) -> TrainingStream:
         """Make the stream of training batches; called once a fit, before any stage."""
-        images = EncodedImages(reader, self.view, limit_gb=self.cache_gb)
+        self.close_cache()
+        self._cache = FrozenCache(
+            self.cache_settings,
+            kinds=self._kept_kinds(),
+            folder=open_folder(self.cache_settings),
+            weights=self._frozen_weights,
+        )
+        images = EncodedImages(reader, self.view, cache=self._cache)
         return TrainingStream(
             images, seed=self.seed, end_of_stage=lambda step: self.plan.at(step).end
         )
@@ -308,6 +318,27 @@ class MeDSWrapper(L.LightningModule):
             raise RuntimeError(msg)
         return training_scores(self, self.stream.images)
 
+    def close_cache(self, *, remove: bool = False) -> None:
+        """Give up the cache's files, after the last scores of a fit.
+
+        Args:
+            remove: Remove a folder that is not shared; one process of a job does.
+        """
+        if self._cache.folder is not None:
+            self._cache.folder.close(remove=remove and not self.cache_settings.shared)
+
+    def _kept_kinds(self) -> tuple[Kind, ...]:
+        """Return what is kept: a method without training needs the memory's features again."""
+        if not self.plan.stages:
+            return ("features",)
+        shared = self.cache_settings.shared and self.plan.uses_memory
+        return ("encoded", "features") if shared else ("encoded",)
+
+    def _frozen_weights(self) -> str:
+        """Return a fingerprint of all weights that frozen outputs depend on."""
+        own = self._frozen.fingerprint()
+        return own if self.memory_encoder is None else own + fingerprint(self.memory_encoder, [""])
+
     def _stop_when_done(self) -> None:
         """Stop a trainer that was told to go on for longer: there are no batches any more."""
         if self.global_step >= self.total_steps:
@@ -345,7 +376,7 @@ class MeDSWrapper(L.LightningModule):
         return torch_seeded(self.seed, "train", *self._draw, self.global_rank, device=self.device)
 
 
-def _check_settings(loss: object, k: object, top: object, cache: object) -> None:
+def _check_settings(loss: object, k: object, top: object) -> None:
     """Refuse settings out of their range, by the command line's names."""
     if loss not in get_args(DistillLoss):
         msg = f"distillation.loss must be {' or '.join(get_args(DistillLoss))}, got {loss!r}"
@@ -353,7 +384,6 @@ def _check_settings(loss: object, k: object, top: object, cache: object) -> None
     for key, value, largest in (
         ("selection.k", k, math.inf),
         ("selection.top", top, 1.0),
-        ("cache_gb", cache, math.inf),
     ):
         if not isinstance(value, (int, float)) or not 0 <= value <= largest:
             limit = "" if largest == math.inf else f" and at most {largest:g}"

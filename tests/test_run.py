@@ -237,13 +237,13 @@ def test_the_number_of_workers_changes_no_result(
     finished: tuple[Path, str], tmp_path: Path
 ) -> None:
     status, _, err = run(
-        "noise=0.4", *TINY, "data.num_workers=2", "cache_gb=0", f"hydra.run.dir={tmp_path / 'r'}"
+        "noise=0.4", *TINY, "data.num_workers=2", "cache.gb=0", f"hydra.run.dir={tmp_path / 'r'}"
     )
     assert status == 0, err
     ours, whole = results(tmp_path / "r"), results(finished[0])
     for key, value in whole[0].items():
         torch.testing.assert_close(value, ours[0][key], atol=1e-5, rtol=0)
-    status, _, err = run("noise=0.4", *TINY, "cache_gb=0", f"hydra.run.dir={tmp_path / 's'}")
+    status, _, err = run("noise=0.4", *TINY, "cache.gb=0", f"hydra.run.dir={tmp_path / 's'}")
     assert status == 0, err
     alone = results(tmp_path / "s")
     assert all(torch.equal(value, alone[0][key]) for key, value in ours[0].items())
@@ -393,7 +393,7 @@ def test_image_size_that_is_no_multiple_of_the_patch(refuse: Refuse) -> None:
         ("distillation.loss=huber", "distillation.loss"),
         ("selection.top=5", "selection.top"),
         ("memory.ratio=abc", "memory.ratio"),
-        ("cache_gb=null", "cache_gb"),
+        ("cache.gb=null", "cache.gb"),
     ],
 )
 def test_wrong_settings(refuse: Refuse, override: str, word: str) -> None:

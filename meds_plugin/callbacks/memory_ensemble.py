@@ -6,28 +6,24 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
-import torch
-from torch import Tensor
 
 from meds_plugin.callbacks.base import shows_progress, training_stream
-from meds_plugin.detector import grid_of
-from meds_plugin.encodings import chunked
 from meds_plugin.ensemble import MemorySettings, ensemble_scores
 from meds_plugin.memory import by_group
+from meds_plugin.memory_vectors import memory_vectors
 from meds_plugin.metrics import image_score
-from meds_plugin.modes import evaluating
-from meds_plugin.progress import counter, track
-from meds_plugin.reader import images_of
+from meds_plugin.progress import counter
 from meds_plugin.selection import group_indices
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from meds_plugin.encodings import EncodedImages
+    from torch import Tensor
+
     from meds_plugin.reader import ImageReader
     from meds_plugin.stream import TrainingStream
 
-__all__ = ["MemoryEnsembleCallback", "patch_features", "views_of"]
+__all__ = ["MemoryEnsembleCallback", "views_of"]
 
 
 class MemoryEnsembleCallback(L.Callback):
@@ -72,9 +68,10 @@ class MemoryEnsembleCallback(L.Callback):
         progress = shows_progress(trainer)
 
         def score(name: str, members: Tensor) -> Tensor:
-            features, grid = patch_features(
+            features, grid = memory_vectors(
                 images,
                 members.tolist(),
+                dtype=self.settings.dtype,
                 device=pl_module.device,
                 progress=f"features of {name}" if progress else None,
             )
@@ -110,41 +107,6 @@ class MemoryEnsembleCallback(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore `state_dict`."""
         self.maps, self.seconds = state_dict["maps"], state_dict["seconds"]
-
-
-def patch_features(
-    images: EncodedImages,
-    indices: Sequence[int],
-    *,
-    device: torch.device,
-    progress: str | None = None,
-) -> tuple[Tensor, tuple[int, int]]:
-    """Encode some images for the memory.
-
-    Args:
-        images: The images and the detector.
-        indices: Which images.
-        device: Where the detector is.
-        progress: Name for a progress bar; ``None`` shows none.
-
-    Returns:
-        Features ``[len(indices), P, D]`` on the device, and the patch grid (h, w).
-    """
-    plan = chunked(indices, images.reader.batch_size)
-    batches = track(
-        images.reader.batches(plan),
-        description=progress or "",
-        total=len(plan),
-        enabled=progress is not None,
-    )
-    parts, grid = [], (0, 0)
-    with evaluating(images.view.detector):
-        for batch in batches:
-            pixels = images_of(batch).to(device)
-            features = images.view.features(pixels)
-            grid = grid_of(features, pixels)
-            parts.append(features.flatten(2).transpose(1, 2) if features.ndim == 4 else features)
-    return torch.cat(parts), grid
 
 
 def views_of(reader: ImageReader, members: Sequence[int]) -> list[str] | None:
