@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -189,11 +188,9 @@ class EncodedImages:
         device: torch.device,
     ) -> dict[Kind, Tensor]:
         """Return outputs of some images, found or made, not restored; keep what is to be kept."""
-        spaces = {kind: partial(self._space, kind, pixels, device) for kind in kinds}
         for kind in kinds:
             if self._kept[kind].looks_first:
-                example = self._run((kind,), random_images(*pixels.shape[-2:], device))[kind]
-                self._kept[kind].decide(example, spaces[kind])
+                self._decide(kind, None, pixels, device)
         found = {kind: [self._find(kind, key) for key in keys] for kind in kinds}
         lacking = [
             place
@@ -206,7 +203,7 @@ class EncodedImages:
             made = self._run(kinds, some.to(device))
             for kind, values in made.items():
                 # The first images of all tell how large results are.
-                self._kept[kind].decide(values, spaces[kind])
+                self._decide(kind, values, pixels, device)
                 made[kind] = self._keeper(kind).settle(values)
         outputs: dict[Kind, Tensor] = {}
         for kind in kinds:
@@ -228,10 +225,24 @@ class EncodedImages:
             one = self.view.encode if kinds[0] == "encoded" else self.view.features
             return {kinds[0]: one(images)}
 
-    def _space(self, kind: Kind, pixels: Tensor, device: torch.device) -> str:
-        """Return the name of what computes results (see `output_key`)."""
-        example = self._run((kind,), random_images(*pixels.shape[-2:], device))[kind]
-        return output_key(kind, self.cache.settings, self.cache.weights(), example)
+    def _decide(
+        self, kind: Kind, values: Tensor | None, pixels: Tensor, device: torch.device
+    ) -> None:
+        """Decide where to keep results: by the first ones, or by those of two fixed images."""
+
+        def run() -> Tensor:
+            return self._run((kind,), random_images(*pixels.shape[-2:], device))[kind]
+
+        example = run() if values is None else None
+        settings, weights = self.cache.settings, self.cache.weights
+
+        def space() -> str:
+            fixed = run() if example is None else example
+            return output_key(kind, settings, weights(), fixed)
+
+        shown = values if example is None else example
+        if shown is not None:
+            self._kept[kind].decide(shown, space)
 
     def _keeper(self, kind: Kind) -> Kept:
         """Return what says how results are rounded."""

@@ -136,7 +136,7 @@ class Kept:
             return
         self._decided = True
         self._original = example.dtype
-        one = self.settle(example[:1].cpu())
+        one = self._rounded(example[:1].cpu())
         size = one.nbytes * len(self._keys)
         if size <= self._limit:
             self._memory = one.new_empty(len(self._keys), *one.shape[1:])
@@ -149,8 +149,7 @@ class Kept:
 
     def settle(self, values: Tensor) -> Tensor:
         """Round outputs as keeping them does, so that it makes no difference who is kept."""
-        rounds = self.wanted and self._original == torch.float32
-        return values.to(self._dtype) if rounds else values
+        return self._rounded(values) if self.wanted else values
 
     def restore(self, values: Tensor) -> Tensor:
         """Give kept outputs the type that they were made with."""
@@ -184,6 +183,9 @@ class Kept:
         if self._folder is None or not self._space:
             return None
         return self._folder.read(f"{self._space}/{key}")
+
+    def _rounded(self, values: Tensor) -> Tensor:
+        return values.to(self._dtype) if self._original == torch.float32 else values
 
 
 def content_key(image: Tensor) -> str:
