@@ -207,12 +207,20 @@ def results(folder: Path) -> tuple[dict[str, torch.Tensor], str, str, dict[str, 
     )
 
 
-@pytest.mark.parametrize("stage", ["before the first checkpoint", "distill", "finetune"])
+@pytest.mark.parametrize(
+    ("stage", "cache"),
+    [
+        ("before the first checkpoint", "cache.gb=4"),
+        ("distill", "cache.gb=4"),
+        ("finetune", "cache.gb=4"),
+        ("distill", "cache.gb=1e-9"),  # encodings go to files, which the resumed run finds
+    ],
+)
 def test_a_killed_run_that_is_resumed_ends_like_one_left_alone(
-    finished: tuple[Path, str], tmp_path: Path, stage: str
+    finished: tuple[Path, str], tmp_path: Path, stage: str, cache: str
 ) -> None:
     folder = tmp_path / "run"
-    process = start("noise=0.4", *TINY, f"hydra.run.dir={folder}")
+    process = start("noise=0.4", *TINY, cache, f"hydra.run.dir={folder}")
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         if stage == "before the first checkpoint" and (folder / "config.yaml").exists():
@@ -225,8 +233,10 @@ def test_a_killed_run_that_is_resumed_ends_like_one_left_alone(
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (folder / "metrics.json").exists()
+    assert (folder / "cache").exists() == (cache == "cache.gb=1e-9")
     status, _, err = run(f"resume={folder}")
     assert status == 0, err
+    assert not (folder / "cache").exists()
     ours, whole = results(folder), results(finished[0])
     for key, value in whole[0].items():
         assert torch.equal(value, ours[0][key]), key
