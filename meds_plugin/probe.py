@@ -325,7 +325,8 @@ def _check_both(view: DetectorView, images: Tensor, encoded: Tensor, features: T
     if view.own("encode_and_features") is None:
         return
     name = view.name_of("encode_and_features")
-    both = _call(view, "encode_and_features", "two images", view.encode_and_features, images)
+    copy = images.clone()
+    both = _call(view, "encode_and_features", "two images", view.encode_and_features, copy)
     for method, one, other in zip(("encode", "features"), both, (encoded, features), strict=True):
         if one.shape != other.shape or one.dtype != other.dtype or not _close(one, other):
             msg = (
