@@ -211,8 +211,8 @@ class EncodedImages:
                 outputs[kind] = made[kind]
             else:
                 fresh = dict(zip(lacking, made[kind].cpu() if lacking else (), strict=True))
-                values = [fresh.get(place, found[kind][place]) for place in range(len(keys))]
-                outputs[kind] = torch.stack([value for value in values if value is not None])
+                each = [fresh.get(place, found[kind][place]) for place in range(len(keys))]
+                outputs[kind] = torch.stack([value for value in each if value is not None])
             if self._kept[kind].wanted:
                 self._kept[kind].put(indices, keys, outputs[kind])
         return outputs
@@ -231,7 +231,8 @@ class EncodedImages:
         """Decide where to keep results: by the first ones, or by those of two fixed images."""
 
         def run() -> Tensor:
-            return self._run((kind,), random_images(*pixels.shape[-2:], device))[kind]
+            fixed = random_images(pixels.shape[-2], pixels.shape[-1], device)
+            return self._run((kind,), fixed.to(pixels.dtype))[kind]
 
         example = run() if values is None else None
         settings, weights = self.cache.settings, self.cache.weights

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from meds_plugin.errors import UserError
 from meds_plugin.pairwise import PatchVectors, as_queries, bits
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def _search_by(backend: Backend, stored: PatchVectors) -> Callable[[Tensor, Tens
     """Return what finds the nearest vectors.
 
     Raises:
-        ValueError: If the backend cannot search these.
+        UserError: If the backend cannot search these.
     """
     device, dtype = stored.device.type, stored.data.dtype
     on_cpu = device == "cpu" and dtype == torch.float32
@@ -114,9 +115,9 @@ def _search_by(backend: Backend, stored: PatchVectors) -> Callable[[Tensor, Tens
         return _faiss_gpu_search
     msg = (
         f"backend {backend!r} cannot search {dtype} vectors on {device}: faiss takes float32, on a "
-        "GPU only where it was built for one"
+        "GPU only where it was built for one; memory.search=torch takes all"
     )
-    raise ValueError(msg)
+    raise UserError(msg)
 
 
 def _without(right: Tensor, left_out: int | None) -> Iterator[Tensor]:

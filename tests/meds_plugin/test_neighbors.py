@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from meds_plugin import neighbors, patch_vectors
+from meds_plugin.errors import UserError
 from meds_plugin.neighbors import Backend, nearest_blocks, nearest_distances
 from meds_plugin.patch_vectors import PatchVectors
 
@@ -72,6 +74,20 @@ def test_a_search_may_fetch_its_vectors_in_pieces(
     stored.put(range(7), features)
     found = nearest_blocks(stored, None, 9, leave_self_out=leave_self_out, backend=backend)
     torch.testing.assert_close(list(found), whole, atol=1e-6, rtol=0)
+
+
+def test_faiss_searches_on_a_gpu_only_where_it_was_built_for_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stored: Any = SimpleNamespace(device=torch.device("cuda"), data=torch.zeros(1))
+    for gpus in (True, False):
+        monkeypatch.setattr(neighbors, "_faiss_has_gpus", lambda gpus=gpus: gpus)
+        assert neighbors._search_by("auto", stored) is neighbors._torch_search
+        if gpus:
+            assert neighbors._search_by("faiss", stored) is neighbors._faiss_gpu_search
+        else:
+            with pytest.raises(UserError, match="on a GPU only where it was built for one"):
+                neighbors._search_by("faiss", stored)
 
 
 def test_wrong_arguments_are_refused() -> None:
