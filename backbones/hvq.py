@@ -177,8 +177,7 @@ class HVQ(nn.Module):
         Returns:
             ``[B, C, h, w]``, no gradient.
         """
-        maps = self.encoder.layer_maps(images)
-        return torch.cat([maps[place] for place in self.target_layers], dim=1)
+        return self._targets(self.encoder.layer_maps(images))
 
     def anomaly_map(self, encoded: Tensor, *, category: Tensor | None = None) -> Tensor:
         """Return ``[B, h, w]`` maps, higher = more anomalous.
@@ -251,6 +250,11 @@ class HVQ(nn.Module):
         """Return memory features ``[B, P, D]`` of the encoder (see `FrozenEncoder.features`)."""
         return self.encoder.features(images)
 
+    def encode_and_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what `encode` and `features` do, from one pass through the encoder."""
+        maps, features = self.encoder.maps_and_features(images)
+        return self._targets(maps), features
+
     def forward(self, images: Tensor, *, category: Tensor | None = None) -> Tensor:
         """Map ``[B, 3, H, W]`` images to ``[B, h, w]`` maps (see `anomaly_map`)."""
         return self.anomaly_map(self.encode(images), category=category)
@@ -304,6 +308,10 @@ class HVQ(nn.Module):
         if encoder:
             self.encoder.load_weights(encoder, source=f"{source}'s encoder")
         self.load_state_dict(given, strict=False)
+
+    def _targets(self, maps: Sequence[Tensor]) -> Tensor:
+        """Return F ``[B, C, h, w]`` of the encoder's target layers."""
+        return torch.cat([maps[place] for place in self.target_layers], dim=1)
 
     def _levels(self) -> list[Codebooks]:
         return [level for level in self.codebooks if isinstance(level, Codebooks)]

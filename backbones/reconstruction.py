@@ -94,8 +94,7 @@ class ReconstructionDetector(nn.Module):
             ``[B, G, T, D]`` mean target tokens of each group, no gradient; prefix tokens, where
             they are kept, stand first.
         """
-        tokens = [each[:, self._dropped_tokens :] for each in self.encoder.block_tokens(images)]
-        return torch.stack([_mean(tokens, group) for group in self.groups], dim=1)
+        return self._fuse_groups(self.encoder.block_tokens(images))
 
     def rebuild(self, encoded: Tensor) -> Tensor:
         """Return the rebuilt patch tokens ``[B, G, P, D]`` of ``[B, G, T, D]`` from `encode`."""
@@ -113,6 +112,11 @@ class ReconstructionDetector(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """Return memory features ``[B, P, D]`` of the encoder (see `ViTEncoder.features`)."""
         return self.encoder.features(images)
+
+    def encode_and_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what `encode` and `features` do, from one pass through the encoder."""
+        tokens, features = self.encoder.tokens_and_features(images)
+        return self._fuse_groups(tokens), features
 
     def forward(self, images: Tensor) -> Tensor:
         """Map ``[B, 3, H, W]`` images to ``[B, h, w]`` maps, higher = more anomalous."""
@@ -186,6 +190,11 @@ class ReconstructionDetector(nn.Module):
         outputs.reverse()
         rebuilt = [_mean(outputs, group) for group in self.decoder_groups]
         return torch.stack([each[:, -self._patch_count :] for each in rebuilt], dim=1)
+
+    def _fuse_groups(self, tokens: Sequence[Tensor]) -> Tensor:
+        """Return ``[B, G, T, D]`` of the target blocks' outputs."""
+        kept = [each[:, self._dropped_tokens :] for each in tokens]
+        return torch.stack([_mean(kept, group) for group in self.groups], dim=1)
 
     def _on_grid(self, tokens: Tensor) -> list[Tensor]:
         """Lay the patches ``[B, G, P, D]`` out on the grid, for each group ``[B, D, h, w]``."""

@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from meds_plugin.cache_settings import CacheSettings
     from meds_plugin.callbacks import (
         DistillationCallback,
         MemoryEnsembleCallback,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AnomalyDataModule",
+    "CacheSettings",
     "Detector",
     "DetectorError",
     "DistillationCallback",
@@ -36,6 +38,7 @@ __all__ = [
 
 _HOMES = {
     "AnomalyDataModule": "data",
+    "CacheSettings": "cache_settings",
     "Detector": "detector",
     "DetectorError": "errors",
     "DistillationCallback": "callbacks",

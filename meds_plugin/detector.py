@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from meds_plugin.errors import DetectorError
+from meds_plugin.map_checks import check_maps, grid_of
 from meds_plugin.metrics import image_score
 from meds_plugin.modes import evaluating
 
@@ -25,6 +25,7 @@ OPTIONAL = (
     "loss",
     "auxiliary_loss",
     "features",
+    "encode_and_features",
     "image_score",
     "parameter_groups",
 )
@@ -47,6 +48,9 @@ class Detector(Protocol):
       after ``anomaly_map`` in each distillation step. Default: nothing is added.
     * ``features(images) -> Tensor [B, P, D]`` or ``[B, D, h, w]``: patch features for the memory
       ensemble, frozen. Default: those of the plugin's own encoder.
+    * ``encode_and_features(images) -> (Tensor, Tensor)``: exactly what ``encode`` and ``features``
+      return, where one pass gives both; it spares the memory ensemble a pass of its own. Default:
+      the two are called.
     * ``image_score(maps [B, h, w]) -> Tensor [B]``: the score of an image, higher = more anomalous,
       for selection, ranking and the image metrics. Default: the mean of the top 1 % of the map.
       The memory ensemble's scores are its own.
@@ -55,6 +59,9 @@ class Detector(Protocol):
     ``anomaly_map`` (without it, the call) and ``loss`` may take a keyword ``category``, ``[B]``
     int64: the place of each image's category among the sorted training categories, -1 where it is
     unknown or not among them.
+
+    An attribute ``augments = True`` says that ``encode`` changes the images at random: its results
+    are then not kept.
 
     An attribute ``image_size`` (a side or a pair H, W, in pixels) says which images a detector
     takes, for the check at wrap time.
@@ -94,6 +101,8 @@ class DetectorView:
         self._own = {name: found for name in OPTIONAL if (found := _method(detector, name))}
         if "anomaly_map" not in self._own:
             self._own.pop("encode", None)
+        if "encode" not in self._own or "features" not in self._own:
+            self._own.pop("encode_and_features", None)
         self._sorted = {
             name: _takes_category(self._own.get(name, detector.forward))
             for name in ("anomaly_map", "loss")
@@ -103,6 +112,11 @@ class DetectorView:
     def encodes(self) -> bool:
         """Whether the detector has a frozen part whose output can be kept."""
         return "encode" in self._own
+
+    @property
+    def augments(self) -> bool:
+        """Whether the frozen part gives another output each time."""
+        return getattr(self.detector, "augments", False) is True
 
     def own(self, name: str) -> Callable[..., Any] | None:
         """Return the detector's own method of that name, ``None`` where the default is used."""
@@ -128,6 +142,25 @@ class DetectorView:
         """Return memory features ``[B, P, D]`` or ``[B, D, h, w]`` without gradient."""
         with torch.no_grad():
             return self.as_tensor("features", self._own.get("features", self._encoder)(images))
+
+    def encode_and_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what `encode` and `features` do, from one pass where the detector has one.
+
+        Raises:
+            DetectorError: If the detector's own method gives no pair of tensors.
+        """
+        both = self._own.get("encode_and_features")
+        if both is None:
+            return self.encode(images), self.features(images)
+        with torch.no_grad(), evaluating(self.detector):
+            pair = both(images)
+        if not isinstance(pair, tuple) or [isinstance(x, Tensor) for x in pair] != [True, True]:
+            msg = (
+                f"{self.name_of('encode_and_features')} must return a tuple of two tensors, what "
+                f"encode and features return; it returned {_kind(pair)}"
+            )
+            raise DetectorError(msg)
+        return pair
 
     def anomaly_map(self, encoded: Tensor, *, category: Tensor | None = None) -> Tensor:
         """Return maps ``[B, h, w]``, differentiable, higher = more anomalous.
@@ -247,55 +280,6 @@ def check_detector(view: DetectorView) -> None:
     _check_parameters(view)
 
 
-def check_maps(maps: Tensor, *, batch: int, name: str, finite: bool = True) -> None:
-    """Refuse maps of a wrong shape or with values that are no numbers.
-
-    Args:
-        maps: What a detector returned.
-        batch: Number of images it was given.
-        name: What to call it in the message.
-        finite: Look at the values too, which makes an accelerator wait.
-
-    Raises:
-        DetectorError: Naming the method and the fault.
-    """
-    if maps.ndim != 3 or maps.shape[0] != batch or 0 in maps.shape:
-        msg = (
-            f"{name} must return anomaly maps of shape [B, h, w] or [B, 1, h, w]; for {batch} "
-            f"images it returned {tuple(maps.shape)}{_advice(maps, batch)}"
-        )
-        raise DetectorError(msg)
-    if finite and not bool(torch.isfinite(maps).all()):
-        msg = (
-            f"{name} returned an anomaly map with values that are not finite: look for a "
-            "logarithm, a root, or a division by something that can be 0"
-        )
-        raise DetectorError(msg)
-
-
-def grid_of(features: Tensor, images: Tensor) -> tuple[int, int]:
-    """Return the patch grid (h, w) of memory features.
-
-    Args:
-        features: ``[B, D, h, w]``, or ``[B, P, D]`` over a grid of the images' aspect ratio.
-        images: ``[B, 3, H, W]`` they were made from.
-
-    Raises:
-        ValueError: If no grid of that aspect ratio has P patches.
-    """
-    if features.ndim == 4:
-        return features.shape[-2], features.shape[-1]
-    patches = features.shape[1] if features.ndim == 3 else 0
-    height = round(math.sqrt(patches * images.shape[-2] / images.shape[-1]))
-    if height == 0 or patches % height:
-        msg = (
-            "features must be [B, D, h, w], or [B, P, D] over a grid of the images' aspect ratio; "
-            f"got {tuple(features.shape)} for images of {images.shape[-2]} x {images.shape[-1]}"
-        )
-        raise ValueError(msg)
-    return height, patches // height
-
-
 def _method(detector: nn.Module, name: str) -> Callable[..., Any] | None:
     found = getattr(detector, name, None)
     if isinstance(found, nn.Module) or not callable(found):
@@ -361,17 +345,6 @@ def _check_parameters(view: DetectorView) -> None:
             else f"{name} has no trainable parameter: {method} gives none"
         )
         raise DetectorError(msg)
-
-
-def _advice(maps: Tensor, batch: int) -> str:
-    """Return what to change about maps of a wrong shape, where the shape tells."""
-    if maps.ndim == 4 and maps.shape[0] == batch:
-        return ": average over the channels, e.g. (rebuilt - images).square().mean(1)"
-    if maps.ndim < 3 and maps.shape[:1] == (batch,):
-        return ": a score for every place is needed, not one an image"
-    if batch == 1 and maps.ndim == 2:
-        return ": keep the batch, squeeze(1) instead of squeeze()"
-    return ""
 
 
 def _kind(value: object) -> str:

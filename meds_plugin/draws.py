@@ -14,7 +14,15 @@ from meds_plugin.selection import group_indices
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
-__all__ = ["check_ratio", "draw_subsets", "memory_size", "rank_weights", "survival"]
+__all__ = [
+    "check_ratio",
+    "draw_subsets",
+    "memory_size",
+    "on_device",
+    "rank_weights",
+    "sum_type",
+    "survival",
+]
 
 
 def check_ratio(ratio: float) -> None:
@@ -136,3 +144,16 @@ def rank_weights(survivals: Tensor, tolerance: float) -> Tensor:
     weights = survivals[:, :ranks] - survivals[:, 1 : ranks + 1]
     weights[:, -1] += survivals[:, ranks]
     return weights
+
+
+def sum_type(device: torch.device) -> torch.dtype:
+    """Return the type of weighted sums: float64, but float32 on MPS, which has no other.
+
+    That changes a score by some 1e-7 of itself.
+    """
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def on_device(weights: Tensor, device: torch.device) -> Tensor:
+    """Return weights where sums are made with them, in the type of the sums."""
+    return weights.to(sum_type(device)).to(device)

@@ -76,24 +76,26 @@ class ViTEncoder(FrozenEncoder):
         Raises:
             ValueError: If the images have another size.
         """
-        self._check_images(images)
-        outputs = self.model.forward_intermediates(
-            images,
-            indices=list(self.layers),
-            return_prefix_tokens=self.prefix_tokens > 0,
-            norm=False,
-            stop_early=True,
-            output_fmt="NLC",
-            intermediates_only=True,
-        )
-        if not self.prefix_tokens:
-            return list(outputs)
-        return [torch.cat([prefix, patches], dim=1) for patches, prefix in outputs]
+        return self._joined(self._intermediates(images, stop_early=True, intermediates_only=True))
+
+    @torch.no_grad()
+    def tokens_and_features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return what `block_tokens` and `features` do, from one pass.
+
+        Raises:
+            ValueError: If the images have another size.
+        """
+        tokens, taps = self._intermediates(images, stop_early=False, intermediates_only=False)
+        return self._joined(taps), self._memory_features(tokens)
 
     def layer_maps(self, images: Tensor) -> list[Tensor]:
         """Return the target blocks' patch tokens on the patch grid (see `FrozenEncoder`)."""
-        patches = [tokens[:, self.prefix_tokens :] for tokens in self.block_tokens(images)]
-        return [tokens.mT.reshape(len(images), self.dim, *self.grid) for tokens in patches]
+        return [self._on_grid(tokens) for tokens in self.block_tokens(images)]
+
+    def maps_and_features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return what `layer_maps` and `features` do, from one pass (see `FrozenEncoder`)."""
+        outputs, features = self.tokens_and_features(images)
+        return [self._on_grid(tokens) for tokens in outputs], features
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
@@ -112,10 +114,37 @@ class ViTEncoder(FrozenEncoder):
             The reference's memory step.
         """
         self._check_images(images)
-        tokens: Tensor = self.model.forward_features(images)
+        return self._memory_features(self.model.forward_features(images))
+
+    def _intermediates(self, images: Tensor, *, stop_early: bool, intermediates_only: bool) -> Any:
+        """Return timm's outputs of the target blocks, and unless told not to the last norm's."""
+        self._check_images(images)
+        return self.model.forward_intermediates(
+            images,
+            indices=list(self.layers),
+            return_prefix_tokens=self.prefix_tokens > 0,
+            norm=False,
+            stop_early=stop_early,
+            output_fmt="NLC",
+            intermediates_only=intermediates_only,
+        )
+
+    def _joined(self, taps: Sequence[Any]) -> list[Tensor]:
+        """Put prefix tokens, which timm gives apart, before the patches."""
+        if not self.prefix_tokens:
+            return list(taps)
+        return [torch.cat([prefix, patches], dim=1) for patches, prefix in taps]
+
+    def _memory_features(self, tokens: Tensor) -> Tensor:
+        """Return the patches of the final norm's output."""
         # Models made for average pooling have their final norm here; in others it does nothing.
         normed: Tensor = self.model.fc_norm(tokens)
         return normed[:, self.prefix_tokens :]
+
+    def _on_grid(self, tokens: Tensor) -> Tensor:
+        """Lay the patches of ``[B, prefix + P, D]`` out as ``[B, D, h, w]``."""
+        patches = tokens[:, self.prefix_tokens :]
+        return patches.mT.reshape(len(tokens), self.dim, *self.grid)
 
     def _fit(self, state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Resize the position embedding, where there is one."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 
 from meds_plugin.errors import UserError
 from meds_plugin.memory import bootstrap_scores, draw_subsets, expected_scores
+from meds_plugin.neighbors import Backend
 from meds_plugin.rng import torch_generator
 
 if TYPE_CHECKING:
@@ -16,7 +17,11 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["MemorySettings", "ensemble_scores"]
+    from meds_plugin.patch_vectors import PatchVectors
+
+__all__ = ["DTYPES", "MemorySettings", "ensemble_scores"]
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -33,8 +38,10 @@ class MemorySettings:
         replacement: Whether images are drawn with replacement (reference).
         leave_self_out: Whether an image's own patches never count as its memory.
         round_cosine: Round cosines to 5 decimals as the reference does; ``bootstrap`` only.
-        products: Type of the matrix products; ``bfloat16`` is faster where the device gains by it
-            and ranks images almost the same.
+        products: Type of the matrix products, whose sums are float32 in any case; half-precision
+            types are faster where the device gains by them and rank images almost the same.
+        search: What finds the nearest patches, ``patch`` only: ``faiss``, ``torch``, or ``auto``,
+            which takes faiss on a CPU.
     """
 
     ensemble: Literal["expected", "bootstrap"] = "expected"
@@ -44,7 +51,8 @@ class MemorySettings:
     replacement: bool = True
     leave_self_out: bool = False
     round_cosine: bool = True
-    products: Literal["float32", "bfloat16"] = "float32"
+    products: Literal["float32", "bfloat16", "float16"] = "float32"
+    search: Backend = "auto"
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -55,7 +63,8 @@ class MemorySettings:
         for key, value, allowed in (
             ("memory.ensemble", self.ensemble, ("expected", "bootstrap")),
             ("memory.unit", self.unit, ("image", "patch")),
-            ("memory.products", self.products, ("float32", "bfloat16")),
+            ("memory.products", self.products, tuple(DTYPES)),
+            ("memory.search", self.search, get_args(Backend)),
         ):
             if value not in allowed:
                 msg = f"{key} must be {' or '.join(allowed)}, got {value!r}"
@@ -66,6 +75,9 @@ class MemorySettings:
         if not isinstance(self.size, int) or self.size < 1:
             msg = f"memory.size must be at least 1, got {self.size!r}"
             raise UserError(msg)
+        if self.search == "faiss" and self.products != "float32":
+            msg = "memory.search=faiss takes memory.products=float32; with others take torch"
+            raise UserError(msg)
         if self.ensemble == "bootstrap" and (self.unit == "patch" or self.leave_self_out):
             msg = (
                 "memory.unit=patch and memory.leave_self_out=true need memory.ensemble=expected; "
@@ -73,21 +85,26 @@ class MemorySettings:
             )
             raise UserError(msg)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the products."""
+        return DTYPES[self.products]
+
 
 def ensemble_scores(
-    features: Tensor,
+    features: Tensor | PatchVectors,
     settings: MemorySettings,
     *,
     seed: int,
     group: str,
-    queries: Tensor | None = None,
+    queries: Tensor | PatchVectors | None = None,
     views: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Score patches by their distance to random memories of one group's training features.
 
     Args:
-        features: ``[N, P, D]`` training features of the group.
+        features: ``[N, P, D]`` training features of the group, or vectors made of them.
         settings: The ensemble.
         seed: The run's seed; matters to the bootstrap only.
         group: The group's name; its memories are drawn independently of other groups'.
@@ -105,7 +122,7 @@ def ensemble_scores(
     if views is not None and settings.unit == "patch":
         msg = "memory.unit=patch draws from all views alike: take memory.unit=image for them"
         raise UserError(msg)
-    dtype = torch.float32 if settings.products == "float32" else torch.bfloat16
+    dtype = settings.dtype
     if settings.ensemble == "bootstrap":
         subsets = draw_subsets(
             len(features),
@@ -130,5 +147,6 @@ def ensemble_scores(
         leave_self_out=leave_out,
         strata=views,
         dtype=dtype,
+        search=settings.search,
         progress=progress,
     )

@@ -82,6 +82,17 @@ class FrozenEncoder(nn.Module):
         """
         raise NotImplementedError
 
+    def maps_and_features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return what `layer_maps` and `features` do, from one pass.
+
+        Args:
+            images: ``[B, 3, H, W]`` of the encoder's input size, normalised as it was trained.
+
+        Raises:
+            ValueError: If the images have another size.
+        """
+        raise NotImplementedError
+
     def forward(self, images: Tensor) -> Tensor:
         """Return memory features (see `features`)."""
         return self.features(images)

@@ -6,7 +6,7 @@ import json
 import logging
 import time
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig, OmegaConf
 
+from meds_plugin.cache_settings import CacheSettings
 from meds_plugin.callbacks.base import shows_progress
 from meds_plugin.callbacks.run_checkpoint import RunCheckpoint
 from meds_plugin.callbacks.stage_bar import StageBar
@@ -65,7 +66,7 @@ def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, 
     protocol = EvaluationProtocol(**_plain(config.evaluation))
     _anchor(config)
     datamodule = _data(config)
-    model = _model(config, datamodule)
+    model = _model(config, datamodule, folder)
     trainer = _trainer(config, folder, model)
     if first and not resuming:
         folder.write_config(OmegaConf.to_yaml(config, resolve=True))
@@ -100,6 +101,7 @@ def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, 
         "protocol": _protocol(config, model, protocol),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
     }
+    model.close_cache(remove=trainer.is_global_zero)
     if trainer.is_global_zero:
         folder.write_ranking(datamodule.train.samples, scores)
         folder.write_selection(model.selection.history if model.selection else [])
@@ -174,6 +176,7 @@ def _anchor(config: DictConfig) -> None:
         (config.data, "exclude"),
         (config, "noise_file"),
         (config.encoder, "weights"),
+        (config.cache, "dir"),
     ):
         value = node.get(key)
         if value is not None and value != "random":
@@ -204,9 +207,12 @@ def _data(config: DictConfig) -> AnomalyDataModule:
     )
 
 
-def _model(config: DictConfig, datamodule: AnomalyDataModule) -> MeDSWrapper:
+def _model(config: DictConfig, datamodule: AnomalyDataModule, folder: RunFolder) -> MeDSWrapper:
     memory = MemorySettings(**_plain(config.memory))
     optimizer = OptimizerSettings(**_plain(config.backbone.optimizer))
+    cache = CacheSettings(**_plain(config.cache))
+    if cache.dir is None:
+        cache = replace(cache, dir=str(folder.path / "cache"), shared=False)
     # The wrapper checks this again, but only once an encoder is there, perhaps downloaded.
     plan_stages(
         config.method, distill_steps=config.steps.distill, finetune_steps=config.steps.finetune
@@ -226,7 +232,7 @@ def _model(config: DictConfig, datamodule: AnomalyDataModule) -> MeDSWrapper:
         optimizer=optimizer,
         example=random_images(*datamodule.preprocess.input_size, torch.device("cpu")),
         seed=config.seed,
-        cache_gb=config.cache_gb,
+        cache=cache,
     )
 
 

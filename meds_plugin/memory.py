@@ -13,14 +13,22 @@ from typing import TYPE_CHECKING, Literal, get_args
 import torch
 from torch import Tensor
 
-from meds_plugin.draws import check_ratio, draw_subsets, memory_size, rank_weights, survival
+from meds_plugin.draws import (
+    check_ratio,
+    draw_subsets,
+    memory_size,
+    on_device,
+    rank_weights,
+    survival,
+)
 from meds_plugin.neighbors import nearest_blocks
-from meds_plugin.pairwise import MEMORY_BUDGET, scan
+from meds_plugin.pairwise import PatchVectors, scan
 from meds_plugin.reducers import MemoryMinima, OrderedDistances, StratifiedDistances
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
 
+    from meds_plugin.neighbors import Backend
     from meds_plugin.pairwise import Reducer
 
 __all__ = [
@@ -41,13 +49,13 @@ _PATCH_TOLERANCE = 1e-7
 
 
 def bootstrap_scores(
-    features: Tensor,
+    features: Tensor | PatchVectors,
     subsets: Sequence[Tensor],
-    queries: Tensor | None = None,
+    queries: Tensor | PatchVectors | None = None,
     *,
     decimals: int | None = 5,
     dtype: torch.dtype = torch.float32,
-    memory_budget: int = MEMORY_BUDGET,
+    memory_budget: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Average over given memories the distance of each patch to the nearest patch stored.
@@ -56,13 +64,15 @@ def bootstrap_scores(
     neither the table of distances nor a number a memory and patch fit into the budget.
 
     Args:
-        features: ``[N, P, D]`` finite patch features of any length; normalised inside.
+        features: ``[N, P, D]`` finite patch features of any length; normalised inside. Or
+            `PatchVectors` made of them, which may lie in a file; ``dtype`` is then theirs.
         subsets: Image indices of each memory, e.g. from `draw_subsets`; repeats do not matter.
         queries: ``[Q, P', D]`` features to score; default ``features``, where an image in a memory
             finds itself at distance 0.
         decimals: Digits that cosines are rounded to, 5 in the reference; ``None`` for none.
         dtype: Type of the matrix products; a half-precision type halves time or better.
-        memory_budget: Bytes that distances may take, beside two copies of the features.
+        memory_budget: Bytes that distances may take, beside the features and their unit vectors.
+            Default: what two numbers a memory and patch take.
         progress: Called with the pairs of images done and their number.
 
     Returns:
@@ -94,22 +104,24 @@ def bootstrap_scores(
 
 
 def expected_scores(
-    features: Tensor,
+    features: Tensor | PatchVectors,
     ratio: float,
     *,
-    queries: Tensor | None = None,
+    queries: Tensor | PatchVectors | None = None,
     unit: Unit = "image",
     replacement: bool = True,
     leave_self_out: bool = False,
     strata: Sequence[Hashable] | None = None,
     dtype: torch.dtype = torch.float32,
-    memory_budget: int = MEMORY_BUDGET,
+    memory_budget: int | None = None,
+    search: Backend = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Return the mean of the distance to a random memory over all memories, in closed form.
 
     Args:
-        features: ``[N, P, D]`` finite patch features of any length; normalised inside.
+        features: ``[N, P, D]`` finite patch features of any length; normalised inside. Or
+            `PatchVectors` made of them, which may lie in a file; ``dtype`` is then theirs.
         ratio: Share of the images (or patches) that a memory holds, in (0, 1].
         queries: ``[Q, P', D]`` features to score; default ``features``. Queries are never stored.
         unit: ``image``: memories are ``ceil(ratio * N)`` whole images (reference). ``patch``:
@@ -121,8 +133,10 @@ def expected_scores(
         strata: A label an image: memories take ``ceil(ratio * n_s)`` images of each stratum and
             are searched as a whole (Real-IAD: camera views, without replacement).
         dtype: Type of the matrix products. bfloat16 rounds distances to a relative 2^-9.
-        memory_budget: Bytes that distances may take, beside two copies of the features. Results do
-            not depend on it; time doubles where only single rows of the table fit.
+        memory_budget: Bytes that distances may take, beside the features and their unit vectors.
+            Default: as much as grows with them (see `pairwise.default_budget`). Results do not
+            depend on it; time doubles where only single rows of the table fit.
+        search: What looks for the nearest patches with ``unit="patch"`` (see `neighbors`).
         progress: Called with the pairs (``unit="patch"``: images) done and their number.
 
     Returns:
@@ -146,21 +160,23 @@ def expected_scores(
         strata=strata,
         dtype=dtype,
         memory_budget=memory_budget,
+        search=search,
         progress=progress,
     )[0]
 
 
 def gap_curve(
-    features: Tensor,
+    features: Tensor | PatchVectors,
     ratios: Sequence[float],
     *,
-    queries: Tensor | None = None,
+    queries: Tensor | PatchVectors | None = None,
     unit: Unit = "image",
     replacement: bool = True,
     leave_self_out: bool = False,
     strata: Sequence[Hashable] | None = None,
     dtype: torch.dtype = torch.float32,
-    memory_budget: int = MEMORY_BUDGET,
+    memory_budget: int | None = None,
+    search: Backend = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Return `expected_scores` for many ratios from one pass over the pairs of images.
@@ -177,6 +193,7 @@ def gap_curve(
         strata: See there.
         dtype: See there.
         memory_budget: See there.
+        search: See there.
         progress: See there.
 
     Returns:
@@ -190,7 +207,7 @@ def gap_curve(
     """
     _check(features, ratios, queries, unit, strata, leave_self_out=leave_self_out)
     if unit == "patch":
-        return _patch_scores(features, ratios, queries, dtype, progress, leave_self_out)
+        return _patch_scores(features, ratios, queries, dtype, search, progress, leave_self_out)
     count = len(features)
     reducer: Reducer
     if strata is not None:
@@ -208,7 +225,7 @@ def gap_curve(
             sizes = [min(size, population) for size in sizes]
         rows = [survival(population, size, replacement=replacement) for size in sizes]
         weights = rank_weights(torch.stack(rows), _IMAGE_TOLERANCE)
-        reducer = OrderedDistances(weights.to(features.device))
+        reducer = OrderedDistances(on_device(weights, features.device))
     return scan(
         features,
         reducer,
@@ -247,9 +264,9 @@ def by_group(groups: Mapping[str, Tensor], score: Callable[[str, Tensor], Tensor
 
 
 def _check(
-    features: Tensor,
+    features: Tensor | PatchVectors,
     ratios: Sequence[float],
-    queries: Tensor | None,
+    queries: Tensor | PatchVectors | None,
     unit: str,
     strata: Sequence[Hashable] | None,
     *,
@@ -261,7 +278,10 @@ def _check(
     for wrong, msg in (
         (not ratios, "at least one ratio is needed"),
         (unit not in get_args(Unit), f"unit must be image or patch, got {unit!r}"),
-        (features.ndim != 3 or features.numel() == 0, "features must be a non-empty [N, P, D]"),
+        (
+            isinstance(features, Tensor) and (features.ndim != 3 or features.numel() == 0),
+            "features must be a non-empty [N, P, D]",
+        ),
         (leave_self_out and queries is not None, "queries are not stored: nothing to leave out"),
         (leave_self_out and len(features) == 1, "one image alone cannot be left out"),
         (strata is not None and unit == "patch", "strata need unit='image'"),
@@ -275,16 +295,17 @@ def _check(
 
 
 def _patch_scores(
-    features: Tensor,
+    features: Tensor | PatchVectors,
     ratios: Sequence[float],
-    queries: Tensor | None,
+    queries: Tensor | PatchVectors | None,
     dtype: torch.dtype,
+    search: Backend,
     progress: Callable[[int, int], None] | None,
     leave_self_out: bool,
 ) -> Tensor:
     """Return ``[R, Q, P']`` expected distances to random sets of single patches."""
     asked = features if queries is None else queries
-    patches = features.shape[1]
+    patches = features.patches if isinstance(features, PatchVectors) else features.shape[1]
     stored = (len(features) - leave_self_out) * patches
     # (1 - ratio)^k < tolerance from this k on
     needed = max(
@@ -293,13 +314,17 @@ def _patch_scores(
     )
     ranks = torch.arange(min(needed, stored) + 1, dtype=torch.float64)
     rows = torch.stack([(1.0 - ratio) ** ranks for ratio in ratios])
-    weights = rank_weights(rows, _PATCH_TOLERANCE)
-    weights = weights.to(features.device)
+    weights = on_device(rank_weights(rows, _PATCH_TOLERANCE), features.device)
     scores = []
     for found in nearest_blocks(
-        features, queries, weights.shape[1], leave_self_out=leave_self_out, dtype=dtype
+        features,
+        queries,
+        weights.shape[1],
+        leave_self_out=leave_self_out,
+        backend=search,
+        dtype=dtype,
     ):
-        scores.append((weights @ found.double().t()).float())
+        scores.append((weights @ found.to(weights.dtype).t()).float())
         if progress is not None:
             progress(len(scores), len(asked))
     return torch.stack(scores, dim=1)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from meds_plugin.pairwise import PatchVectors, bits
+from meds_plugin.errors import UserError
+from meds_plugin.pairwise import PatchVectors, as_queries, bits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["Backend", "nearest_blocks", "nearest_distances"]
 
@@ -35,8 +36,8 @@ def nearest_distances(
         bank: ``[M, D]`` finite vectors of any length; normalised inside.
         queries: ``[Q, D]`` likewise.
         k: Neighbours, 1 <= k <= M.
-        backend: ``faiss`` (CPU tensors, float32) or ``torch`` (any device and type); ``auto`` takes
-            faiss where it can.
+        backend: ``faiss`` (float32; on a GPU only if faiss was built for it) or ``torch`` (any
+            device and type); ``auto`` takes faiss for float32 on a CPU, else torch.
         dtype: Type of the matrix products.
 
     Returns:
@@ -50,8 +51,8 @@ def nearest_distances(
 
 @torch.no_grad()
 def nearest_blocks(
-    features: Tensor,
-    queries: Tensor | None,
+    features: Tensor | PatchVectors,
+    queries: Tensor | PatchVectors | None,
     k: int,
     *,
     leave_self_out: bool = False,
@@ -74,31 +75,89 @@ def nearest_blocks(
     Raises:
         ValueError: See there.
     """
-    possible = features.device.type == "cpu" and dtype == torch.float32
-    if backend not in ("auto", "faiss", "torch") or (backend == "faiss" and not possible):
-        msg = f"backend {backend!r} cannot search {dtype} vectors on {features.device}"
-        raise ValueError(msg)
     if leave_self_out and queries is not None:
         msg = "queries are not stored: there is nothing to leave out"
         raise ValueError(msg)
-    stored = PatchVectors(features, dtype)
-    asked = stored if queries is None else PatchVectors(queries.to(features.device), dtype)
-    if asked.channels != stored.channels:
-        msg = f"queries have {asked.channels} channels, the stored vectors {stored.channels}"
-        raise ValueError(msg)
+    stored = features if isinstance(features, PatchVectors) else PatchVectors(features, dtype)
+    search = _search_by(backend, stored)
+    asked = stored if queries is None else as_queries(queries, stored)
     count, patches = stored.data.shape[:2]
     if not 1 <= k <= (count - leave_self_out) * patches:
         msg = f"k must be in 1..{(count - leave_self_out) * patches}, got {k}"
         raise ValueError(msg)
-    search = _torch_search if backend == "torch" or not possible else _faiss_search
-    for image in range(len(asked)):
-        left = asked.mirrored(image)
-        ends = ((0, image), (image + 1, count)) if leave_self_out else ((0, count),)
-        parts = [stored.data[start:stop].flatten(0, 1) for start, stop in ends if start < stop]
-        found = torch.cat([search(left, part, min(k, len(part))) for part in parts], dim=1)
-        if len(parts) > 1:
-            found = found.sort(dim=1).values[:, :k]
-        yield found.float().clamp_(min=0)
+    for tile in stored.pieces(range(len(asked)), askers=True):
+        lefts = [asked.mirrored(image) for image in tile]
+        found = [left.new_empty(len(left), 0) for left in lefts]
+        for piece in stored.pieces(range(count)):
+            right = stored.fetch(piece)
+            for place, image in enumerate(tile):
+                left_out = image - piece.start if leave_self_out and image in piece else None
+                for bank in _without(right, left_out):
+                    values = search(lefts[place], bank, min(k, len(bank)))
+                    found[place] = _smallest(found[place], values, k)
+        for values in found:
+            yield values.float().clamp_(min=0)
+
+
+def _search_by(backend: Backend, stored: PatchVectors) -> Callable[[Tensor, Tensor, int], Tensor]:
+    """Return what finds the nearest vectors.
+
+    Raises:
+        UserError: If the backend cannot search these.
+    """
+    device, dtype = stored.device.type, stored.data.dtype
+    on_cpu = device == "cpu" and dtype == torch.float32
+    if backend == "torch" or (backend == "auto" and not on_cpu):
+        return _torch_search
+    if backend in ("auto", "faiss") and on_cpu:
+        return _faiss_search
+    if backend == "faiss" and device == "cuda" and dtype == torch.float32 and _faiss_has_gpus():
+        return _faiss_gpu_search
+    msg = (
+        f"backend {backend!r} cannot search {dtype} vectors on {device}: faiss takes float32, on a "
+        "GPU only where it was built for one; memory.search=torch takes all"
+    )
+    raise UserError(msg)
+
+
+def _without(right: Tensor, left_out: int | None) -> Iterator[Tensor]:
+    """Yield the patches ``[M, D']`` of some images ``[n, P, D']``, one image left out."""
+    if left_out is None:
+        yield right.flatten(0, 1)
+        return
+    for part in (right[:left_out], right[left_out + 1 :]):
+        if len(part) > 0:
+            yield part.flatten(0, 1)
+
+
+def _smallest(found: Tensor, more: Tensor, k: int) -> Tensor:
+    """Return the k smallest of two ascending lists a row; of non-negative floats by their bits."""
+    if found.shape[1] == 0:
+        return more
+    both = torch.cat([bits(found.clamp(min=0)), bits(more.clamp(min=0))], dim=1)
+    return both.sort(dim=1).values[:, :k].contiguous().view(found.dtype)
+
+
+def _faiss_has_gpus() -> bool:
+    import faiss  # slow to import
+
+    return bool(getattr(faiss, "get_num_gpus", lambda: 0)() > 0)
+
+
+def _faiss_gpu_search(left: Tensor, bank: Tensor, k: int) -> Tensor:
+    """Return ``[q, k]`` distances from faiss on the GPU the tensors lie on.
+
+    faiss 1.15 keeps at most 2048 neighbours there.
+    """
+    import faiss
+    import faiss.contrib.torch_utils  # lets faiss take tensors
+
+    resources = faiss.StandardGpuResources()
+    values, _ = faiss.knn_gpu(
+        resources, left.neg(), bank, k, metric=faiss.METRIC_INNER_PRODUCT, device=left.device.index
+    )
+    torch.cuda.synchronize(left.device)
+    return values.neg_()
 
 
 def _faiss_search(left: Tensor, bank: Tensor, k: int) -> Tensor:

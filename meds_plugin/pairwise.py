@@ -1,10 +1,7 @@
 """Distances between the patches of all pairs of images: each pair once, in bounded memory.
 
-Three ways to walk the pairs give the same numbers (see `strip_width`). Distances come straight out
-of the matrix product, thanks to three more channels: ``[-a, 1, e(a), 1] . [b, 1, 1, e(b)]`` with
-``e(x) = (|x|^2 - 1) / 2``, what rounding a unit vector to the products' type did to its length.
-That is ``|a - b|^2 / 2 = 1 - cos(a, b)``, rounded relative to itself: half-precision products keep
-small distances apart, which cosines near 1 would not. (In float32, e is left at 0.)
+Three ways to walk the pairs give the same numbers (see `strip_width`). What is held beside the
+vectors themselves grows with the number of images, not with its square (see `default_budget`).
 """
 
 from __future__ import annotations
@@ -14,19 +11,24 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
+from meds_plugin.patch_vectors import PatchVectors, bits, blocks
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-__all__ = ["MEMORY_BUDGET", "PatchVectors", "Reducer", "bits", "scan", "strip_width"]
+__all__ = [
+    "MEMORY_BUDGET",
+    "PatchVectors",
+    "Reducer",
+    "as_queries",
+    "bits",
+    "default_budget",
+    "scan",
+    "strip_width",
+]
 
+# Bytes of distances where a reducer has to see all columns at once.
 MEMORY_BUDGET = 1 << 30
-
-# Elements of one product block. On a CPU it has to stay in cache until its minima are taken (larger
-# blocks measured up to 15 % slower); a GPU wants work that fills it.
-_BLOCK_ELEMENTS = {"cpu": 1 << 18}
-_BLOCK_ELEMENTS_ELSEWHERE = 1 << 26
-_EPSILON = 1e-12  # of the reference's normalisation
-_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Reducer(Protocol):
@@ -53,93 +55,6 @@ class Reducer(Protocol):
         """Return ``[outputs, P]`` after the last columns; no state means that these are all."""
 
 
-class PatchVectors:
-    """Unit vectors of patches, ready for products that are cosine distances.
-
-    Args:
-        features: ``[N, P, D]`` finite features of any length; a zero vector stays zero (its cosine
-            with everything is 0).
-        dtype: Type of the products.
-
-    Attributes:
-        data: ``[N, P, D + 3 + padding]``, contiguous.
-        own: ``[N, P]`` distance of each patch to itself: 0, or 1 for a zero vector.
-
-    Raises:
-        ValueError: On a wrong shape, an empty tensor or a value that is not finite.
-    """
-
-    def __init__(self, features: Tensor, dtype: torch.dtype = torch.float32) -> None:
-        if features.ndim != 3 or features.numel() == 0:
-            msg = f"features must be a non-empty [N, P, D] tensor, got {tuple(features.shape)}"
-            raise ValueError(msg)
-        if not dtype.is_floating_point or dtype.itemsize not in _BITS:
-            msg = f"products need a floating point type of 16, 32 or 64 bits, got {dtype}"
-            raise ValueError(msg)
-        count, patches, self.channels = features.shape
-        # Tensor cores want rows of 16 bytes; a CPU's products do not care.
-        align = 1 if features.device.type == "cpu" else 16
-        width = -(-(self.channels + 3) // align) * align
-        self.data = torch.zeros(count, patches, width, dtype=dtype, device=features.device)
-        self.data[..., self.channels : self.channels + 2] = 1
-        exact = torch.promote_types(dtype, torch.float32)
-        own = []
-        for index, image in enumerate(features):
-            norms = torch.linalg.vector_norm(image.to(exact), dim=-1, keepdim=True)
-            if not bool(torch.isfinite(norms).all()):
-                msg = f"image {index} has features that are not finite (or too large to square)"
-                raise ValueError(msg)
-            unit = self.data[index, :, : self.channels]
-            unit.copy_(image / norms.clamp(min=_EPSILON))
-            if dtype.itemsize < 4:
-                excess = torch.linalg.vector_norm(unit.to(exact), dim=-1).square().sub(1).div(2)
-                # A vector too short to be made a unit vector keeps its cosines.
-                self.data[index, :, self.channels + 2] = excess.where(norms[:, 0] >= _EPSILON, 0)
-            own.append(1 - (norms[:, 0] / _EPSILON).clamp(max=1).square())
-        self.own = torch.stack(own).to(dtype)
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-        return len(self.data)
-
-    def mirrored(self, image: int) -> Tensor:
-        """Return ``[P, D + 3 + padding]`` whose products with `data` are distances."""
-        left = self.data[image].clone()
-        left[:, : self.channels].neg_()
-        left[:, self.channels + 1] = self.data[image, :, self.channels + 2]
-        left[:, self.channels + 2] = 1
-        return left
-
-    def blocks(self, left: Tensor, columns: range) -> Iterator[tuple[slice, Tensor]]:
-        """Yield the distances from ``left`` to all patches of some images, as bit patterns.
-
-        Non-negative floats order like their bits, and integer minima are several times cheaper on a
-        CPU. Values a rounding error below 0 come out as negative integers: clamp minima at 0.
-
-        Args:
-            left: ``[P', D + 3 + padding]`` from `mirrored`.
-            columns: The images.
-
-        Yields:
-            The block's images, and ``[P', images, P]`` in a buffer that the next block overwrites.
-        """
-        rows, patches, device = len(left), self.data.shape[1], left.device.type
-        elements = _BLOCK_ELEMENTS.get(device, _BLOCK_ELEMENTS_ELSEWHERE)
-        step = min(max(1, elements // (rows * patches)), max(1, len(columns)))
-        buffer = left.new_empty(rows * step * patches)
-        for start in columns[::step]:
-            stop = min(start + step, columns.stop)
-            right = self.data[start:stop].flatten(0, 1)
-            out = buffer[: rows * len(right)].view(rows, len(right))
-            torch.mm(left, right.t(), out=out)
-            yield slice(start, stop), bits(out).view(rows, stop - start, patches)
-
-
-def bits(values: Tensor) -> Tensor:
-    """View non-negative floats as integers of the same order."""
-    return values.view(_BITS[values.element_size()])
-
-
 def strip_width(images: int, row_bytes: int, kept: int | None, budget: int) -> int:
     """Choose how the pairs are walked.
 
@@ -164,15 +79,25 @@ def strip_width(images: int, row_bytes: int, kept: int | None, budget: int) -> i
     return width if width >= max(1, kept // 8) else 0
 
 
+def default_budget(images: int, row_bytes: int, kept: int | None) -> int:
+    """Return the bytes that distances take unless told otherwise.
+
+    Strips are half as wide as the state is high, which keeps merging cheap; a state of K rows for
+    every patch is needed in any case. K tends to a bound that depends on the ratio only, so that
+    twice K rows of N * P distances grow like the vectors do.
+    """
+    return MEMORY_BUDGET if kept is None else row_bytes * min(images, 2 * kept)
+
+
 @torch.no_grad()
 def scan(
-    features: Tensor,
+    features: Tensor | PatchVectors,
     reducer: Reducer,
     *,
-    queries: Tensor | None = None,
+    queries: Tensor | PatchVectors | None = None,
     leave_self_out: bool = False,
     dtype: torch.dtype = torch.float32,
-    memory_budget: int = MEMORY_BUDGET,
+    memory_budget: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Compare all patches of all images and reduce the distances to scores.
@@ -182,8 +107,9 @@ def scan(
         reducer: What to make of the distances ``min over patches z of image j of 1 - cos(q, z)``.
         queries: ``[Q, P', D]``; default the stored images, whose distance to themselves is 0.
         leave_self_out: Make an image's distance to itself infinite.
-        dtype: Type of the products.
+        dtype: Type of the products; `PatchVectors` bring their own.
         memory_budget: Bytes that distances may take; at least one row of N * P is always held.
+            Default: see `default_budget`.
         progress: Called with the image pairs done and their number.
 
     Returns:
@@ -192,19 +118,34 @@ def scan(
     Raises:
         ValueError: See `PatchVectors`.
     """
-    stored = PatchVectors(features, dtype)
+    stored = features if isinstance(features, PatchVectors) else PatchVectors(features, dtype)
     report = progress or (lambda _done, _total: None)
+    if memory_budget is None:
+        memory_budget = default_budget(len(stored), stored.row_bytes, reducer.kept)
     if queries is not None:
-        if queries.ndim == 3 and queries.shape[2] != features.shape[2]:
-            msg = f"queries have {queries.shape[2]} channels, the features {features.shape[2]}"
-            raise ValueError(msg)
-        asked = PatchVectors(queries.to(features.device), dtype)
-        return _image_by_image(stored, asked, reducer, report, leave_self_out=False)
-    row_bytes = stored.data.shape[0] * stored.data.shape[1] * dtype.itemsize
-    width = strip_width(len(stored), row_bytes, reducer.kept, memory_budget)
+        asked = as_queries(queries, stored)
+        return _image_by_image(stored, asked, reducer, report, memory_budget)
+    width = strip_width(len(stored), stored.row_bytes, reducer.kept, memory_budget)
     if width == 0:
-        return _image_by_image(stored, stored, reducer, report, leave_self_out=leave_self_out)
+        return _image_by_image(
+            stored, stored, reducer, report, memory_budget, leave_self_out=leave_self_out
+        )
     return _by_strips(stored, width, reducer, report, leave_self_out=leave_self_out)
+
+
+def as_queries(queries: Tensor | PatchVectors, stored: PatchVectors) -> PatchVectors:
+    """Return queries as vectors beside the stored ones.
+
+    Raises:
+        ValueError: If they have other channels.
+    """
+    channels = queries.channels if isinstance(queries, PatchVectors) else queries.shape[-1]
+    if channels != stored.channels:
+        msg = f"queries have {channels} channels, the features {stored.channels}"
+        raise ValueError(msg)
+    if isinstance(queries, PatchVectors):
+        return queries
+    return PatchVectors(queries.to(stored.device), stored.data.dtype)
 
 
 def _own(vectors: PatchVectors, image: int, *, leave_self_out: bool) -> Tensor:
@@ -218,22 +159,43 @@ def _image_by_image(
     asked: PatchVectors,
     reducer: Reducer,
     report: Callable[[int, int], None],
+    budget: int,
     *,
-    leave_self_out: bool,
+    leave_self_out: bool = False,
 ) -> Tensor:
-    """Compare one query image with all stored ones at a time."""
+    """Compare one query image with all stored ones at a time.
+
+    Where stored vectors are fetched in pieces, several images ask each piece, as many as the budget
+    has rows for.
+    """
     count, patches = asked.data.shape[:2]
-    scores = torch.empty(reducer.outputs, count, patches, device=asked.data.device)
-    row = asked.data.new_empty(len(stored), patches)
-    for image in range(count):
-        for columns, block in stored.blocks(asked.mirrored(image), range(len(stored))):
-            bits(row)[columns] = block.amin(2).t()
-        bits(row).clamp_(min=0)
-        if asked is stored:
-            row[image] = _own(stored, image, leave_self_out=leave_self_out)
-        scores[:, image] = reducer.finish(image, None, row, 0)
-        report((image + 1) * len(stored), count * len(stored))
+    scores = torch.empty(reducer.outputs, count, patches, device=stored.device)
+    row_bytes = len(stored) * patches * stored.data.element_size()
+    most = max(1, budget // row_bytes)
+    for tile in _tiles(stored, range(count), most):
+        lefts = [asked.mirrored(image) for image in tile]
+        rows = lefts[0].new_empty(len(tile), len(stored), patches)
+        for piece in stored.pieces(range(len(stored))):
+            right = stored.fetch(piece)
+            for row, left in zip(rows, lefts, strict=True):
+                for columns, block in blocks(left, right, piece.start):
+                    bits(row)[columns] = block.amin(2).t()
+        for row, image in zip(rows, tile, strict=True):
+            bits(row).clamp_(min=0)
+            if asked is stored:
+                row[image] = _own(stored, image, leave_self_out=leave_self_out)
+            scores[:, image] = reducer.finish(image, None, row, 0)
+            report((image + 1) * len(stored), count * len(stored))
     return scores
+
+
+def _tiles(stored: PatchVectors, images: range, most: int) -> list[range]:
+    """Cut the images that ask into as many as meet a piece of the stored ones together."""
+    return [
+        range(start, min(start + most, piece.stop))
+        for piece in stored.pieces(images, askers=True)
+        for start in piece[::most]
+    ]
 
 
 def _by_strips(
@@ -250,33 +212,58 @@ def _by_strips(
     all later ones now. Later images take what they saw of the strip into their state.
     """
     count, patches = stored.data.shape[:2]
-    scores = torch.empty(reducer.outputs, count, patches, device=stored.data.device)
+    scores = torch.empty(reducer.outputs, count, patches, device=stored.device)
     state: Tensor | None = None
     if width < count and reducer.kept is not None:
-        state = stored.data.new_full((count, reducer.kept, patches), torch.inf)
+        state = stored.own.new_full((count, reducer.kept, patches), torch.inf)
     for start in range(0, count, width):
         stop = min(start + width, count)
-        ahead = stored.data.new_empty(stop - start, count - start, patches)
-        behind = stored.data.new_empty(count - stop, stop - start, patches)
-        for image in range(start, stop):
-            row = image - start
-            left = stored.mirrored(image)
-            ahead[row, row] = _own(stored, image, leave_self_out=leave_self_out)
-            for columns, block in stored.blocks(left, range(image + 1, stop)):
-                others = slice(columns.start - start, columns.stop - start)
-                _store(block, ahead[row, others], ahead[others, row])
-            for columns, block in stored.blocks(left, range(stop, count)):
-                here = slice(columns.start - start, columns.stop - start)
-                others = slice(columns.start - stop, columns.stop - stop)
-                _store(block, ahead[row, here], behind[others, row])
-            report((image + 1) * (2 * count - image) // 2, count * (count + 1) // 2)
+        ahead = stored.own.new_empty(stop - start, count - start, patches)
+        behind = stored.own.new_empty(count - stop, stop - start, patches)
+        for tile in _tiles(stored, range(start, stop), width):
+            _meet_later_ones(stored, tile, start, stop, ahead, behind)
+            for image in tile:
+                own = _own(stored, image, leave_self_out=leave_self_out)
+                ahead[image - start, image - start] = own
+                report((image + 1) * (2 * count - image) // 2, count * (count + 1) // 2)
         for image in range(start, stop):
             seen = state[image] if state is not None and start > 0 else None
             scores[:, image] = reducer.finish(image, seen, ahead[image - start], start)
         if state is not None:
             for image in range(stop, count):
                 state[image] = reducer.merge(state[image], behind[image - stop], start)
+        del ahead, behind  # before the next ones are there
     return scores
+
+
+def _meet_later_ones(
+    stored: PatchVectors, tile: range, start: int, stop: int, ahead: Tensor, behind: Tensor
+) -> None:
+    """Compare the images of a tile, in the strip start..stop, with all that come after them.
+
+    Args:
+        stored: All images.
+        tile: Those that ask.
+        start: First image of the strip.
+        stop: First image after it.
+        ahead: ``[stop - start, N - start, P]`` distances from the strip's patches to each image.
+        behind: ``[N - stop, stop - start, P]`` from later images' patches to each of the strip.
+    """
+    lefts = [stored.mirrored(image) for image in tile]
+    # In the strip and after it, what a block sees from either side goes to different tables.
+    for others in (range(tile.start + 1, stop), range(stop, len(stored))):
+        for piece in stored.pieces(others):
+            right = stored.fetch(piece)
+            for image, left in zip(tile, lefts, strict=True):
+                first = max(image + 1, piece.start)
+                row = image - start
+                for columns, block in blocks(left, right[first - piece.start :], first):
+                    here = slice(columns.start - start, columns.stop - start)
+                    if others.start < stop:
+                        mirror = ahead[here, row]
+                    else:
+                        mirror = behind[columns.start - stop : columns.stop - stop, row]
+                    _store(block, ahead[row, here], mirror)
 
 
 def _store(block: Tensor, forward: Tensor, mirror: Tensor) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from meds_plugin.detector import check_detector, check_maps, grid_of
 from meds_plugin.errors import DetectorError
 from meds_plugin.modes import evaluating, freeze_modes
+from meds_plugin.probe_gradients import check_finite, check_gradient, reached
 from meds_plugin.probe_images import USUAL_SIZES, given_images, random_images
 from meds_plugin.untouched import untouched
 
@@ -132,6 +133,7 @@ def _check(
     _check_image_score(view, tried.evaluation)
     if tried.features is not None:
         _check_features(view, tried, tried.features)
+        _check_both(view, tried.images, tried.encoded, tried.features)
 
 
 def _try(
@@ -173,7 +175,7 @@ def _frozen(view: DetectorView, method: str, images: Tensor) -> tuple[Tensor, li
     size = f"two images of {images.shape[-2]} x {images.shape[-1]}"
     with evaluating(view.detector):
         value = view.as_tensor(method, _call(view, method, size, view.own(method), images.clone()))
-    return value.detach(), _reached(value, view)
+    return value.detach(), reached(value, view)
 
 
 def _train(view: DetectorView, frozen: Sequence[str]) -> None:
@@ -202,7 +204,7 @@ def _check_encoded(name: str, encoded: Tensor, used: list[str]) -> None:
             f"returned {tuple(encoded.shape)}"
         )
         raise DetectorError(msg)
-    _check_finite(name, encoded)
+    check_finite(name, encoded)
     if used:
         msg = (
             f"{name} uses {used[0]}, which is to train, but encode runs once an image "
@@ -229,7 +231,7 @@ def _check_map(view: DetectorView, tried: _Tried) -> None:
             f"{other[2]} in evaluation mode: return the same size in both"
         )
         raise DetectorError(msg)
-    _check_gradient(view, name, "map", tried.training)
+    check_gradient(view, name, "map", tried.training)
     if tried.auxiliary is not None:
         _check_scalar(view.name_of("auxiliary_loss"), tried.auxiliary)
 
@@ -283,7 +285,7 @@ def _check_loss(view: DetectorView, frozen: Sequence[str], tried: _Tried) -> Non
     )
     name = view.name_of("loss")
     _check_scalar(name, loss)
-    _check_gradient(view, name, "loss", loss)
+    check_gradient(view, name, "loss", loss)
 
 
 def _check_image_score(view: DetectorView, maps: Tensor) -> None:
@@ -293,7 +295,7 @@ def _check_image_score(view: DetectorView, maps: Tensor) -> None:
     with torch.no_grad():
         what = f"maps {tuple(maps.shape)}"
         score = _call(view, "image_score", what, view.image_score, maps, top=0.0)
-    _check_finite(view.name_of("image_score"), score)
+    check_finite(view.name_of("image_score"), score)
 
 
 def _check_features(view: DetectorView, tried: _Tried, features: Tensor) -> None:
@@ -309,13 +311,29 @@ def _check_features(view: DetectorView, tried: _Tried, features: Tensor) -> None
     except ValueError as error:
         msg = f"{name}: {error}; leave out class and register tokens"
         raise DetectorError(msg) from None
-    _check_finite(name, features)
+    check_finite(name, features)
     if tried.features_by:
         msg = (
             f"{name} uses {tried.features_by[0]}, which is to train: memory features must be "
             "frozen; freeze that layer, or leave features out and the plugin's own encoder is taken"
         )
         raise DetectorError(msg)
+
+
+def _check_both(view: DetectorView, images: Tensor, encoded: Tensor, features: Tensor) -> None:
+    """Check that one pass gives what two give."""
+    if view.own("encode_and_features") is None:
+        return
+    name = view.name_of("encode_and_features")
+    copy = images.clone()
+    both = _call(view, "encode_and_features", "two images", view.encode_and_features, copy)
+    for method, one, other in zip(("encode", "features"), both, (encoded, features), strict=True):
+        if one.shape != other.shape or one.dtype != other.dtype or not _close(one, other):
+            msg = (
+                f"{name} returned {tuple(one.shape)} where {method} returned "
+                f"{tuple(other.shape)}, or other values: it must return exactly the same"
+            )
+            raise DetectorError(msg)
 
 
 def _check_scalar(name: str, loss: Tensor) -> None:
@@ -325,63 +343,7 @@ def _check_scalar(name: str, loss: Tensor) -> None:
             "its mean()"
         )
         raise DetectorError(msg)
-    _check_finite(name, loss)
-
-
-def _check_finite(name: str, value: Tensor) -> None:
-    if not bool(torch.isfinite(value).all()):
-        msg = (
-            f"{name} returned values that are not finite: look for a logarithm, a root, or a "
-            "division by something that can be 0"
-        )
-        raise DetectorError(msg)
-
-
-def _check_gradient(view: DetectorView, name: str, what: str, value: Tensor) -> None:
-    """Check that a value can train something, by a finite gradient."""
-    if not value.requires_grad:
-        msg = (
-            f"{name} returned a {what} without gradient: leave out detach(), no_grad and numpy "
-            "between the layers that train and the result"
-        )
-        raise DetectorError(msg)
-    grads = _gradients(value, view)
-    if not any(grad is not None for grad in grads):
-        msg = (
-            f"{name} returned a {what} that depends on no parameter that trains: use the layers "
-            "that train in it, without detach() or no_grad after them"
-        )
-        raise DetectorError(msg)
-    if not all(bool(torch.isfinite(grad).all()) for grad in grads if grad is not None):
-        msg = (
-            f"the gradient of {name} is not finite: keep roots, norms and logarithms away from 0, "
-            "e.g. (x + 1e-6).sqrt()"
-        )
-        raise DetectorError(msg)
-    # A loss may be 0 at its start.
-    if what == "map" and not any(bool(grad.any()) for grad in grads if grad is not None):
-        msg = (
-            f"the gradient of {name} is 0 everywhere: leave out rounding and signs, and start a "
-            "student from other weights than its teacher's"
-        )
-        raise DetectorError(msg)
-
-
-def _gradients(value: Tensor, view: DetectorView) -> list[Tensor | None]:
-    # Places weigh differently: the plain sum of a map that is normalised is a constant.
-    weight = torch.linspace(0.5, 1.5, value.numel(), device=value.device).view_as(value)
-    total = (weight * value).sum()
-    parameters = view.trainable_parameters()
-    return list(torch.autograd.grad(total, parameters, allow_unused=True, retain_graph=True))
-
-
-def _reached(value: Tensor, view: DetectorView) -> list[str]:
-    """Return the names of the parameters to train that a value carries a gradient to."""
-    if not value.requires_grad:
-        return []
-    names = {id(parameter): name for name, parameter in view.detector.named_parameters()}
-    pairs = zip(view.trainable_parameters(), _gradients(value, view), strict=True)
-    return [names[id(parameter)] for parameter, grad in pairs if grad is not None]
+    check_finite(name, loss)
 
 
 def _close(one: Tensor, other: Tensor) -> bool:

@@ -71,7 +71,12 @@ class PyramidEncoder(FrozenEncoder):
 
     def features(self, images: Tensor) -> Tensor:
         """Return ``[B, P, D]``: `layer_maps`, D = all their channels (see `FrozenEncoder`)."""
-        return torch.cat(self.layer_maps(images), dim=1).flatten(2).mT
+        return self.maps_and_features(images)[1]
+
+    def maps_and_features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return `layer_maps` and the features made of them (see `FrozenEncoder`)."""
+        maps = self.layer_maps(images)
+        return maps, torch.cat(maps, dim=1).flatten(2).mT
 
     @torch.no_grad()
     def _taps(self, images: Tensor) -> list[Tensor]:

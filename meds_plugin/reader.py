@@ -20,7 +20,8 @@ class ImageReader:
     The loader gives the data set, the batch size and the worker settings; its own order and
     sampler are not used. A data set may say what its images are by attributes with one name an
     image: ``groups``, within which images are selected; ``categories``, whose images make each
-    other's memory (default: the groups); ``views``, from each of which memories are drawn.
+    other's memory (default: the groups); ``views``, from each of which memories are drawn. An
+    attribute ``augments`` says whether an image is another one each time it is read.
 
     Args:
         loader: A `torch.utils.data.DataLoader` over a map-style data set.
@@ -45,6 +46,7 @@ class ImageReader:
         self.groups = _names(dataset, "groups", size) or ["all"] * size
         self.categories = _names(dataset, "categories", size) or self.groups
         self.views = _names(dataset, "views", size)
+        self.augments = _augments(dataset)
         own_batches: Any = loader.batch_sampler
         self.batch_size = int(loader.batch_size or getattr(own_batches, "batch_size", 0) or 16)
         self._plan = _Plan()
@@ -125,6 +127,14 @@ def images_of(batch: Any) -> Tensor:
         )
         raise TypeError(msg)
     return found
+
+
+def _augments(dataset: Any) -> bool | None:
+    """Return what a data set says of itself, ``None`` where it says nothing."""
+    if isinstance(dataset, Subset) and not hasattr(dataset, "augments"):
+        return _augments(dataset.dataset)
+    given = getattr(dataset, "augments", None)
+    return given if isinstance(given, bool) else None
 
 
 def _names(dataset: Any, attribute: str, size: int) -> list[str] | None:

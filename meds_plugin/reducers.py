@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from meds_plugin.draws import memory_size, survival
+from meds_plugin.draws import memory_size, on_device, survival
 from meds_plugin.pairwise import bits
 from meds_plugin.selection import group_indices
 
@@ -71,7 +71,7 @@ class OrderedDistances:
     """Weighted sums of the sorted distances: expectations over memories of like images.
 
     Args:
-        weights: ``[R, K]`` float64 weights of the K smallest distances, on the features' device.
+        weights: ``[R, K]`` weights of the K smallest distances, from `draws.on_device`.
     """
 
     def __init__(self, weights: Tensor) -> None:
@@ -85,7 +85,7 @@ class OrderedDistances:
     def finish(self, image: int, state: Tensor | None, distances: Tensor, first: int) -> Tensor:  # noqa: ARG002
         """Return ``[R, P]`` expectations."""
         seen = distances if state is None else torch.cat([state, distances])
-        return (self.weights @ self._smallest(seen).double()).float()
+        return (self.weights @ self._smallest(seen).to(self.weights.dtype)).float()
 
     def _smallest(self, distances: Tensor) -> Tensor:
         """Return the K smallest, ascending; by their bits, which sort faster."""
@@ -142,12 +142,14 @@ class StratifiedDistances:
         if self.leave_self_out:  # the image itself, infinitely far, comes last
             ordered, ranks = ordered[:-1], ranks[:-1]
         labels = self.labels[ranks]
-        missed = torch.ones(self.outputs, *ordered.shape, dtype=torch.float64, device=ranks.device)
+        one = on_device(torch.ones(1), ordered.device)
+        missed = one.expand(self.outputs, *ordered.shape).clone()
         for label, population in enumerate(self.populations):
             left_out = self.leave_self_out and label == int(self.labels[image])
             met = (labels == label).cumsum(0)
             for row, sizes in zip(missed, self.sizes, strict=True):
-                row *= self._survival(population - left_out, sizes[label]).to(ranks.device)[met]
+                chances = self._survival(population - left_out, sizes[label])
+                row *= on_device(chances, ordered.device)[met]
         before = torch.cat([torch.ones_like(missed[:, :1]), missed[:, :-1]], dim=1)
         return ((before - missed) * ordered).sum(1).float()
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from meds_plugin.callbacks.memory_ensemble import patch_features, views_of
+from meds_plugin.callbacks.memory_ensemble import views_of
 from meds_plugin.encodings import EncodedImages
 from meds_plugin.ensemble import ensemble_scores
 from meds_plugin.evaluation import (
@@ -18,6 +18,7 @@ from meds_plugin.evaluation import (
     evaluation_masks,
     mean_metrics,
 )
+from meds_plugin.memory_vectors import memory_vectors
 from meds_plugin.modes import evaluating
 from meds_plugin.progress import track
 from meds_plugin.ranks import from_all, gather_in_order, my_chunks, rank_and_world
@@ -72,8 +73,8 @@ def evaluate(
     images = EncodedImages(
         ImageReader(datamodule.test_dataloader()),
         model.view,
-        limit_gb=0.0,
         categories=datamodule.train.categories,
+        known=model.stream.images if model.stream is not None else None,
     )
     members = group_indices(test.categories)
     rank, world = rank_and_world()
@@ -140,14 +141,18 @@ def _memory_maps(
         raise RuntimeError(msg)
     train = model.stream.images
     members = group_indices(train.reader.categories)[group].tolist()
-    features, _ = patch_features(train, members, device=model.device, together=True)
+    settings = model.memory.settings
+    features, _ = memory_vectors(
+        train, members, dtype=settings.dtype, device=model.device, together=True
+    )
     plan = my_chunks(indices, images.reader.batch_size)
     if not plan:
         return gather_in_order(None)
-    queries, grid = patch_features(images, [*itertools.chain(*plan)], device=model.device)
+    mine = [*itertools.chain(*plan)]
+    queries, grid = memory_vectors(images, mine, dtype=settings.dtype, device=model.device)
     scores = ensemble_scores(
         features,
-        model.memory.settings,
+        settings,
         seed=model.seed,
         group=group,
         queries=queries,

@@ -6,17 +6,47 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 
+from meds_plugin.reader import images_of
 from meds_plugin.untouched import untouched
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from torch import Tensor, nn
 
     from meds_plugin.detector import DetectorView
+    from meds_plugin.encodings import EncodedImages
 
-__all__ = ["leaves_some_out"]
+__all__ = ["leaves_some_out", "prepare_ddp"]
+
+
+def prepare_ddp(
+    strategy: object, module: nn.Module, images: EncodedImages, *, stages: Sequence[str]
+) -> None:
+    """Tell DDP, before it is set up, whether to look for parameters without gradient.
+
+    It raises an error where it does not look and there are some; looking takes time.
+
+    Args:
+        strategy: The trainer's; others than DDP are left alone.
+        module: What is going to be trained.
+        images: The training images and the detector.
+        stages: See `leaves_some_out`.
+    """
+    if not stages or not isinstance(strategy, DDPStrategy):
+        return
+    (batch,) = images.reader.batches([range(min(2, len(images)))])
+    unused = leaves_some_out(
+        images.view,
+        module.parameters(),
+        images_of(batch).to(next(module.parameters()).device),
+        stages=stages,
+        categories=len(set(images.reader.categories)),
+    )
+    if unused:
+        strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
 
 
 def leaves_some_out(

@@ -7,28 +7,28 @@ import time
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import lightning as L
-from lightning.pytorch.strategies import DDPStrategy
 from torch.optim.lr_scheduler import LambdaLR
 
+from meds_plugin.cache_settings import CacheSettings
 from meds_plugin.callbacks import (
     DistillationCallback,
     MemoryEnsembleCallback,
     ProgressiveSelectionCallback,
 )
 from meds_plugin.callbacks.base import shows_progress, training_stream
-from meds_plugin.checkpoint import FrozenPart, check_saved, without
+from meds_plugin.checkpoint import FrozenPart, check_saved, fingerprint, without
 from meds_plugin.default_encoder import default_features
 from meds_plugin.detector import DetectorView, check_maps
 from meds_plugin.encodings import EncodedImages
 from meds_plugin.errors import UserError
+from meds_plugin.kept import FrozenCache, open_folder
 from meds_plugin.optim import OptimizerSettings, stable_adamw
 from meds_plugin.outcome import TrainingScores, training_scores
 from meds_plugin.probe import probe_detector
-from meds_plugin.reader import images_of
 from meds_plugin.rng import torch_seeded
 from meds_plugin.stages import Method, plan_stages
 from meds_plugin.stream import TrainingStream
-from meds_plugin.unused import leaves_some_out
+from meds_plugin.unused import prepare_ddp
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from meds_plugin.ensemble import MemorySettings
+    from meds_plugin.kept import Kind
     from meds_plugin.reader import ImageReader
 
 __all__ = ["MeDSWrapper", "TrainingScores"]
@@ -67,9 +68,8 @@ class MeDSWrapper(L.LightningModule):
         example: Images ``[2, 3, H, W]`` as the detector expects them, to check it on; default:
             random ones of its ``image_size``, or of the first usual size that it takes.
         seed: Keys the order of images and the detector's randomness in training.
-        cache_gb: Largest size, in GB, to which the encoded training images may be kept in memory
-            where the detector has a frozen part; 0 encodes anew each time (needed when the data
-            set augments its images).
+        cache: What is kept of the frozen part's outputs; default: up to 4 GB in memory. Nothing is
+            kept for a data set or a detector that augments.
 
     Attributes:
         plan: The stages as step ranges.
@@ -95,20 +95,21 @@ class MeDSWrapper(L.LightningModule):
         features: nn.Module | None = None,
         example: Tensor | None = None,
         seed: int = 0,
-        cache_gb: float = 4.0,
+        cache: CacheSettings | None = None,
     ) -> None:
         super().__init__()
         self.strict_loading = False  # frozen weights are not in the checkpoints
         self.detector = detector
         self.memory_encoder = features
         self.view = DetectorView(detector, features or default_features)
-        _check_settings(distill_loss, selection_k, selection_top, cache_gb)
+        _check_settings(distill_loss, selection_k, selection_top)
         self.method = method
         self.plan = plan_stages(method, distill_steps=distill_steps, finetune_steps=finetune_steps)
         self.optimizer_settings = optimizer or OptimizerSettings()
         self.selection_top = selection_top
         self.seed = seed
-        self.cache_gb = cache_gb
+        self.cache_settings = cache or CacheSettings()
+        self._cache = FrozenCache()
         self.seconds = {stage.name: 0.0 for stage in self.plan.stages}
         self.stream: TrainingStream | None = None
         self._initial: dict[str, Tensor] | None = None
@@ -169,7 +170,14 @@ class MeDSWrapper(L.LightningModule):
 
     def make_stream(self, reader: ImageReader) -> TrainingStream:
         """Make the stream of training batches; called once a fit, before any stage."""
-        images = EncodedImages(reader, self.view, limit_gb=self.cache_gb)
+        self.close_cache()
+        self._cache = FrozenCache(
+            self.cache_settings,
+            kinds=self._kept_kinds(),
+            folder=open_folder(self.cache_settings),
+            weights=self._frozen_weights,
+        )
+        images = EncodedImages(reader, self.view, cache=self._cache)
         return TrainingStream(
             images, seed=self.seed, end_of_stage=lambda step: self.plan.at(step).end
         )
@@ -183,8 +191,8 @@ class MeDSWrapper(L.LightningModule):
             self.stream = training_stream(self.trainer, self)
             # After the callbacks' listeners: selection must see the weights as distilled.
             self.stream.on_pass(self._enter_stage)
-            if self.plan.stages and isinstance(self.trainer.strategy, DDPStrategy):
-                self._tell_ddp(self.trainer.strategy, self.stream.images.reader)
+            stages = [stage.name for stage in self.plan.stages]
+            prepare_ddp(self.trainer.strategy, self, self.stream.images, stages=stages)
 
     def on_fit_start(self) -> None:
         """Encode the training images once and, if the method needs them, keep initial weights."""
@@ -313,27 +321,31 @@ class MeDSWrapper(L.LightningModule):
             raise RuntimeError(msg)
         return training_scores(self, self.stream.images)
 
+    def close_cache(self, *, remove: bool = False) -> None:
+        """Give up the cache's files, after the last scores of a fit.
+
+        Args:
+            remove: Remove a folder that is not shared; one process of a job does.
+        """
+        if self._cache.folder is not None:
+            self._cache.folder.close(remove=remove and not self.cache_settings.shared)
+
+    def _kept_kinds(self) -> tuple[Kind, ...]:
+        """Return what is kept: a method without training needs the memory's features again."""
+        if not self.plan.stages:
+            return ("features",)
+        shared = self.cache_settings.shared and self.plan.uses_memory
+        return ("encoded", "features") if shared else ("encoded",)
+
+    def _frozen_weights(self) -> str:
+        """Return a fingerprint of all weights that frozen outputs depend on."""
+        own = self._frozen.fingerprint()
+        return own if self.memory_encoder is None else own + fingerprint(self.memory_encoder, [""])
+
     def _stop_when_done(self) -> None:
         """Stop a trainer that was told to go on for longer: there are no batches any more."""
         if self.global_step >= self.total_steps:
             self.trainer.should_stop = True
-
-    def _tell_ddp(self, strategy: DDPStrategy, reader: ImageReader) -> None:
-        """Tell DDP, which is about to be set up, whether to look for parameters without gradient.
-
-        It raises an error where it does not look and there are some; looking takes time.
-        """
-        (batch,) = reader.batches([range(min(2, len(reader)))])
-        images = images_of(batch).to(next(self.parameters()).device)
-        unused = leaves_some_out(
-            self.view,
-            self.parameters(),
-            images,
-            stages=[stage.name for stage in self.plan.stages],
-            categories=len(set(reader.categories)),
-        )
-        if unused:
-            strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
 
     def _before_finetuning(self) -> bool:
         stage = self.plan.named("finetune")
@@ -367,7 +379,7 @@ class MeDSWrapper(L.LightningModule):
         return torch_seeded(self.seed, "train", *self._draw, self.global_rank, device=self.device)
 
 
-def _check_settings(loss: object, k: object, top: object, cache: object) -> None:
+def _check_settings(loss: object, k: object, top: object) -> None:
     """Refuse settings out of their range, by the command line's names."""
     if loss not in get_args(DistillLoss):
         msg = f"distillation.loss must be {' or '.join(get_args(DistillLoss))}, got {loss!r}"
@@ -375,7 +387,6 @@ def _check_settings(loss: object, k: object, top: object, cache: object) -> None
     for key, value, largest in (
         ("selection.k", k, math.inf),
         ("selection.top", top, 1.0),
-        ("cache_gb", cache, math.inf),
     ):
         if not isinstance(value, (int, float)) or not 0 <= value <= largest:
             limit = "" if largest == math.inf else f" and at most {largest:g}"

@@ -208,12 +208,20 @@ def results(folder: Path) -> tuple[dict[str, torch.Tensor], str, str, dict[str, 
     )
 
 
-@pytest.mark.parametrize("stage", ["before the first checkpoint", "distill", "finetune"])
+@pytest.mark.parametrize(
+    ("stage", "cache"),
+    [
+        ("before the first checkpoint", "cache.gb=4"),
+        ("distill", "cache.gb=4"),
+        ("finetune", "cache.gb=4"),
+        ("distill", "cache.gb=1e-9"),  # encodings go to files, which the resumed run finds
+    ],
+)
 def test_a_killed_run_that_is_resumed_ends_like_one_left_alone(
-    finished: tuple[Path, str], tmp_path: Path, stage: str
+    finished: tuple[Path, str], tmp_path: Path, stage: str, cache: str
 ) -> None:
     folder = tmp_path / "run"
-    process = start("noise=0.4", *TINY, f"hydra.run.dir={folder}")
+    process = start("noise=0.4", *TINY, cache, f"hydra.run.dir={folder}")
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         if stage == "before the first checkpoint" and (folder / "config.yaml").exists():
@@ -226,8 +234,10 @@ def test_a_killed_run_that_is_resumed_ends_like_one_left_alone(
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (folder / "metrics.json").exists()
+    assert (folder / "cache").exists() == (cache == "cache.gb=1e-9")
     status, _, err = run(f"resume={folder}")
     assert status == 0, err
+    assert not (folder / "cache").exists()
     ours, whole = results(folder), results(finished[0])
     for key, value in whole[0].items():
         assert torch.equal(value, ours[0][key]), key
@@ -253,13 +263,13 @@ def test_the_number_of_workers_changes_no_result(
     finished: tuple[Path, str], tmp_path: Path
 ) -> None:
     status, _, err = run(
-        "noise=0.4", *TINY, "data.num_workers=2", "cache_gb=0", f"hydra.run.dir={tmp_path / 'r'}"
+        "noise=0.4", *TINY, "data.num_workers=2", "cache.gb=0", f"hydra.run.dir={tmp_path / 'r'}"
     )
     assert status == 0, err
     ours, whole = results(tmp_path / "r"), results(finished[0])
     for key, value in whole[0].items():
         torch.testing.assert_close(value, ours[0][key], atol=1e-5, rtol=0)
-    status, _, err = run("noise=0.4", *TINY, "cache_gb=0", f"hydra.run.dir={tmp_path / 's'}")
+    status, _, err = run("noise=0.4", *TINY, "cache.gb=0", f"hydra.run.dir={tmp_path / 's'}")
     assert status == 0, err
     alone = results(tmp_path / "s")
     assert all(torch.equal(value, alone[0][key]) for key, value in ours[0].items())
@@ -409,7 +419,7 @@ def test_image_size_that_is_no_multiple_of_the_patch(refuse: Refuse) -> None:
         ("distillation.loss=huber", "distillation.loss"),
         ("selection.top=5", "selection.top"),
         ("memory.ratio=abc", "memory.ratio"),
-        ("cache_gb=null", "cache_gb"),
+        ("cache.gb=null", "cache.gb"),
     ],
 )
 def test_wrong_settings(refuse: Refuse, override: str, word: str) -> None:

@@ -7,27 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
-from torch import Tensor
 
 from meds_plugin.callbacks.base import shows_progress, training_stream
-from meds_plugin.detector import grid_of
-from meds_plugin.encodings import chunked
 from meds_plugin.ensemble import MemorySettings, ensemble_scores
+from meds_plugin.memory_vectors import memory_vectors
 from meds_plugin.metrics import image_score
-from meds_plugin.modes import evaluating
-from meds_plugin.progress import counter, track
-from meds_plugin.ranks import gather_in_order, my_chunks, rank_and_world, shard, share_out
-from meds_plugin.reader import images_of
+from meds_plugin.progress import counter
+from meds_plugin.ranks import gather_in_order, rank_and_world, shard, share_out
 from meds_plugin.selection import group_indices
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from meds_plugin.encodings import EncodedImages
+    from torch import Tensor
+
     from meds_plugin.reader import ImageReader
     from meds_plugin.stream import TrainingStream
 
-__all__ = ["MemoryEnsembleCallback", "patch_features", "views_of"]
+__all__ = ["MemoryEnsembleCallback", "views_of"]
 
 
 class MemoryEnsembleCallback(L.Callback):
@@ -83,9 +80,10 @@ class MemoryEnsembleCallback(L.Callback):
                 continue
             every, together = members.tolist(), owners[name] is None
             mine = shard(len(every), rank, world) if together else range(len(every))
-            features, grid = patch_features(
+            features, grid = memory_vectors(
                 images,
                 every,
+                dtype=self.settings.dtype,
                 device=pl_module.device,
                 together=together,
                 progress=f"features of {name}" if progress else None,
@@ -98,7 +96,7 @@ class MemoryEnsembleCallback(L.Callback):
                     self.settings,
                     seed=self.seed,
                     group=name,
-                    queries=features[mine.start : mine.stop] if together else None,
+                    queries=features.take(torch.tensor(mine)) if together else None,
                     views=views_of(images.reader, every),
                     progress=count,
                 )
@@ -126,47 +124,6 @@ class MemoryEnsembleCallback(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore `state_dict`."""
         self.maps, self.seconds = state_dict["maps"], state_dict["seconds"]
-
-
-def patch_features(
-    images: EncodedImages,
-    indices: Sequence[int],
-    *,
-    device: torch.device,
-    together: bool = False,
-    progress: str | None = None,
-) -> tuple[Tensor, tuple[int, int]]:
-    """Encode some images for the memory.
-
-    Args:
-        images: The images and the detector.
-        indices: Which images.
-        device: Where the detector is.
-        together: Called on every rank for the same images: each encodes a share, all get all.
-        progress: Name for a progress bar; ``None`` shows none.
-
-    Returns:
-        Features ``[len(indices), P, D]`` on the device, and the patch grid (h, w).
-    """
-    size = images.reader.batch_size
-    plan = my_chunks(indices, size) if together else chunked(indices, size)
-    batches = track(
-        images.reader.batches(plan),
-        description=progress or "",
-        total=len(plan),
-        enabled=progress is not None,
-    )
-    parts = []
-    with evaluating(images.view.detector):
-        for batch in batches:
-            pixels = images_of(batch).to(device)
-            features = images.view.features(pixels)
-            grid = grid_of(features, pixels)
-            if features.ndim == 4:
-                features = features.flatten(2).transpose(1, 2)
-            parts.append(features.unflatten(1, grid))
-    found = gather_in_order(torch.cat(parts) if parts else None) if together else torch.cat(parts)
-    return found.to(device).flatten(1, 2), (found.shape[1], found.shape[2])
 
 
 def views_of(reader: ImageReader, members: Sequence[int]) -> list[str] | None:

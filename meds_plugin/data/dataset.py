@@ -39,6 +39,7 @@ class ImageDataset(Dataset[Item]):
         max_pixels: Larger files are refused.
 
     Attributes:
+        augments: False: no image changes from one reading to the next.
         samples: The images, as given.
         groups: The group of each: images are selected among those of the same group.
         categories: The category of each; metrics and memories are kept for each.
@@ -50,6 +51,8 @@ class ImageDataset(Dataset[Item]):
         UserError: If ``max_pixels`` is no number of at least 1; when an image is asked for, if its
             file cannot be used.
     """
+
+    augments = False
 
     def __init__(
         self,

@@ -329,6 +329,9 @@ def test_it_runs_on_encoders_of_both_kinds(model: str, size: int, layers: list[i
         assert tuple(maps.shape[1:]) == encoder.grid
         assert float(maps.min()) >= 0.0
         assert float(maps.max()) <= 2.0
+    encoded, features = detector.encode_and_features(images)
+    assert torch.equal(encoded, detector.encode(images))
+    assert torch.equal(features, detector.features(images))
     targets, rebuilt = detector.reconstruct(images)
     expected = 1.0 - F.cosine_similarity(targets[0], rebuilt[0], dim=1)
     torch.testing.assert_close(detector(images), expected)

@@ -68,6 +68,9 @@ def test_groups_of_any_size_on_a_grid_that_is_not_square(
     for block in model.decoder:
         block.register_forward_hook(lambda _module, _inputs, output: outputs.insert(0, output))
     encoded = model.encode(images)
+    both = model.encode_and_features(images)
+    assert torch.equal(both[0], encoded)
+    assert torch.equal(both[1], model.features(images))
     assert encoded.shape[:2] == (2, len(groups))
     assert not encoded.requires_grad
 

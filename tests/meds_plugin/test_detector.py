@@ -197,3 +197,26 @@ def test_finds_the_patch_grid(
 def test_refuses_patches_that_are_no_grid() -> None:
     with pytest.raises(ValueError, match="aspect ratio"):
         grid_of(torch.zeros(1, 17, 8), torch.zeros(1, 3, 32, 32))
+
+
+def test_one_pass_gives_both_only_where_both_are_the_detectors_own() -> None:
+    class Joint(FullDetector):
+        def encode_and_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+            return self.encode(images), self.features(images)
+
+    images = torch.randn(2, 3, 16, 16)
+    own = DetectorView(Joint(), no_encoder)
+    assert own.own("encode_and_features") is not None
+    for one, other in zip(
+        own.encode_and_features(images), (own.encode(images), own.features(images)), strict=True
+    ):
+        assert torch.equal(one, other)
+    lacking = Joint()
+    lacking.features = None  # type: ignore[assignment,method-assign]
+    view = DetectorView(lacking, lambda images: images.flatten(2).mT)
+    assert view.own("encode_and_features") is None
+    assert view.encode_and_features(images)[1].shape == (2, 256, 3)
+    plain = FullDetector()
+    assert not DetectorView(plain, no_encoder).augments
+    plain.augments = True  # type: ignore[assignment]
+    assert DetectorView(plain, no_encoder).augments

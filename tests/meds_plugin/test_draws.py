@@ -6,7 +6,14 @@ from itertools import combinations, product
 import pytest
 import torch
 
-from meds_plugin.draws import draw_subsets, memory_size, rank_weights, survival
+from meds_plugin.draws import (
+    draw_subsets,
+    memory_size,
+    on_device,
+    rank_weights,
+    sum_type,
+    survival,
+)
 from meds_plugin.rng import torch_generator
 
 
@@ -96,3 +103,10 @@ def test_rank_weights_keep_only_the_ranks_that_matter() -> None:
     assert rows[0, ranks] < 1e-9 <= rows[0, ranks - 1]
     torch.testing.assert_close(weights.sum(1), torch.ones(2, dtype=torch.float64))
     assert rank_weights(rows[:, :1001], 0.0).shape == (2, 1000)
+
+
+def test_sums_have_the_widest_type_of_the_device() -> None:
+    assert sum_type(torch.device("cpu")) == sum_type(torch.device("cuda")) == torch.float64
+    assert sum_type(torch.device("mps")) == torch.float32  # none wider exists there
+    weights = torch.rand(2, 3)
+    assert torch.equal(on_device(weights, torch.device("cpu")), weights.double())

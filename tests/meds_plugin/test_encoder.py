@@ -149,6 +149,12 @@ def test_tokens_are_the_blocks_outputs_and_later_blocks_do_not_run(kind: str) ->
     assert features.shape == (2, 6, 32)
     torch.testing.assert_close(features.mean(-1), torch.zeros(2, 6), rtol=0.0, atol=1e-5)
     assert torch.equal(encoder(images), features)
+    both = encoder.tokens_and_features(images)
+    assert all(torch.equal(*pair) for pair in zip(both[0], tokens, strict=True))
+    assert torch.equal(both[1], features)
+    maps, again = encoder.maps_and_features(images)
+    assert all(torch.equal(*pair) for pair in zip(maps, encoder.layer_maps(images), strict=True))
+    assert torch.equal(again, features)
 
 
 def test_rotary_weights_fit_any_image_size(tmp_path: Path) -> None:

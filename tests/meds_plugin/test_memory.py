@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from meds_plugin import draws
 from meds_plugin.memory import (
     bootstrap_scores,
     by_group,
@@ -310,3 +311,23 @@ def test_groups_must_hold_every_image_once() -> None:
     for wrong in ({}, {"a": torch.tensor([0, 1]), "b": torch.tensor([1])}):
         with pytest.raises(ValueError, match="group"):
             by_group(wrong, lambda _, i: torch.zeros(len(i), 2))
+
+
+@pytest.mark.parametrize(
+    "option", [{}, {"unit": "patch"}, {"strata": [i % 3 for i in range(30)]}, {"ratio": 0.5}]
+)
+def test_scores_stay_the_same_without_float64(
+    monkeypatch: pytest.MonkeyPatch, option: dict[str, Any]
+) -> None:
+    features = torch.randn(30, 6, 8)
+    option = {"ratio": 0.1, **option}
+    expected = expected_scores(features, **option)
+    seen: list[torch.device] = []
+
+    def narrow(device: torch.device) -> torch.dtype:
+        seen.append(device)
+        return torch.float32
+
+    monkeypatch.setattr(draws, "sum_type", narrow)
+    torch.testing.assert_close(expected_scores(features, **option), expected, atol=1e-6, rtol=0)
+    assert seen

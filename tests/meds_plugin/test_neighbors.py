@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from meds_plugin import neighbors
+from meds_plugin import neighbors, patch_vectors
+from meds_plugin.errors import UserError
 from meds_plugin.neighbors import Backend, nearest_blocks, nearest_distances
+from meds_plugin.patch_vectors import PatchVectors
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def brute_force(bank: Tensor, queries: Tensor, k: int) -> Tensor:
@@ -50,6 +58,36 @@ def test_an_image_can_be_left_out_of_its_own_search(backend: Backend, images: in
         torch.testing.assert_close(
             found, brute_force(others, features[image], k), atol=2e-6, rtol=0
         )
+
+
+@pytest.mark.parametrize("backend", ["faiss", "torch"])
+@pytest.mark.parametrize("leave_self_out", [True, False])
+def test_a_search_may_fetch_its_vectors_in_pieces(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, backend: Backend, leave_self_out: bool
+) -> None:
+    features = torch.randn(7, 6, 8)
+    whole = list(nearest_blocks(features, None, 9, leave_self_out=leave_self_out, backend=backend))
+    monkeypatch.setattr(patch_vectors, "_FETCHED_BYTES", 2 * 6 * 11 * 4)
+    (tmp_path / "vectors").write_bytes(bytes(7 * 6 * 11 * 4))
+    cpu = torch.device("cpu")
+    stored = PatchVectors.empty(7, 6, 8, device=cpu, file=tmp_path / "vectors")
+    stored.put(range(7), features)
+    found = nearest_blocks(stored, None, 9, leave_self_out=leave_self_out, backend=backend)
+    torch.testing.assert_close(list(found), whole, atol=1e-6, rtol=0)
+
+
+def test_faiss_searches_on_a_gpu_only_where_it_was_built_for_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stored: Any = SimpleNamespace(device=torch.device("cuda"), data=torch.zeros(1))
+    for gpus in (True, False):
+        monkeypatch.setattr(neighbors, "_faiss_has_gpus", lambda gpus=gpus: gpus)
+        assert neighbors._search_by("auto", stored) is neighbors._torch_search
+        if gpus:
+            assert neighbors._search_by("faiss", stored) is neighbors._faiss_gpu_search
+        else:
+            with pytest.raises(UserError, match="on a GPU only where it was built for one"):
+                neighbors._search_by("faiss", stored)
 
 
 def test_wrong_arguments_are_refused() -> None:

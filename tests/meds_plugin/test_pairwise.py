@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from meds_plugin import pairwise
-from meds_plugin.pairwise import PatchVectors, scan, strip_width
+from meds_plugin import pairwise, patch_vectors
+from meds_plugin.pairwise import default_budget, scan, strip_width
+from meds_plugin.patch_vectors import PatchVectors, blocks, vector_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 class Table:
@@ -44,22 +46,23 @@ def brute_force(features: Tensor, queries: Tensor) -> Tensor:
 def compared(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """Return a list that fills with the pairs of images that a matrix product compares."""
     pairs: list[tuple[int, int]] = []
-    asked: list[int] = []
-    mirrored, blocks = PatchVectors.mirrored, PatchVectors.blocks
+    asked: dict[int, int] = {}
+    kept: list[Tensor] = []  # so that no id is used twice
+    mirrored = PatchVectors.mirrored
 
     def note_left(self: PatchVectors, image: int) -> Tensor:
-        asked.append(image)
-        return mirrored(self, image)
+        left = mirrored(self, image)
+        asked[id(left)] = image
+        kept.append(left)
+        return left
 
-    def note_pairs(
-        self: PatchVectors, left: Tensor, columns: range
-    ) -> Iterator[tuple[slice, Tensor]]:
-        for part, block in blocks(self, left, columns):
-            pairs.extend((asked[-1], column) for column in range(part.start, part.stop))
+    def note_pairs(left: Tensor, right: Tensor, first: int) -> Iterator[tuple[slice, Tensor]]:
+        for part, block in blocks(left, right, first):
+            pairs.extend((asked[id(left)], column) for column in range(part.start, part.stop))
             yield part, block
 
     monkeypatch.setattr(PatchVectors, "mirrored", note_left)
-    monkeypatch.setattr(PatchVectors, "blocks", note_pairs)
+    monkeypatch.setattr(pairwise, "blocks", note_pairs)
     return pairs
 
 
@@ -73,6 +76,15 @@ def test_strip_width_follows_the_budget() -> None:
     assert strip_width(40, row, 16, 0) == 0
 
 
+def test_the_budget_grows_with_the_images_and_not_with_their_square() -> None:
+    few, many = (default_budget(n, n * 100, kept=50) for n in (1000, 2000))
+    assert many == 2 * few
+    assert default_budget(40, 40 * 100, kept=30) == 40 * 40 * 100  # the whole table is less
+    width = strip_width(2000, 2000 * 100, 50, many)
+    assert width == 25
+    assert width * 2 + 50 == many // (2000 * 100)
+
+
 @pytest.mark.parametrize("block", [1, 60, 1 << 18])
 @pytest.mark.parametrize("width", [11, 4, 1, 0])
 @pytest.mark.parametrize("leave_self_out", [True, False])
@@ -83,7 +95,7 @@ def test_every_way_of_walking_gives_the_whole_table(
     width: int,
     leave_self_out: bool,
 ) -> None:
-    monkeypatch.setitem(pairwise._BLOCK_ELEMENTS, "cpu", block)
+    monkeypatch.setitem(patch_vectors._BLOCK_ELEMENTS, "cpu", block)
     monkeypatch.setattr(pairwise, "strip_width", lambda *_: width)
     features = torch.randn(11, 5, 6)
     expected = brute_force(features, features)
@@ -94,6 +106,58 @@ def test_every_way_of_walking_gives_the_whole_table(
         assert sorted(compared) == [(i, j) for i in range(11) for j in range(i + 1, 11)]
     else:
         assert sorted(compared) == [(i, j) for i in range(11) for j in range(11)]
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patch_vectors, "_FETCHED_BYTES", 3 * 5 * 9 * 4)  # three of the images below
+
+
+def in_file(features: Tensor, path: Path, dtype: torch.dtype = torch.float32) -> PatchVectors:
+    count, patches, channels = features.shape
+    cpu = torch.device("cpu")
+    size = vector_bytes(count, patches, channels, dtype=dtype, device=cpu)
+    path.write_bytes(bytes(size))
+    vectors = PatchVectors.empty(count, patches, channels, dtype=dtype, device=cpu, file=path)
+    for start in range(0, count, 4):
+        part = range(start, min(start + 4, count))
+        vectors.put(part, features[start : part.stop])
+    return vectors
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("width", [11, 4, 0])
+@pytest.mark.parametrize("leave_self_out", [True, False])
+def test_vectors_in_a_file_give_what_those_in_memory_give(
+    monkeypatch: pytest.MonkeyPatch,
+    compared: list[tuple[int, int]],
+    tmp_path: Path,
+    width: int,
+    leave_self_out: bool,
+) -> None:
+    monkeypatch.setattr(pairwise, "strip_width", lambda *_: width)
+    features = torch.randn(11, 5, 6)
+    expected = scan(features, Table(11, keeps=True), leave_self_out=leave_self_out)
+    before = sorted(compared)
+    compared.clear()
+    vectors = in_file(features, tmp_path / "vectors")
+    assert [len(piece) for piece in vectors.pieces(range(11))] == [3, 3, 3, 2]
+    found = scan(vectors, Table(11, keeps=True), leave_self_out=leave_self_out)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+    assert sorted(compared) == before  # no pair more
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_queries_may_meet_vectors_in_a_file(tmp_path: Path) -> None:
+    features, queries = torch.randn(7, 5, 6), torch.randn(5, 4, 6)
+    vectors = in_file(features, tmp_path / "vectors")
+    expected = scan(features, Table(7, keeps=False), queries=queries)
+    for budget in (None, 0):
+        found = scan(vectors, Table(7, keeps=False), queries=queries, memory_budget=budget)
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+    share = PatchVectors(queries).take(torch.tensor([4, 1]))
+    found = scan(vectors, Table(7, keeps=False), queries=share)
+    torch.testing.assert_close(found, expected[:, [4, 1]], atol=1e-6, rtol=0)
 
 
 def test_queries_may_have_another_number_of_patches() -> None:

@@ -193,6 +193,18 @@ ENCODED: list[tuple[dict[str, Any], str]] = [
         {"encode": lambda self, images: self.encoder(images).squeeze()[: len(images)]},
         "Net.encode returned (1, 16, 16) for a batch of one image",
     ),
+    (
+        {"encode_and_features": lambda self, images: self.encode(images)},
+        "Net.encode_and_features must return a tuple of two tensors, what encode and features",
+    ),
+    (
+        {"encode_and_features": lambda self, x: (self.encode(x), self.features(x)[:, 1:])},
+        "Net.encode_and_features returned (2, 255, 8) where features returned (2, 256, 8)",
+    ),
+    (
+        {"encode_and_features": lambda self, x: (self.encode(x) + 0.1, self.features(x))},
+        "or other values: it must return exactly the same",
+    ),
     ({"encode": None}, "(it was given the images, because there is no encode)"),
 ]
 

@@ -88,6 +88,9 @@ def test_maps_are_the_stages_outputs_on_the_deepest_grid(model: str, taps: tuple
     features = encoder(images)
     assert torch.equal(features[:, 7], torch.cat(maps, dim=1)[:, :, 1, 1])
     assert grid_of(features, images) == (4, 6)
+    both = encoder.maps_and_features(images)
+    assert torch.equal(torch.cat(both[0], dim=1), torch.cat(maps, dim=1))
+    assert torch.equal(both[1], features)
 
 
 def test_the_presets_taps_of_efficientnet_b4_are_the_references() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from meds_plugin.cache_settings import CacheSettings
 from meds_plugin.errors import UserError
 from meds_plugin.stages import METHODS, Method
 from meds_plugin.wrapper import MeDSWrapper
@@ -378,9 +379,9 @@ class SortedDetector(FullDetector):
         return super().anomaly_map(encoded).mean()
 
 
-@pytest.mark.parametrize("cache_gb", [0.0, 1.0])
-def test_training_and_scoring_know_the_category_of_each_image(cache_gb: float) -> None:
-    model = fit(make(SortedDetector), cache_gb=cache_gb)
+@pytest.mark.parametrize("gb", [0.0, 1.0])
+def test_training_and_scoring_know_the_category_of_each_image(gb: float) -> None:
+    model = fit(make(SortedDetector), cache=CacheSettings(gb=gb))
     model.training_scores()
     images = ToyImages()
     encoded = model.view.encode(images.images)
@@ -444,7 +445,6 @@ def test_a_detectors_image_score_is_what_images_are_selected_by() -> None:
         ({"distill_loss": "huber"}, "distillation.loss must be l2 or l1"),
         ({"selection_k": -1.0}, "selection.k must be a number of at least 0"),
         ({"selection_top": 5}, "selection.top must be a number of at least 0 and at most 1"),
-        ({"cache_gb": None}, "cache_gb must be a number"),
     ],
 )
 def test_names_the_wrong_setting(settings: dict[str, Any], key: str) -> None:

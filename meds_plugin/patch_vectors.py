@@ -1,0 +1,234 @@
+"""Unit vectors of patches whose products are distances, wherever they find room.
+
+Distances come straight out of the matrix product, thanks to three more channels:
+``[-a, 1, e(a), 1] . [b, 1, 1, e(b)]`` with ``e(x) = (|x|^2 - 1) / 2``, what rounding a unit vector
+to the products' type did to its length. That is ``|a - b|^2 / 2 = 1 - cos(a, b)``, rounded relative
+to itself: half-precision products keep small distances apart, which cosines near 1 would not. (In
+float32, e is left at 0.)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["PatchVectors", "bits", "blocks", "vector_bytes"]
+
+# Elements of one product block. On a CPU it has to stay in cache until its minima are taken (larger
+# blocks measured up to 15 % slower); a GPU wants work that fills it.
+_BLOCK_ELEMENTS = {"cpu": 1 << 18}
+_BLOCK_ELEMENTS_ELSEWHERE = 1 << 26
+# Bytes of vectors that are fetched at a time from where they lie.
+_FETCHED_BYTES = 1 << 28
+_EPSILON = 1e-12  # of the reference's normalisation
+_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+class PatchVectors:
+    """Unit vectors of patches, ready for products that are cosine distances.
+
+    They may lie elsewhere than on the device that computes: in the host's memory or in a file.
+    They are then fetched in pieces, each of which meets many images before the next one comes.
+
+    Args:
+        features: ``[N, P, D]`` finite features of any length; a zero vector stays zero (its cosine
+            with everything is 0).
+        dtype: Type of the products.
+
+    Attributes:
+        data: ``[N, P, D + 3 + padding]``, contiguous.
+        own: ``[N, P]`` distance of each patch to itself: 0, or 1 for a zero vector.
+        device: Where products are computed.
+        channels: D.
+
+    Raises:
+        ValueError: On a wrong shape, an empty tensor or a value that is not finite.
+    """
+
+    data: Tensor
+    own: Tensor
+    device: torch.device
+    channels: int
+
+    def __init__(self, features: Tensor, dtype: torch.dtype = torch.float32) -> None:
+        if features.ndim != 3 or features.numel() == 0:
+            msg = f"features must be a non-empty [N, P, D] tensor, got {tuple(features.shape)}"
+            raise ValueError(msg)
+        count, patches, channels = features.shape
+        self._allocate(count, patches, channels, dtype, features.device, features.device, None)
+        self.put(range(count), features)
+
+    @classmethod
+    def empty(
+        cls,
+        count: int,
+        patches: int,
+        channels: int,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device,
+        home: torch.device | None = None,
+        file: Path | None = None,
+    ) -> PatchVectors:
+        """Return vectors that `put` is to fill, all of them.
+
+        Args:
+            count: N.
+            patches: P.
+            channels: D.
+            dtype: Type of the products.
+            device: Where products are computed.
+            home: Where the vectors lie; default: on the device.
+            file: An existing file of at least `vector_bytes` bytes to keep them in instead.
+        """
+        vectors = cls.__new__(cls)
+        vectors._allocate(count, patches, channels, dtype, device, home or device, file)
+        return vectors
+
+    def put(self, images: range, features: Tensor) -> None:
+        """Store the vectors of some images.
+
+        Args:
+            images: Their places, in one piece.
+            features: ``[len(images), P, D]`` finite.
+
+        Raises:
+            ValueError: If a value is not finite.
+        """
+        exact = torch.promote_types(self.data.dtype, torch.float32)
+        for index, image in zip(images, features, strict=True):
+            norms = torch.linalg.vector_norm(image.to(exact), dim=-1, keepdim=True)
+            if not bool(torch.isfinite(norms).all()):
+                msg = f"image {index} has features that are not finite (or too large to square)"
+                raise ValueError(msg)
+            row = torch.zeros_like(self.data[index], device=image.device)
+            row[:, self.channels : self.channels + 2] = 1
+            unit = row[:, : self.channels]
+            unit.copy_(image / norms.clamp(min=_EPSILON))
+            if self.data.dtype.itemsize < 4:
+                excess = torch.linalg.vector_norm(unit.to(exact), dim=-1).square().sub(1).div(2)
+                # A vector too short to be made a unit vector keeps its cosines.
+                row[:, self.channels + 2] = excess.where(norms[:, 0] >= _EPSILON, 0)
+            self.data[index] = row.to(self.data.device)
+            self.own[index] = 1 - (norms[:, 0] / _EPSILON).clamp(max=1).square()
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.data)
+
+    @property
+    def patches(self) -> int:
+        """Patches of an image, P."""
+        return self.data.shape[1]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one distance for every patch of every image."""
+        return len(self) * self.patches * self.data.element_size()
+
+    def take(self, images: Tensor) -> PatchVectors:
+        """Return a copy of some images, e.g. the share of a process, as queries."""
+        part = PatchVectors.__new__(PatchVectors)
+        part.data, part.own = self.data[images.to(self.data.device)], self.own[images]
+        part.device, part.channels, part._fetched = self.device, self.channels, self._fetched
+        return part
+
+    def pieces(self, images: range, *, askers: bool = False) -> Iterator[range]:
+        """Cut images into pieces that are fetched at a time; one where all lie on the device.
+
+        Args:
+            images: The images, in one piece.
+            askers: Those that meet a piece are meant: one at a time where nothing is fetched.
+        """
+        if self._fetched:
+            step = max(1, _FETCHED_BYTES // max(1, self.data[0].nbytes))
+        else:
+            step = 1 if askers else max(1, len(images))
+        for start in images[::step]:
+            yield range(start, min(start + step, images.stop))
+
+    def fetch(self, images: range) -> Tensor:
+        """Return the vectors ``[len(images), P, D + 3 + padding]`` on the device."""
+        return self.data[images.start : images.stop].to(self.device)
+
+    def mirrored(self, image: int) -> Tensor:
+        """Return ``[P, D + 3 + padding]`` whose products with `data` are distances."""
+        left = self.data[image].to(self.device, copy=True)
+        excess = left[:, self.channels + 2].clone()
+        left[:, : self.channels].neg_()
+        left[:, self.channels + 1] = excess
+        left[:, self.channels + 2] = 1
+        return left
+
+    def _allocate(
+        self,
+        count: int,
+        patches: int,
+        channels: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        home: torch.device,
+        file: Path | None,
+    ) -> None:
+        if not dtype.is_floating_point or dtype.itemsize not in _BITS:
+            msg = f"products need a floating point type of 16, 32 or 64 bits, got {dtype}"
+            raise ValueError(msg)
+        shape = (count, patches, _width(channels, device))
+        if file is None:
+            self.data = torch.empty(shape, dtype=dtype, device=home)
+        else:
+            size = shape[0] * shape[1] * shape[2]
+            self.data = torch.from_file(str(file), shared=True, size=size, dtype=dtype).view(shape)
+        self.own = torch.empty(count, patches, dtype=dtype, device=device)
+        self.device, self.channels = device, channels
+        self._fetched = file is not None or home != device
+
+
+def blocks(left: Tensor, right: Tensor, first: int) -> Iterator[tuple[slice, Tensor]]:
+    """Yield the distances from ``left`` to all patches of some images, as bit patterns.
+
+    Non-negative floats order like their bits, and integer minima are several times cheaper on a
+    CPU. Values a rounding error below 0 come out as negative integers: clamp minima at 0.
+
+    Args:
+        left: ``[P', D + 3 + padding]`` from `PatchVectors.mirrored`.
+        right: ``[n, P, D + 3 + padding]`` from `PatchVectors.fetch`.
+        first: Number of the first of these images.
+
+    Yields:
+        The block's images, and ``[P', images, P]`` in a buffer that the next block overwrites.
+    """
+    rows, patches = len(left), right.shape[1]
+    elements = _BLOCK_ELEMENTS.get(left.device.type, _BLOCK_ELEMENTS_ELSEWHERE)
+    step = min(max(1, elements // (rows * patches)), max(1, len(right)))
+    buffer = left.new_empty(rows * step * patches)
+    for start in range(0, len(right), step):
+        part = right[start : start + step].flatten(0, 1)
+        out = buffer[: rows * len(part)].view(rows, len(part))
+        torch.mm(left, part.t(), out=out)
+        stop = start + len(part) // patches
+        yield slice(first + start, first + stop), bits(out).view(rows, stop - start, patches)
+
+
+def bits(values: Tensor) -> Tensor:
+    """View non-negative floats as integers of the same order."""
+    return values.view(_BITS[values.element_size()])
+
+
+def vector_bytes(
+    count: int, patches: int, channels: int, *, dtype: torch.dtype, device: torch.device
+) -> int:
+    """Return the size of `PatchVectors` in bytes."""
+    return count * patches * _width(channels, device) * dtype.itemsize
+
+
+def _width(channels: int, device: torch.device) -> int:
+    # Tensor cores want rows of 16 bytes; a CPU's products do not care.
+    align = 1 if device.type == "cpu" else 16
+    return -(-(channels + 3) // align) * align
