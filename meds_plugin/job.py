@@ -101,6 +101,9 @@ def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, 
         "protocol": _protocol(config, model, protocol),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
     }
+    if not trainer.is_global_zero:
+        model.close_cache()
+    trainer.strategy.barrier()  # what others use cannot be removed
     model.close_cache(remove=trainer.is_global_zero)
     if trainer.is_global_zero:
         folder.write_ranking(datamodule.train.samples, scores)

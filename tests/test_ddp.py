@@ -160,7 +160,8 @@ def test_another_number_of_ranks_goes_on_with_the_checkpoint(
 
 def test_a_killed_rank_of_a_run_ends_it_and_one_rank_goes_on(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    process = start(*TINY, "trainer.devices=2", f"hydra.run.dir='{folder}'")
+    job = (*TINY, "trainer.devices=2", "cache.gb=1e-4", f"hydra.run.dir='{folder}'")
+    process = start(*job)  # with a cache in files, which ranks share
     try:
         while not (folder / "model.ckpt").exists():
             assert process.poll() is None, process.communicate()[1]
@@ -176,6 +177,7 @@ def test_a_killed_rank_of_a_run_ends_it_and_one_rank_goes_on(tmp_path: Path) -> 
     assert not (folder / "metrics.json").exists()
     status, _, err = run(f"resume={folder}", "trainer.devices=1")
     assert status == 0, err
+    assert not (folder / "cache").exists()
     protocol = json.loads((folder / "metrics.json").read_text())["protocol"]
     assert protocol["steps_done"] == protocol["total_steps"] == 24
 
