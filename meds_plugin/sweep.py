@@ -12,6 +12,7 @@ import contextlib
 import json
 import logging
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -50,6 +51,7 @@ __all__ = ["Sweep", "arguments_of", "current", "end_with_the_sweep"]
 log = logging.getLogger(__name__)
 
 _RECORD = "sweep.json"  # the command line that started it
+_DIR = "hydra.sweep.dir="
 _JOB = "MEDS_SWEEP_JOB"  # set in the processes of a job
 _LOG = "output.log"  # in a job's folder: what it printed
 # Of Hydra's own settings, these belong to the sweep and not to its jobs.
@@ -88,13 +90,16 @@ class Sweep(Callback):
         given = [*(f"{key}={value}" for key, value in params), *hydra.overrides.task]
         overrides = OverridesParser.create().parse_overrides(given)
         self._swept = {o.get_key_element().lstrip("+") for o in overrides if o.is_sweep_override()}
+        own = [o for o in hydra.overrides.hydra if not o.startswith(("hydra.mode=", _DIR))]
+        # Hydra takes no option amid the overrides.
+        arguments = ["-m", *self._options, *hydra.overrides.task, *own]
         with read_write(config), open_dict(config):
             # A job's process writes these itself, into the job's folder.
             hydra.overrides.hydra.append("hydra.output_subdir=null")
         self.folder = Path(str(hydra.sweep.dir)).absolute()
         with contextlib.suppress(OSError):  # Hydra itself is the next to write there
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_json(self.folder / _RECORD, {"arguments": sys.argv[1:], "cwd": str(self._cwd)})
+            write_json(self.folder / _RECORD, {"arguments": arguments, "cwd": str(self._cwd)})
 
     def run_job(self, config: DictConfig, hydra: HydraConf) -> None:
         """Do one job, go on with it, or leave it, and write down how it ended.
@@ -149,7 +154,7 @@ class Sweep(Callback):
         if failed:
             print(
                 f"meds_plugin: {len(failed)} of {len(jobs)} jobs failed; "
-                f"run these again, and only these, by resume={self.folder}",
+                f"run these again, and only these, by {shlex.quote(f'resume={self.folder}')}",
                 file=sys.stderr,
             )
         if not failed:
@@ -254,8 +259,7 @@ def arguments_of(folder: Path) -> list[str] | None:
         return None
     quoted = str(folder.absolute()).replace("'", "\\'")
     os.chdir(record["cwd"])
-    given = [a for a in record["arguments"] if not a.startswith("hydra.sweep.dir=")]
-    return [*given, f"hydra.sweep.dir='{quoted}'"]
+    return [*record["arguments"], f"{_DIR}'{quoted}'"]
 
 
 def end_with_the_sweep() -> None:
