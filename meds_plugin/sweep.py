@@ -130,7 +130,7 @@ class Sweep(Callback):
                     f"{folder} holds a run with other settings ({'; '.join(differences)}): "
                     "give those again, or another hydra.sweep.dir"
                 )
-                self._end(folder, before, status=2, reason=reason)
+                self._end(folder, before, status=2, reason=reason, seconds=before.seconds)
             elif is_finished(folder / "metrics.json"):
                 log.info("%s: finished before, skipped", folder.name)
                 write_job(folder, before, sweep=self._id, status=0, reason="")
@@ -149,16 +149,12 @@ class Sweep(Callback):
         failed = [(folder, job) for folder, job in jobs if job.status != 0]
         print(f"{len(jobs) - len(failed)} of {len(jobs)} jobs are finished: {self.folder}")
         for folder, job in failed:
-            reason = job.reason or "it was stopped"
-            print(f"meds_plugin: job {folder.name} failed: {reason}", file=sys.stderr)
-        if failed:
-            print(
-                f"meds_plugin: {len(failed)} of {len(jobs)} jobs failed; "
-                f"run these again, and only these, by {shlex.quote(f'resume={self.folder}')}",
-                file=sys.stderr,
-            )
+            end = "was stopped" if job.status is None else f"failed: {job.reason}"
+            print(f"meds_plugin: job {folder.name} {end}", file=sys.stderr)
         if not failed:
             return 0
+        again = shlex.quote(f"resume={self.folder}")
+        print(f"meds_plugin: {again} runs what is missing, and nothing else", file=sys.stderr)
         return 2 if all(job.status == 2 for _, job in failed) else 1
 
     def _run(self, folder: Path, before: Job, hydra: HydraConf) -> None:
@@ -183,7 +179,7 @@ class Sweep(Callback):
         reason = "" if status == 0 else _reason(output, begin, status)
         self._end(folder, before, status=status, reason=reason, seconds=seconds)
 
-    def _end(self, folder: Path, job: Job, *, status: int, reason: str, seconds: float = 0) -> None:
+    def _end(self, folder: Path, job: Job, *, status: int, reason: str, seconds: float) -> None:
         """Write down and tell how a job ended; one that was refused keeps its settings."""
         status = status if status >= 0 else 1  # negative: ended by a signal
         write_job(folder, job, sweep=self._id, status=status, reason=reason, seconds=seconds)

@@ -68,7 +68,7 @@ def test_every_launcher_composes_without_a_warning_and_resolves(
     [
         ("local", "hydra_joblib_launcher.config", "JobLibLauncherConf"),
         ("slurm", "hydra_submitit_launcher.config", "SlurmQueueConf"),
-        ("cluster", "hydra_ray_launcher.config", "RayLauncherConf"),
+        ("cluster", "hydra_ray_launcher._config", "RayLauncherConf"),
     ],
 )
 def test_a_launchers_keys_are_its_plugins(launcher: str, module: str, settings: str) -> None:
