@@ -70,8 +70,9 @@ def _main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach this function instead of Hydra's printer
     end_with_the_sweep()
     _resume_in_place()
-    if "LOCAL_RANK" in os.environ and _SWEEP & set(sys.argv):
-        _refuse("a sweep is started once, not by torchrun: each of its jobs starts its own ranks")
+    rank = "LOCAL_RANK" in os.environ or os.environ.get("SLURM_PROCID", "0") != "0"
+    if rank and _SWEEP & set(sys.argv):
+        _refuse("start a sweep once, without torchrun or srun: each of its jobs starts its ranks")
     sweep = current(config_options(sys.argv[1:]))
     given = (option.rpartition("=")[2] for option in config_options(sys.argv[1:]))
     register_detectors([conf_dir(), *given])

@@ -46,6 +46,7 @@ if folder.name == "noise-0.5" and not resumed:
     sys.exit(2)
 protocol = {"steps_done": 10, "total_steps": 10}
 (folder / "metrics.json").write_text(json.dumps({"protocol": protocol}))
+sys.exit()
 """
 
 Sweep = Callable[..., tuple[int, str, str]]
@@ -241,10 +242,11 @@ def test_a_launcher_that_is_not_installed_is_refused(
     assert 'pip install "meds-plugin[launchers]"' in err
 
 
+@pytest.mark.parametrize(("name", "value"), [("LOCAL_RANK", "0"), ("SLURM_PROCID", "1")])
 def test_a_rank_starts_no_sweep(
-    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
-    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv(name, value)
     status, _, err = sweep("-m", "noise=0,1", f"hydra.sweep.dir={tmp_path}")
     assert status == 2
     assert "torchrun" in err
@@ -257,6 +259,30 @@ def test_a_folder_that_cannot_be_written_is_refused(sweep: Sweep, tmp_path: Path
     assert status == 2
     assert len(err.strip().splitlines()) == 1
     assert "hydra.sweep.dir=DIR" in err
+
+
+def test_jobs_run_side_by_side(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    site, folder = tmp_path / "site", tmp_path / "sweep"
+    site.mkdir()
+    (site / "torch.py").write_text(JOB)  # the first that a job loads when Hydra is done
+    arguments = ("-m", "noise=0.1,3", "hydra/launcher=local", f"hydra.sweep.dir={folder}")
+    process = subprocess.run(
+        [sys.executable, "-m", "meds_plugin.run", *arguments],
+        cwd=PROJECT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(site), str(PROJECT)))},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert process.returncode == 1, process.stderr
+    assert "1 of 2 jobs are finished" in process.stdout
+    assert "job noise-3 failed: OSError: disk full" in process.stderr
+    assert counts(folder) == {"noise-0.1": 1, "noise-3": 1}
+    said = [line.split(" - ")[1] for line in (folder / "run.log").read_text().splitlines()]
+    assert len(said) == 4
+    assert {"noise-0.1: starts", "noise-3: starts"} < set(said)
 
 
 # From here on with true jobs.
@@ -303,17 +329,3 @@ def test_a_stopped_sweep_runs_only_what_is_missing_and_ends_like_single_runs(
     with_two = json.loads((stopped / "noise-0.4+trainer.devices-2" / "metrics.json").read_text())
     assert with_two["noise"]["asked"] == 0.4
     assert with_two["protocol"]["steps_done"] == 24
-
-
-def test_jobs_run_side_by_side(tmp_path: Path) -> None:
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    status, out, err = run(
-        *("-m", "noise=0.1,2", "method=memory", *TINY, "hydra/launcher=local"),
-        f"hydra.sweep.dir={tmp_path}",
-    )
-    assert status == 2
-    assert "1 of 2 jobs are finished" in out
-    assert "job noise-2 failed: noise must be in [0, 1), got 2" in err
-    assert read_config(tmp_path / "noise-0.1").noise == 0.1
-    said = [line.split(" - ")[1] for line in (tmp_path / "run.log").read_text().splitlines()]
-    assert sorted(said[:2]) == ["noise-0.1: starts", "noise-2: starts"]
