@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 import warnings
 from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
@@ -33,9 +31,13 @@ from meds_plugin.probe_images import random_images
 from meds_plugin.report import print_report
 from meds_plugin.rng import torch_seeded
 from meds_plugin.runfolder import RunFolder, ranking_metrics
+from meds_plugin.runstate import anchor_paths, is_finished
 from meds_plugin.stages import plan_stages
 from meds_plugin.testing import evaluate, scores_itself
 from meds_plugin.wrapper import MeDSWrapper
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["resume", "run"]
 
@@ -64,7 +66,7 @@ def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, 
     _quieten()
     # What can be wrong is built in order of what it costs to find out.
     protocol = EvaluationProtocol(**_plain(config.evaluation))
-    _anchor(config)
+    anchor_paths(config)
     datamodule = _data(config)
     model = _model(config, datamodule, folder)
     trainer = _trainer(config, folder, model)
@@ -131,7 +133,7 @@ def resume(path: Path, overrides: list[str]) -> None:
     if others:
         msg = f"resume takes everything from the run: leave out {' '.join(others)}"
         raise UserError(msg)
-    if _finished(path / "metrics.json"):
+    if is_finished(path / "metrics.json"):
         log.info("%s is finished: nothing to do", path)
         return
     config = OmegaConf.load(config_file)
@@ -140,14 +142,6 @@ def resume(path: Path, overrides: list[str]) -> None:
         raise UserError(msg)
     given = OmegaConf.from_dotlist([o.lstrip("+") for o in overrides if "trainer." in o])
     run(DictConfig(OmegaConf.merge(config, given)), path, resuming=True)
-
-
-def _finished(metrics: Path) -> bool:
-    """Whether the results are of all steps; `trainer.max_steps` may have ended a run early."""
-    if not metrics.is_file():
-        return False
-    protocol = json.loads(metrics.read_text())["protocol"]
-    return bool(protocol["steps_done"] >= protocol["total_steps"])
 
 
 def _build(node: DictConfig) -> Any:
@@ -169,22 +163,6 @@ def _build(node: DictConfig) -> Any:
             msg = f"{key} ({target}) cannot be made: {type(cause).__name__}: {cause}"
             raise UserError(msg) from error
         raise
-
-
-def _anchor(config: DictConfig) -> None:
-    """Make the user's paths absolute: a run may be resumed from another working directory."""
-    for node, key in (
-        (config.data, "root"),
-        (config.data, "file"),
-        (config.data, "exclude"),
-        (config, "noise_file"),
-        (config.encoder, "weights"),
-        (config.cache, "dir"),
-    ):
-        value = node.get(key)
-        if value is not None and value != "random":
-            # A name such as 2024 comes as a number.
-            node[key] = str(Path(str(value)).expanduser().absolute())
 
 
 def _data(config: DictConfig) -> AnomalyDataModule:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,24 +16,19 @@ from omegaconf.errors import OmegaConfBaseException
 
 from meds_plugin.conf_dir import conf_dir
 from meds_plugin.errors import UserError
-from meds_plugin.launch import (
-    follow_parent,
-    launched_rank,
-    rank_options,
-    started,
-    under_torchrun,
-)
+from meds_plugin.launch import follow_parent, launched_rank, rank_options, started
 from meds_plugin.registry import GENERIC, register_detectors
+from meds_plugin.sweep import Sweep, arguments_of, current, end_with_the_sweep
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 __all__ = ["config_options", "main"]
 
-log = logging.getLogger(__name__)
-
-_SIGPIPE = 128 + 13  # what shells report of a program that wrote into a closed pipe
-_SIGTERM = 128 + 15  # and of one that was told to end
+# What shells report of a program that was interrupted, that wrote into a closed pipe, and that
+# was told to end.
+_SIGINT, _SIGPIPE, _SIGTERM = 128 + 2, 128 + 13, 128 + 15
+_SWEEP = {"-m", "--multirun"}
 
 
 @dataclass
@@ -46,7 +39,7 @@ class _Outcome:
     # Raised through Hydra, they would be printed there, too.
     refusal: UserError | None = None
     broken_pipe: BrokenPipeError | None = None
-    status: int = 0  # exit status; the worst of a sweep's jobs
+    status: int = 0  # exit status
 
 
 def main() -> None:
@@ -79,8 +72,13 @@ def _main() -> None:
     if "MEDS_STARTED" not in os.environ:
         os.environ["MEDS_STARTED"] = started()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach this function instead of Hydra's printer
+    end_with_the_sweep()
     _resume_in_place()
     sys.argv += rank_options()
+    rank = "LOCAL_RANK" in os.environ or os.environ.get("SLURM_PROCID", "0") != "0"
+    if rank and _SWEEP & set(sys.argv):
+        _refuse("start a sweep once, without torchrun or srun: each of its jobs starts its ranks")
+    sweep = current(config_options(sys.argv[1:]))
     given = (option.rpartition("=")[2] for option in config_options(sys.argv[1:]))
     register_detectors([conf_dir(), *given])
     outcome = _Outcome()
@@ -88,38 +86,34 @@ def _main() -> None:
     @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")
     def start(config: DictConfig) -> None:
         outcome.started = True
-        _start(config, outcome)
+        _start(config, outcome, sweep)
 
     try:
         start()
-    except MissingConfigException as error:
-        _refuse(_choices(error))
-    except (HydraException, OmegaConfBaseException) as error:
-        _refuse(str(error))
-    except OSError as error:
-        if outcome.started:
+    except KeyboardInterrupt:
+        if sweep.folder is None:
             raise
-        _refuse(
-            f"the run folder cannot be written ({error}): give another one with hydra.run.dir=DIR"
-        )
+        sweep.report()
+        sys.exit(_SIGINT)
+    except (HydraException, OmegaConfBaseException, UserError, OSError, RuntimeError) as error:
+        line = _explain(error, started=outcome.started, sweeping=sweep.folder is not None)
+        if line is None:
+            raise
+        _refuse(line)
     if outcome.broken_pipe is not None:
         raise outcome.broken_pipe
     if outcome.refusal is not None:
         _refuse(str(outcome.refusal))
-    if outcome.status:
-        sys.exit(outcome.status)
+    if status := outcome.status or sweep.report():
+        sys.exit(status)
 
 
-def _start(config: DictConfig, outcome: _Outcome) -> None:
+def _start(config: DictConfig, outcome: _Outcome, sweep: Sweep) -> None:
     """Do what Hydra calls us for: a run, the rest of one, or a job of a sweep."""
     context = HydraConfig.get()
     folder, overrides = Path(context.runtime.output_dir), list(context.overrides.task)
-    if context.mode == RunMode.MULTIRUN and under_torchrun():
-        msg = "a sweep starts the processes of its jobs itself: take trainer.devices=, not torchrun"
-        outcome.refusal = UserError(msg)
-        return
-    if context.mode == RunMode.MULTIRUN and "LOCAL_RANK" not in os.environ:
-        outcome.status = max(outcome.status, _run_apart(overrides, folder))
+    if context.mode == RunMode.MULTIRUN:
+        sweep.run_job(config, context)
         return
     # Heavy imports come late: a wrong override is answered at once.
     from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -140,6 +134,20 @@ def _start(config: DictConfig, outcome: _Outcome) -> None:
         outcome.status = _SIGTERM
     except BrokenPipeError as error:
         outcome.broken_pipe = error
+
+
+def _explain(error: Exception, *, started: bool, sweeping: bool) -> str | None:
+    """Return the line for what Hydra does not like; ``None`` if it is not the user's doing."""
+    if isinstance(error, MissingConfigException):
+        return _choices(error)
+    if isinstance(error, (HydraException, OmegaConfBaseException, UserError)):
+        return str(error)
+    if isinstance(error, RuntimeError) and "Unknown plugin class" in str(error):
+        return f'{error}: pip install "meds-plugin[launchers]"'
+    if isinstance(error, OSError) and not started:
+        key = "hydra.sweep.dir" if sweeping else "hydra.run.dir"
+        return f"the run folder cannot be written ({error}): give another one with {key}=DIR"
+    return None
 
 
 def _refuse(message: str) -> None:
@@ -163,10 +171,21 @@ def _choices(error: MissingConfigException) -> str:
 
 
 def _resume_in_place() -> None:
-    """Let Hydra write into the folder of the run that is resumed, not into a new one."""
+    """Let Hydra write into the folder of the run that is resumed, not into a new one.
+
+    For a sweep's folder, do what its own command line says.
+    """
     given = [arg.removeprefix("resume=").strip("'\"") for arg in sys.argv if "resume=" in arg[:7]]
-    if given and Path(given[0]).is_dir() and not any("hydra.run.dir=" in arg for arg in sys.argv):
-        quoted = str(Path(given[0]).resolve()).replace("'", "\\'")
+    if not given or not Path(given[0]).is_dir():
+        return
+    folder = Path(given[0]).resolve()
+    if begun := arguments_of(folder):
+        others = [arg for arg in sys.argv[1:] if arg not in _SWEEP and "resume=" not in arg[:7]]
+        if others:
+            _refuse(f"resume takes everything from the sweep: leave out {' '.join(others)}")
+        sys.argv[1:] = begun
+    elif not any("hydra.run.dir=" in arg for arg in sys.argv):
+        quoted = str(folder).replace("'", "\\'")
         sys.argv += [f"hydra.run.dir='{quoted}'", "hydra.output_subdir=null"]
 
 
@@ -180,22 +199,6 @@ def config_options(arguments: list[str]) -> list[str]:
         elif argument.startswith(tuple(f"{name}=" for name in names)):
             found.append(argument)
     return found
-
-
-def _run_apart(overrides: list[str], folder: Path) -> int:
-    """Run one job of a sweep in a process of its own and return its exit status.
-
-    Distributed jobs leave environment variables and process groups behind that would change the
-    next job in the same process.
-    """
-    quoted = str(folder.resolve()).replace("'", "\\'")
-    job = [*config_options(sys.argv[1:]), *overrides, f"hydra.run.dir='{quoted}'"]
-    command = [sys.executable, "-m", "meds_plugin.run", *job]
-    log.info("%s -> %s", " ".join(overrides) or "(defaults)", folder)
-    status = subprocess.run(command, check=False).returncode  # noqa: S603 - our own module
-    if status:
-        log.error("job failed with status %d: %s", status, " ".join(overrides))
-    return status if status >= 0 else 1  # negative: ended by a signal
 
 
 if __name__ == "__main__":

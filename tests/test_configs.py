@@ -48,6 +48,38 @@ def test_every_choice_composes_and_resolves(choice: str) -> None:
         assert given <= set(known), node._target_
 
 
+LAUNCHERS = sorted(path.stem for path in (Path(conf_dir()) / "hydra/launcher").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_every_launcher_composes_without_a_warning_and_resolves(
+    launcher: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        overrides = [f"hydra/launcher={launcher}"]
+        config = compose("config", overrides=overrides, return_hydra_config=True)
+    OmegaConf.resolve(config.hydra.launcher)
+    assert config.hydra.launcher._target_.startswith("hydra_plugins.")
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    ("launcher", "module", "settings"),
+    [
+        ("local", "hydra_joblib_launcher.config", "JobLibLauncherConf"),
+        ("slurm", "hydra_submitit_launcher.config", "SlurmQueueConf"),
+        ("cluster", "hydra_ray_launcher._config", "RayLauncherConf"),
+    ],
+)
+def test_a_launchers_keys_are_its_plugins(launcher: str, module: str, settings: str) -> None:
+    theirs = getattr(pytest.importorskip(f"hydra_plugins.{module}"), settings)
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        overrides = [f"hydra/launcher={launcher}"]
+        config = compose("config", overrides=overrides, return_hydra_config=True)
+    assert set(config.hydra.launcher) <= set(inspect.signature(theirs).parameters)
+    get_object(config.hydra.launcher._target_)
+
+
 def test_there_is_a_configuration_in_every_group() -> None:
     assert {choice.split("=")[0] for choice in CHOICES} == set(GROUPS)
 

@@ -50,8 +50,11 @@ def test_the_other_commands_compose(monkeypatch: pytest.MonkeyPatch) -> None:
     for line in commands:
         words = shlex.split(line.removeprefix("$ "))
         assert words[:3] == ["python", "-m", "meds_plugin.run"]
+        overrides = words[3:]
+        if overrides[0] == "-m":  # the first of each sweep's values
+            overrides = [override.partition(",")[0] for override in overrides[1:]]
         with initialize_config_dir(conf_dir(), version_base="1.3"):
-            compose("config", overrides=words[3:])
+            compose("config", overrides=overrides)
 
 
 def test_the_settings_it_names_exist(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -297,17 +297,6 @@ def test_the_other_methods_write_the_same_files(tmp_path: Path, method: str) -> 
     }
 
 
-def test_a_sweep_runs_every_job_apart_and_tells_of_failures(tmp_path: Path) -> None:
-    sweep = tmp_path / "sweep"
-    status, _, err = run("-m", "noise=0,2,0.2", "method=memory", *TINY, f"hydra.sweep.dir={sweep}")
-    assert status == 2
-    assert "noise must be in [0, 1), got 2" in err
-    done = [(sweep / name / "metrics.json").exists() for name in ("0", "1", "2")]
-    assert done == [True, False, True]
-    config = read_config(sweep / "2")
-    assert config["noise"] == 0.2
-
-
 # Wrong input: status 2, one line that names the place and the remedy, no traceback.
 
 

@@ -139,8 +139,8 @@ def test_a_sweep_takes_names_of_both_kinds(site: Path, tmp_path: Path) -> None:
     )
     assert status == 0, err
     found = [
-        json.loads((tmp_path / job / "metrics.json").read_text())["protocol"]
-        for job in ("0", "1", "2")
+        json.loads((tmp_path / f"backbone-{name}" / "metrics.json").read_text())["protocol"]
+        for name in ("dinomaly", "toy_encoder", "toy_peak")
     ]
     assert [protocol["backbone"] for protocol in found] == ["dinomaly", "toy_encoder", "toy_peak"]
     assert [protocol["encoder"] for protocol in found] == ["embedded", "embedded", None]
@@ -148,7 +148,8 @@ def test_a_sweep_takes_names_of_both_kinds(site: Path, tmp_path: Path) -> None:
     tops = [protocol["evaluation"]["image_top"] for protocol in found]
     assert tops == [0.01, 0.01, None]
     # The name that is a configuration, too, is the configuration.
-    assert read_config(tmp_path / "0").backbone.detector._target_ == "backbones.dinomaly.Dinomaly"
+    built_in = read_config(tmp_path / "backbone-dinomaly").backbone.detector
+    assert built_in._target_ == "backbones.dinomaly.Dinomaly"
 
 
 def test_a_configuration_of_the_users_may_build_on_the_entry_point(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conftest import PROJECT
+from tests.test_run import TINY
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,6 +37,7 @@ def test_holds_both_packages_and_the_configurations(installed: Path) -> None:
         "meds_plugin/weights/embedded.safetensors",
         "meds_plugin/weights/CARD.md",
         "meds_plugin/conf/experiment/paper_mvtec.yaml",
+        "meds_plugin/conf/hydra/launcher/slurm.yaml",
     ):
         assert (installed / name).is_file(), name
     assert not (installed / "tests").exists()
@@ -54,3 +56,25 @@ def test_finds_its_configurations_from_another_folder(installed: Path, tmp_path:
     )
     assert process.returncode == 0, process.stderr
     assert "vit_base_patch14_reg4_dinov2" in process.stdout
+
+
+def test_runs_a_sweep_from_another_folder(installed: Path, tmp_path: Path) -> None:
+    process = subprocess.run(
+        [
+            *(sys.executable, "-m", "meds_plugin.run", "-m", "method=memory", "noise=0.1"),
+            *TINY,
+            "hydra.sweep.dir=sweep",
+        ],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(installed),
+            "PYTHONSAFEPATH": "1",
+            "OMP_NUM_THREADS": "1",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    assert (tmp_path / "sweep" / "job" / "metrics.json").is_file()
