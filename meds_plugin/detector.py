@@ -56,6 +56,8 @@ class Detector(Protocol):
     int64: the place of each image's category among the sorted training categories, -1 where it is
     unknown or not among them.
 
+    An attribute ``needs_category`` that is true says that new images cannot be judged without.
+
     An attribute ``image_size`` (a side or a pair H, W, in pixels) says which images a detector
     takes, for the check at wrap time.
 
@@ -216,7 +218,7 @@ class DetectorView:
         if not self._sorted[method]:
             return {}
         if category is None:
-            category = torch.full((len(encoded),), -1, device=encoded.device)
+            category = torch.full((encoded.shape[0],), -1, device=encoded.device)
         return {"category": category}
 
     def as_tensor(self, method: str, value: object) -> Tensor:

@@ -93,7 +93,7 @@ class ViTEncoder(FrozenEncoder):
     def layer_maps(self, images: Tensor) -> list[Tensor]:
         """Return the target blocks' patch tokens on the patch grid (see `FrozenEncoder`)."""
         patches = [tokens[:, self.prefix_tokens :] for tokens in self.block_tokens(images)]
-        return [tokens.mT.reshape(len(images), self.dim, *self.grid) for tokens in patches]
+        return [tokens.mT.reshape(images.shape[0], self.dim, *self.grid) for tokens in patches]
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
