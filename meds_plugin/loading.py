@@ -114,7 +114,7 @@ def _read_config(path: Path, *, trust: bool) -> DictConfig:
     if not trust:
         check_targets(detector, path)
     # Resolved: what was checked is what is built.
-    return OmegaConf.create(config)
+    return DictConfig(config)
 
 
 def _replace_weights(config: DictConfig, weights: str) -> None:

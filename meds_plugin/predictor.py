@@ -268,7 +268,7 @@ def _listed(images: OneImage | Sequence[OneImage]) -> Sequence[OneImage]:
         return [images] if images.ndim == 3 else list(images)
     if isinstance(images, Sequence) and not isinstance(images, str):
         return images
-    return [images]  # type: ignore[list-item]
+    return [images]
 
 
 def _one_each(category: str | Sequence[str | None] | None, count: int) -> list[str | None]:
