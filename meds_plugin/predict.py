@@ -50,9 +50,6 @@ def _predict(options: Mapping[str, Any]) -> None:
     alarm = Alarm(options["false_alarm_rate"], options["threshold"], options["pixel_threshold"])
     target = Path(os.path.expanduser(output))  # noqa: PTH111 - Path.expanduser raises for `~nobody`
     found = find_images(images, outside_links=switches["outside_links"], without=target)
-    if os.path.realpath(target) == os.path.realpath(found.root):
-        msg = f"output={target} is the folder of the images: give another"
-        raise UserError(msg)
     folder = PredictionFolder(target, overwrite=switches["overwrite"])
     predictor = load(
         ckpt,

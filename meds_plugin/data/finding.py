@@ -46,7 +46,7 @@ def find_images(
         without: A folder that is left out: where results go.
 
     Raises:
-        UserError: If nothing is there.
+        UserError: If nothing is there, or results are to go among the images.
     """
     path = Path(os.path.expanduser(text))  # noqa: PTH111 - Path.expanduser raises for `~nobody`
     if text and _is_there(path):
@@ -61,6 +61,9 @@ def find_images(
         raise UserError(msg)
     if without is not None:
         out = Path(os.path.realpath(without))
+        if out == Path(os.path.realpath(found.root)):
+            msg = f"output={shown(str(without))} is the folder of the images: give another"
+            raise UserError(msg)
         kept = {
             name: file
             for name, file in found.images.items()
