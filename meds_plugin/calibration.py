@@ -82,7 +82,7 @@ def calibrate(
         for name, places in members.items()
     }
     low = float(torch.cat(middles).median())
-    return Thresholds(clean, rate, (low, _top(low, sorted(pixel), rate)))
+    return Thresholds.fitted(clean, rate, (low, _top(low, sorted(pixel), rate)))
 
 
 def _top(low: float, peaks: list[float], rate: float) -> float:

@@ -118,6 +118,8 @@ def describe(
             **protocol.as_dict(),
         },
         "categories": names,
+        "rule": "an image, or a pixel of the map, is defective where its value is above the "
+        "threshold of its category, or without one above the global threshold",
         "thresholds": _thresholds(predictor, names, alarm),
         "false_alarm_rate": _rate(predictor, alarm),
         "scale": list(predictor.thresholds.scale) if predictor.thresholds else None,

@@ -227,8 +227,5 @@ class PredictionJob:
         stored, alarm = self._predictor.thresholds, self._alarm
         if stored is None or (alarm.image is not None and alarm.pixel is not None):
             return []
-        lines = [
-            stored.shortfall(name if name in stored.scores else None, rate=alarm.rate)
-            for name in self._thresholds
-        ]
+        lines = [stored.shortfall(name, rate=alarm.rate) for name in self._thresholds]
         return list(dict.fromkeys(line for line in lines if line is not None))

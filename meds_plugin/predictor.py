@@ -225,7 +225,7 @@ class Predictor:
             alarm: What differs from the run.
 
         Raises:
-            UserError: If nothing is stored and too little given.
+            UserError: If nothing is stored, or not of this category, and too little given.
         """
         alarm = alarm or Alarm()
         if alarm.image is not None and alarm.pixel is not None:
@@ -236,8 +236,7 @@ class Predictor:
                 "end: let it go on with resume=RUN, or give threshold= and pixel_threshold="
             )
             raise UserError(msg)
-        own = category if category in self.thresholds.scores else None
-        stored = self.thresholds.of(own, rate=alarm.rate)
+        stored = self.thresholds.of(category, rate=alarm.rate)
         return Threshold(
             stored.image if alarm.image is None else alarm.image,
             stored.pixel if alarm.pixel is None else alarm.pixel,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from meds_plugin.errors import UserError
@@ -63,34 +63,59 @@ class Thresholds:
         scores: Of each training category.
         rate: Share of normal images that may be called defective, in (0, 1).
         scale: Values of evaluated maps at which heatmaps begin and end.
+        chosen: The thresholds of each category, and of all images together under ``None``; by
+            `fitted` those of the rate, in a file whatever somebody has put there.
     """
 
     scores: Mapping[str, CleanScores]
     rate: float
     scale: tuple[float, float]
+    chosen: Mapping[str | None, Threshold]
+
+    @classmethod
+    def fitted(
+        cls, scores: Mapping[str, CleanScores], rate: float, scale: tuple[float, float]
+    ) -> Thresholds:
+        """Choose thresholds by a rate."""
+        names: list[str | None] = [None, *sorted(scores)]
+        found = cls(scores, rate, scale, {})
+        return cls(scores, rate, scale, {name: found.of(name, rate=rate) for name in names})
 
     def of(self, category: str | None = None, *, rate: float | None = None) -> Threshold:
         """Return the threshold of a category, or that of all images together.
 
         Args:
             category: One of ``scores``; ``None``: all of them.
-            rate: Another rate than the run's.
+            rate: Take the scores at this rate, not what was chosen.
+
+        Raises:
+            UserError: If there are no scores of that category.
         """
         scores = self.clean(category)
-        wanted = self.rate if rate is None else rate
-        return Threshold(threshold_at(scores.image, wanted), threshold_at(scores.pixel, wanted))
+        if rate is None:
+            return self.chosen[category]
+        return Threshold(threshold_at(scores.image, rate), threshold_at(scores.pixel, rate))
 
     def clean(self, category: str | None = None) -> CleanScores:
-        """Return the scores of a category, or of all."""
+        """Return the scores of a category, or of all (see `of`)."""
+        if category is not None and category not in self.scores:
+            msg = (
+                f"threshold.json has no scores of category {category}, but of {sorted(self.scores)}"
+            )
+            raise UserError(msg)
         if category is not None:
             return self.scores[category]
         return sum(self.scores.values(), start=CleanScores((), ()))
 
     def shortfall(self, category: str | None = None, *, rate: float | None = None) -> str | None:
-        """Say that there are too few images for a rate; ``None`` where there are enough."""
+        """Say that there are too few images for a rate; ``None`` where there are enough.
+
+        Nor is anything said where the threshold was not chosen by the rate.
+        """
         count = len(self.clean(category).image)
         wanted = self.rate if rate is None else rate
-        if _rank(count, wanted) <= count:
+        own = rate is None and self.of(category) != self.of(category, rate=wanted)
+        if own or _rank(count, wanted) <= count:
             return None
         whose = "all categories together" if category is None else category
         return (
@@ -101,16 +126,15 @@ class Thresholds:
 
     def as_json(self) -> dict[str, Any]:
         """Return the content of ``threshold.json``."""
-        names: list[str | None] = [None, *sorted(self.scores)]
-        found = {name: self.of(name) for name in names}
+        figures = {
+            name: {**asdict(self.of(name)), "images": len(self.clean(name).image)}
+            for name in (None, *sorted(self.scores))
+        }
         return {
             "format": FORMAT,
             "false_alarm_rate": self.rate,
-            "global": _figures(found[None], len(self.clean().image)),
-            "categories": {
-                name: _figures(found[name], len(self.scores[name].image))
-                for name in sorted(self.scores)
-            },
+            "global": figures.pop(None),
+            "categories": figures,
             "scale": list(self.scale),
             "scores": {
                 name: {"image": list(each.image), "pixel": list(each.pixel)}
@@ -148,7 +172,12 @@ class Thresholds:
         if content["format"] != FORMAT or not whole or not low < high:
             msg = "values are missing or out of their range"
             raise ValueError(msg)
-        return cls(scores, check_rate(content["false_alarm_rate"]), (low, high))
+        figures = {
+            None: content["global"],
+            **{name: content["categories"][name] for name in scores},
+        }
+        chosen = {name: _threshold(each) for name, each in figures.items()}
+        return cls(scores, check_rate(content["false_alarm_rate"]), (low, high), chosen)
 
 
 def threshold_at(scores: Sequence[float], rate: float) -> float:
@@ -190,8 +219,9 @@ def _needed(rate: float) -> int:
     return math.ceil(1 / rate - 1 - 1e-9)
 
 
-def _figures(threshold: Threshold, images: int) -> dict[str, float]:
-    return {"image": threshold.image, "pixel": threshold.pixel, "images": images}
+def _threshold(figures: Mapping[str, Any]) -> Threshold:
+    (image,), (pixel,) = _numbers([figures["image"]]), _numbers([figures["pixel"]])
+    return Threshold(image, pixel)
 
 
 def _numbers(values: Any) -> tuple[float, ...]:

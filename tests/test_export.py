@@ -156,11 +156,11 @@ def test_numbers_that_differ_are_not_written(one: Trained, monkeypatch: pytest.M
     def other(module: torch.nn.Module, example: Tensor) -> bytes:
         with torch.no_grad():
             for parameter in module.parameters():
-                parameter += 0.05
+                parameter.add_(0.05)
         content = original(module, example)
         with torch.no_grad():
             for parameter in module.parameters():
-                parameter -= 0.05
+                parameter.sub_(0.05)
         return content
 
     monkeypatch.setattr(exporting, "_torch", other)

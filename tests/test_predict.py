@@ -127,7 +127,7 @@ def test_what_python_takes(cropped: Trained, tmp_path: Path) -> None:
         prepared,
         prepared[None],
     ):
-        found = predictor.predict(images)  # type: ignore[arg-type]
+        found = predictor.predict(images)
         torch.testing.assert_close(found.maps, wanted.maps)
     grey = Image.fromarray(array).convert("L")
     deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)

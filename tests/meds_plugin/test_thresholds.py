@@ -19,7 +19,7 @@ def made(count: int = 99, rate: float = 0.01) -> Thresholds:
     low = tuple(float(i) for i in range(count))
     high = tuple(10.0 * value for value in low)
     scores = {"a": CleanScores(low, high), "b": CleanScores((500.0,), (5000.0,))}
-    return Thresholds(scores, rate, (0.0, 1.0))
+    return Thresholds.fitted(scores, rate, (0.0, 1.0))
 
 
 @pytest.mark.parametrize(
@@ -76,6 +76,23 @@ def test_the_file_holds_plain_numbers_and_gives_the_same(tmp_path: Path) -> None
     assert content["false_alarm_rate"] == 0.2
 
 
+def test_who_edits_the_file_is_obeyed_until_a_rate_is_asked_for(tmp_path: Path) -> None:
+    content = made(20).as_json()
+    content["categories"]["a"]["image"] = 3.5
+    file = tmp_path / "threshold.json"
+    file.write_text(json.dumps(content))
+    thresholds = Thresholds.read(file)
+    assert (thresholds.of("a").image, thresholds.of("a").pixel) == (3.5, 190.0)
+    assert thresholds.shortfall("a") is None
+    assert thresholds.of("a", rate=0.01).image == 19.0
+    assert thresholds.shortfall("a", rate=0.01) is not None
+
+
+def test_a_category_without_scores_is_named() -> None:
+    with pytest.raises(UserError, match=r"no scores of category nut, but of \['a', 'b'\]"):
+        made().of("nut")
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -89,6 +106,8 @@ def test_the_file_holds_plain_numbers_and_gives_the_same(tmp_path: Path) -> None
         ("scores", {"a": {"image": [], "pixel": []}}),
         ("scores", {"a": {"image": [float("nan")], "pixel": [1]}}),
         ("scores", [1]),
+        ("global", {"image": 1}),
+        ("categories", {"a": {"image": 1, "pixel": 1}}),
     ],
 )
 def test_another_file_is_refused(tmp_path: Path, key: str, value: object) -> None:
