@@ -15,9 +15,12 @@ from PIL import Image
 
 import meds_plugin
 from meds_plugin import predict
+from meds_plugin.conf_dir import conf_dir
 from meds_plugin.errors import UserError
+from meds_plugin.registry import register_detectors
 from tests.meds_plugin.data.test_damage import BAD, FINE, ODD
 from tests.test_run import rows, start
+from tests.test_run_detectors import CODE, POINTS
 from tests.trained import Trained, called, train
 
 if TYPE_CHECKING:
@@ -527,3 +530,19 @@ def test_with_one_category_all_images_are_of_it(tmp_path: Path) -> None:
     )
     stored = json.loads((run.folder / "threshold.json").read_text())
     assert stored["categories"]["gear"]["images"] == 8  # plain keeps all
+
+
+def test_a_detector_of_another_package_is_found_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "site" / "toy_detectors-1.0.dist-info"
+    info.mkdir(parents=True)
+    (tmp_path / "site" / "toy_detectors.py").write_text(CODE)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-detectors\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(POINTS)
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    register_detectors([conf_dir()])
+    run = train(tmp_path / "run", "backbone=toy_peak", "data.categories=[gear]")
+    images = [np.asarray(sample.image) for sample in run.test["gear"]]
+    found = meds_plugin.load(run.checkpoint).predict(images)
+    torch.testing.assert_close(found.scores, run.scores["gear"], atol=1e-6, rtol=1e-5)
