@@ -125,4 +125,5 @@ def _palette() -> Pixels:
     stops = np.array(_STOPS, float)
     where = np.linspace(0, len(stops) - 1, 256)
     channels = [np.interp(where, range(len(stops)), channel) for channel in stops.T]
-    return np.rint(np.stack(channels, axis=1)).astype(np.uint8)
+    palette: Pixels = np.rint(np.stack(channels, axis=1)).astype(np.uint8)
+    return palette

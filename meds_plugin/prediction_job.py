@@ -190,7 +190,7 @@ class PredictionJob:
         good: list[ReadImage] = []
         tensors: list[Tensor] = []
         for item in batch:
-            image = self._images[item.index]
+            image = self._images[item.place]
             if item.image is None:
                 self.rows.append(Row(image.name, image.category, error=item.error))
             else:
@@ -198,10 +198,10 @@ class PredictionJob:
                 tensors.append(item.image)
         if not good:
             return
-        names = [self._images[item.index].category for item in good]
+        names = [self._images[item.place].category for item in good]
         scores, maps = self._predictor.judge(torch.stack(tensors), names)
         for item, score, evaluated in zip(good, scores.tolist(), maps, strict=True):
-            image = self._images[item.index]
+            image = self._images[item.place]
             threshold = self._thresholds[image.category]
             self._draw(image.name, item, evaluated, threshold.pixel)
             label = int(score > threshold.image)

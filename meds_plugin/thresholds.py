@@ -172,11 +172,9 @@ class Thresholds:
         if content["format"] != FORMAT or not whole or not low < high:
             msg = "values are missing or out of their range"
             raise ValueError(msg)
-        figures = {
-            None: content["global"],
-            **{name: content["categories"][name] for name in scores},
-        }
-        chosen = {name: _threshold(each) for name, each in figures.items()}
+        chosen: dict[str | None, Threshold] = {None: _threshold(content["global"])}
+        for name in scores:
+            chosen[name] = _threshold(content["categories"][name])
         return cls(scores, check_rate(content["false_alarm_rate"]), (low, high), chosen)
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from meds_plugin import testing
 from meds_plugin.conf_dir import conf_dir
+from meds_plugin.evaluation import category_metrics
 from meds_plugin.job import run
 from meds_plugin.metrics import image_score
 from tests.test_run import TINY
@@ -74,7 +75,7 @@ def train(folder: Path, *overrides: str) -> Trained:
     samples: list[Sample] = instantiate(config.data.source)().test
     categories = sorted({sample.category for sample in samples})
     found = Trained(folder, {c: [s for s in samples if s.category == c] for c in categories})
-    original: Callable[..., Any] = testing.category_metrics
+    original: Callable[..., Any] = category_metrics
     seen = iter(categories)
 
     def look(maps: Tensor, masks: Tensor | None, *others: Any, **named: Any) -> Any:

@@ -27,14 +27,14 @@ class ReadImage(NamedTuple):
     """What came of a file.
 
     Attributes:
-        index: Its place in the list.
+        place: Its index in the list.
         image: float32 ``[3, H, W]``, normalised; ``None`` where there is an error.
         size: Height and width of the file's image.
         pixels: uint8 ``[H, W, 3]`` of the file, where they were asked for.
         error: Why it cannot be used, in one line.
     """
 
-    index: int
+    place: int
     image: Tensor | None = None
     size: tuple[int, int] = (0, 0)
     pixels: Pixels | None = None
