@@ -168,6 +168,11 @@ class HVQ(nn.Module):
         """(H, W) of the images it takes, in pixels."""
         return self.encoder.image_size
 
+    @property
+    def needs_category(self) -> bool:
+        """Whether an image's category is needed to judge it."""
+        return self.classes > 1 and self.router.routing == "label"
+
     def encode(self, images: Tensor) -> Tensor:
         """Return F, all that training needs of the images.
 

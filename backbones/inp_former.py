@@ -96,7 +96,7 @@ class INPFormer(ReconstructionDetector):
 
     def gather(self, tokens: Tensor) -> Tensor:
         """Return the images' prototypes ``[B, K, D]`` from their patches ``[B, P, D]``."""
-        prototypes = self.prototype_token.expand(len(tokens), -1, -1)
+        prototypes = self.prototype_token.expand(tokens.shape[0], -1, -1)
         for block in self.aggregation:
             prototypes = block(prototypes, tokens)
         return prototypes

@@ -60,7 +60,7 @@ class Router(nn.Module):
             UserError: If categories are needed and not there, or are more than there are sets.
         """
         if self.classes == 1:
-            return torch.zeros(len(pooled), dtype=torch.long, device=pooled.device)
+            return torch.zeros(pooled.shape[0], dtype=torch.long, device=pooled.device)
         if category is None and (self.training or self.routing == "label"):
             msg = (
                 f"backbone.detector.classes={self.classes} needs the category of each image: give "
@@ -69,7 +69,8 @@ class Router(nn.Module):
             raise UserError(msg)
         if category is None or (self.routing == "nearest" and not self.training):
             return self.nearest(pooled)
-        if int(category.max()) >= self.classes:
+        # While a graph is recorded for export, there are no values to look at.
+        if not torch.compiler.is_compiling() and int(category.max()) >= self.classes:
             msg = (
                 f"backbone.detector.classes={self.classes} is less than the number of categories, "
                 f"of which one has the index {int(category.max())}: give their number, or 1"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from meds_plugin.detector import Detector
     from meds_plugin.ensemble import MemorySettings
     from meds_plugin.errors import DetectorError, UserError
+    from meds_plugin.loading import load
     from meds_plugin.optim import OptimizerSettings
     from meds_plugin.testing import evaluate
     from meds_plugin.wrapper import MeDSWrapper
@@ -34,6 +35,7 @@ __all__ = [
     "ProgressiveSelectionCallback",
     "UserError",
     "evaluate",
+    "load",
 ]
 
 _HOMES = {
@@ -49,6 +51,7 @@ _HOMES = {
     "ProgressiveSelectionCallback": "callbacks",
     "UserError": "errors",
     "evaluate": "testing",
+    "load": "loading",
 }
 
 try:

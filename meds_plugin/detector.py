@@ -63,6 +63,8 @@ class Detector(Protocol):
     An attribute ``augments = True`` says that ``encode`` changes the images at random: its results
     are then not kept.
 
+    An attribute ``needs_category`` that is true says that new images cannot be judged without.
+
     An attribute ``image_size`` (a side or a pair H, W, in pixels) says which images a detector
     takes, for the check at wrap time.
 
@@ -249,7 +251,7 @@ class DetectorView:
         if not self._sorted[method]:
             return {}
         if category is None:
-            category = torch.full((len(encoded),), -1, device=encoded.device)
+            category = torch.full((encoded.shape[0],), -1, device=encoded.device)
         return {"category": category}
 
     def as_tensor(self, method: str, value: object) -> Tensor:

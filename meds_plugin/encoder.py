@@ -144,7 +144,7 @@ class ViTEncoder(FrozenEncoder):
     def _on_grid(self, tokens: Tensor) -> Tensor:
         """Lay the patches of ``[B, prefix + P, D]`` out as ``[B, D, h, w]``."""
         patches = tokens[:, self.prefix_tokens :]
-        return patches.mT.reshape(len(tokens), self.dim, *self.grid)
+        return patches.mT.reshape(tokens.shape[0], self.dim, *self.grid)
 
     def _fit(self, state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Resize the position embedding, where there is one."""

@@ -31,6 +31,7 @@ __all__ = [
     "evaluation_maps",
     "evaluation_masks",
     "mean_metrics",
+    "resize_and_blur",
 ]
 
 IMAGE_METRICS = ("I-AUROC", "I-AP", "I-F1max")
@@ -118,11 +119,19 @@ def evaluation_maps(
     dtype = torch.promote_types(maps.dtype, torch.float32)
     result = torch.empty(len(maps), side, side, dtype=dtype, device=maps.device)
     for start in range(0, len(maps), _CHUNK):
-        part = maps[start : start + _CHUNK, None].to(dtype)
-        part = F.interpolate(part, size=input_size, mode="bilinear", align_corners=True)
-        part = F.interpolate(part, size=(side, side), mode="bilinear", align_corners=False)
-        result[start : start + _CHUNK] = _blur(part, protocol)[:, 0]
+        part = maps[start : start + _CHUNK].to(dtype)
+        result[start : start + _CHUNK] = resize_and_blur(part, input_size, protocol)
     return result
+
+
+def resize_and_blur(
+    maps: Tensor, input_size: tuple[int, int], protocol: EvaluationProtocol
+) -> Tensor:
+    """Do what `evaluation_maps` does, to float maps all at once and unchecked."""
+    side = protocol.resize
+    large = F.interpolate(maps[:, None], size=input_size, mode="bilinear", align_corners=True)
+    square = F.interpolate(large, size=(side, side), mode="bilinear", align_corners=False)
+    return _blur(square, protocol)[:, 0]
 
 
 def evaluation_masks(masks: Tensor, protocol: EvaluationProtocol) -> Tensor:

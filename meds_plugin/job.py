@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig, OmegaConf
 
+from meds_plugin.building import build as _build
+from meds_plugin.building import build_detector
+from meds_plugin.building import plain as _plain
+from meds_plugin.calibration import calibrate
 from meds_plugin.cache_settings import CacheSettings
 from meds_plugin.callbacks.base import shows_progress
 from meds_plugin.callbacks.run_checkpoint import RunCheckpoint
@@ -29,11 +31,11 @@ from meds_plugin.launch import launched_rank
 from meds_plugin.optim import OptimizerSettings
 from meds_plugin.probe_images import random_images
 from meds_plugin.report import print_report
-from meds_plugin.rng import torch_seeded
 from meds_plugin.runfolder import RunFolder, ranking_metrics
 from meds_plugin.runstate import anchor_paths, is_finished
 from meds_plugin.stages import plan_stages
 from meds_plugin.testing import evaluate, scores_itself
+from meds_plugin.thresholds import check_rate
 from meds_plugin.wrapper import MeDSWrapper
 
 if TYPE_CHECKING:
@@ -66,6 +68,7 @@ def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, 
     _quieten()
     # What can be wrong is built in order of what it costs to find out.
     protocol = EvaluationProtocol(**_plain(config.evaluation))
+    rate = check_rate(config.get("false_alarm_rate", 0.01))  # runs of before lack it
     anchor_paths(config)
     datamodule = _data(config)
     model = _model(config, datamodule, folder)
@@ -89,6 +92,8 @@ def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, 
     start = time.perf_counter()
     scores = model.training_scores()
     results = evaluate(model, datamodule, protocol=protocol, progress=shows_progress(trainer))
+    size = datamodule.preprocess.input_size
+    thresholds = calibrate(model, scores.selected, input_size=size, protocol=protocol, rate=rate)
     seconds = {"memory": model.memory.seconds if model.memory else 0.0}
     seconds |= {"distill": 0.0, "finetune": 0.0} | model.seconds
     seconds["evaluate"] = time.perf_counter() - start
@@ -110,6 +115,7 @@ def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, 
     if trainer.is_global_zero:
         folder.write_ranking(datamodule.train.samples, scores)
         folder.write_selection(model.selection.history if model.selection else [])
+        folder.write_thresholds(thresholds)
         folder.write_metrics(metrics)
         print_report(metrics, folder.path)
     return metrics
@@ -144,25 +150,6 @@ def resume(path: Path, overrides: list[str]) -> None:
     run(DictConfig(OmegaConf.merge(config, given)), path, resuming=True)
 
 
-def _build(node: DictConfig) -> Any:
-    """Instantiate a node; wrong input inside it stays a `UserError`, however deep it is.
-
-    Raises:
-        UserError: That one, or what names the node whose arguments are of a wrong kind.
-    """
-    try:
-        return instantiate(node)
-    except InstantiationException as error:
-        cause: BaseException = error
-        while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
-            cause = cause.__cause__
-        if isinstance(cause, UserError):
-            raise cause from None
-        if isinstance(cause, (TypeError, ValueError)):
-            key, target = node._get_full_key(None), node.get("_target_")
-            msg = f"{key} ({target}) cannot be made: {type(cause).__name__}: {cause}"
-            raise UserError(msg) from error
-        raise
 
 
 def _data(config: DictConfig) -> AnomalyDataModule:
@@ -199,10 +186,8 @@ def _model(config: DictConfig, datamodule: AnomalyDataModule, folder: RunFolder)
         config.method, distill_steps=config.steps.distill, finetune_steps=config.steps.finetune
     )
     config.encoder.image_size = list(datamodule.preprocess.input_size)
-    with torch_seeded(config.seed, "detector"):
-        detector = _build(config.backbone.detector)
     return MeDSWrapper(
-        detector,
+        build_detector(config),
         method=config.method,
         distill_steps=config.steps.distill,
         finetune_steps=config.steps.finetune,
@@ -281,7 +266,3 @@ def _protocol(
 def _has_encoder(model: MeDSWrapper) -> bool:
     """Whether the detector has taken the encoder of ``encoder=``; not all have a use for it."""
     return any(isinstance(part, FrozenEncoder) for part in model.detector.modules())
-
-
-def _plain(node: Any) -> Any:
-    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node

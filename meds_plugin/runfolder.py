@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from meds_plugin.data import Problem, Sample
     from meds_plugin.outcome import TrainingScores
+    from meds_plugin.thresholds import Thresholds
 
 __all__ = ["RunFolder", "ranking_metrics"]
 
@@ -123,6 +124,11 @@ class RunFolder:
     def write_selection(self, history: Sequence[dict[str, Any]]) -> None:
         """Write ``selection.csv``: a row a refresh and category."""
         write_csv(self.path / "selection.csv", SELECTION, history)
+
+    def write_thresholds(self, thresholds: Thresholds | None) -> None:
+        """Write ``threshold.json``: where alarms begin, and what that was chosen from."""
+        if thresholds is not None:
+            write_json(self.path / "threshold.json", thresholds.as_json())
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """Write ``metrics.json``."""

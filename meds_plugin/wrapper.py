@@ -286,6 +286,8 @@ class MeDSWrapper(L.LightningModule):
             "method": self.method,
             "stage": self.plan.at(self.global_step).name if self.plan.stages else "memory",
             "seconds": dict(self.seconds),
+            # Their places are what a detector knows categories by.
+            "categories": sorted(set(self.stream.images.reader.categories)) if self.stream else [],
             "frozen": self._frozen.fingerprint(),
             "initial": self._initial if self._before_finetuning() else None,
         }

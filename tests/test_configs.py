@@ -11,10 +11,12 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from meds_plugin import export, predict
 from meds_plugin.conf_dir import conf_dir
 from meds_plugin.ensemble import MemorySettings
 from meds_plugin.evaluation import EvaluationProtocol
 from meds_plugin.optim import OptimizerSettings
+from meds_plugin.options import read_options
 
 GROUPS = ("backbone", "data", "encoder", "experiment", "trainer")
 CHOICES = [
@@ -82,6 +84,16 @@ def test_a_launchers_keys_are_its_plugins(launcher: str, module: str, settings: 
 
 def test_there_is_a_configuration_in_every_group() -> None:
     assert {choice.split("=")[0] for choice in CHOICES} == set(GROUPS)
+
+
+@pytest.mark.parametrize(("name", "texts"), [("predict", predict.TEXTS), ("export", export.TEXTS)])
+def test_the_other_command_lines_have_theirs(name: str, texts: tuple[str, ...]) -> None:
+    options = read_options(name, [], texts=texts)
+    assert set(texts) <= set(options)
+    assert all(options[key] in (None, "auto") for key in texts)
+    assert set(predict.SWITCHES) <= set(read_options("predict", [], texts=()))
+    given = read_options(name, ["ckpt=${x} a=b, {c}", "trust=true"], texts=texts)
+    assert (given["ckpt"], given["trust"]) == ("${x} a=b, {c}", True)
 
 
 def test_the_trainers_keys_are_lightnings() -> None:

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import timm
 from hydra import compose, initialize_config_dir
+from PIL import Image
 
 from meds_plugin.conf_dir import conf_dir
+from meds_plugin.options import read_options
 from tests.conftest import PROJECT
 from tests.test_run import TINY, run
+from tests.trained import train
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,6 +52,9 @@ def test_the_other_commands_compose(monkeypatch: pytest.MonkeyPatch) -> None:
     assert commands
     for line in commands:
         words = shlex.split(line.removeprefix("$ "))
+        if words[2] in ("meds_plugin.predict", "meds_plugin.export"):
+            read_options(words[2].split(".")[1], words[3:], texts=())
+            continue
         assert words[:3] == ["python", "-m", "meds_plugin.run"]
         overrides = words[3:]
         if overrides[0] == "-m":  # the first of each sweep's values
@@ -85,7 +91,19 @@ def execute(title: str) -> dict[str, Any]:
 
 
 def test_there_is_a_test_for_every_python_example() -> None:
-    assert list(examples()) == ["Wrap your own detector", "Wrap an anomalib model"]
+    assert list(examples()) == [
+        "Predict and export",
+        "Wrap your own detector",
+        "Wrap an anomalib model",
+    ]
+
+
+def test_new_images_can_be_judged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    train(tmp_path / "RUN")
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (20, 10)).save(name)
+    assert execute("Predict and export")["found"].scores.shape == (2,)
 
 
 def test_your_own_detector_can_be_wrapped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from meds_plugin.data.decoding import MAX_PIXELS, checked_limit, decode, unusable
-from meds_plugin.data.faults import shown, writable
+from meds_plugin.data.decoding import MAX_PIXELS, checked_limit, decode, unreadable
+from meds_plugin.data.faults import bad_name, shown, writable
 from meds_plugin.data.images import checked_array, to_mask, to_rgb
 from meds_plugin.data.samples import Problem
 from meds_plugin.errors import UserError
@@ -25,7 +25,14 @@ if TYPE_CHECKING:
 
     Key: TypeAlias = tuple[Path | int, str]
 
-__all__ = ["CheckReport", "ImageFacts", "check_samples", "image_key", "problems_error"]
+__all__ = [
+    "CheckReport",
+    "ImageFacts",
+    "check_samples",
+    "image_key",
+    "libtiff_silenced",
+    "problems_error",
+]
 
 _NAMED = 50
 _BLOCK = 1 << 20  # bytes of a file hashed at a time
@@ -109,7 +116,7 @@ def check_samples(
     # Kept out of logs: a wrong input is to give one line there.
     shows = progress and sys.stderr.isatty()
     pool = ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1))
-    with _libtiff_silenced(sources.values()):
+    with libtiff_silenced(sources.values()):
         try:
             answers = pool.map(lambda key: _facts(sources[key], key[1], limit), sources)
             bar = track(answers, description="check images", total=len(sources), enabled=shows)
@@ -161,9 +168,8 @@ def _facts(source: Path | Pixels, kind: str, max_pixels: int) -> ImageFacts | st
         digest = _digest(source) if kind == "image" else ""
     except UserError as error:
         return str(error)
-    except Exception as error:  # out of memory; or the file has just been removed
-        cause = str(error) or type(error).__name__
-        return str(unusable(source, f"cannot be read ({cause}): check its disk and free memory"))
+    except Exception as error:
+        return str(unreadable(source, error))
     return ImageFacts(width, height, decoded.image.mode, decoded.bits, digest)
 
 
@@ -187,8 +193,8 @@ def _digest(path: Path) -> str:
 def _reasons(sample: Sample, results: Mapping[Key, ImageFacts | str]) -> Iterator[str]:
     """Yield what is wrong with a sample, a line each."""
     name = shown(sample.path)
-    if writable(sample.path + sample.category) != sample.path + sample.category:
-        yield f"{name} has a name that is not UTF-8, which no result file can hold: rename it"
+    if reason := bad_name(sample.path, sample.category):
+        yield reason
     image = results[image_key(sample.image), "image"]
     if isinstance(image, str):
         yield image if isinstance(sample.image, Path) else f"{name}: {image}"
@@ -206,8 +212,12 @@ def _reasons(sample: Sample, results: Mapping[Key, ImageFacts | str]) -> Iterato
 
 
 @contextlib.contextmanager
-def _libtiff_silenced(sources: Iterable[Path | Pixels]) -> Iterator[None]:
-    """Keep off the screen what libtiff has to say of damaged files; it prints past Python."""
+def libtiff_silenced(sources: Iterable[Path | Pixels]) -> Iterator[None]:
+    """Keep off the screen what libtiff has to say of damaged files; it prints past Python.
+
+    Args:
+        sources: What is going to be read; without a TIFF file among them nothing is done.
+    """
     tiff = any(isinstance(s, Path) and s.suffix.lower() in {".tif", ".tiff"} for s in sources)
     try:
         shared = sys.stderr.fileno() == 2  # the bar goes there too and is to stay

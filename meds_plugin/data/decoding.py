@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from PIL.ImageFile import ImageFile
 
-__all__ = ["MAX_PIXELS", "Decoded", "checked_limit", "decode", "unusable"]
+__all__ = ["MAX_PIXELS", "Decoded", "checked_limit", "decode", "unreadable", "unusable"]
 
 MAX_PIXELS = 100_000_000
 
@@ -115,15 +115,19 @@ def decode(path: Path, *, max_pixels: int = MAX_PIXELS) -> Decoded:
     raise unusable(path, f"is {what}, not a file: rename or remove it")
 
 
-def checked_limit(max_pixels: object) -> int:
+def checked_limit(max_pixels: object, *, key: str = "data.max_pixels") -> int:
     """Return a limit of pixels as a whole number.
+
+    Args:
+        max_pixels: The limit.
+        key: What it is called on the command line.
 
     Raises:
         UserError: If it is no number of at least 1.
     """
     number = isinstance(max_pixels, (int, float)) and not isinstance(max_pixels, bool)
     if not number or not 1 <= max_pixels < float("inf"):  # type: ignore[operator]
-        msg = f"data.max_pixels must be a number of pixels of at least 1, got {max_pixels!r}"
+        msg = f"{key} must be a number of pixels of at least 1, got {max_pixels!r}"
         raise UserError(msg)
     return int(max_pixels)  # type: ignore[call-overload, no-any-return]
 
@@ -131,6 +135,12 @@ def checked_limit(max_pixels: object) -> int:
 def unusable(path: Path, reason: str) -> UserError:
     """Return the error that says in one line what is wrong with a file."""
     return UserError(" ".join(f"{shown(str(path))} {reason}".splitlines()))
+
+
+def unreadable(path: Path, error: Exception) -> UserError:
+    """Return the error for a file that failed in a way not foreseen, as without memory."""
+    cause = str(error) or type(error).__name__
+    return unusable(path, f"cannot be read ({cause}): check its disk and free memory")
 
 
 def _decode(path: Path, max_pixels: int) -> Decoded:

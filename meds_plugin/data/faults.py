@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["failure", "shown", "writable"]
+__all__ = ["bad_name", "failure", "shown", "writable"]
 
 
 def shown(text: str) -> str:
@@ -19,6 +19,13 @@ def shown(text: str) -> str:
 def writable(text: str) -> str:
     """Return a text that UTF-8 can hold, with escapes for what it cannot."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def bad_name(name: str, category: str = "") -> str | None:
+    """Say what is wrong with an image's name, or its category's, that no result file can hold."""
+    if writable(name + category) == name + category:
+        return None
+    return f"{shown(name)} has a name that is not UTF-8, which no result file can hold: rename it"
 
 
 def failure(path: Path, error: OSError) -> str:

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 __all__ = ["links_out"]
 
 
-def links_out(samples: Iterable[Sample], folders: Sequence[Path]) -> dict[str, str]:
+def links_out(
+    samples: Iterable[Sample],
+    folders: Sequence[Path],
+    *,
+    root: str = "data.root",
+    option: str = "data.outside_links=true",
+) -> dict[str, str]:
     """Return what is wrong with images whose own file or mask is reached through a link outwards.
 
     No file is opened. The folders themselves may be links.
@@ -24,6 +30,8 @@ def links_out(samples: Iterable[Sample], folders: Sequence[Path]) -> dict[str, s
     Args:
         samples: The images.
         folders: The folders that files may lie in; none: anywhere.
+        root: What messages call the folders.
+        option: What to give to allow such links.
 
     Returns:
         A reason in one line for each such image, by `Sample.path`.
@@ -45,7 +53,7 @@ def links_out(samples: Iterable[Sample], folders: Sequence[Path]) -> dict[str, s
             if not any(target.is_relative_to(folder) for folder in allowed):
                 found.setdefault(
                     sample.path,
-                    f"{shown(str(file))} leads out of data.root, to {shown(str(target))}: put the "
-                    "file itself there, or allow such links with data.outside_links=true",
+                    f"{shown(str(file))} leads out of {root}, to {shown(str(target))}: put the "
+                    f"file itself there, or allow such links with {option}",
                 )
     return found

@@ -40,6 +40,9 @@ class Preprocess:
     Attributes:
         image_size: Height and width before the crop.
         input_size: Height and width of the tensors.
+        offset: Row and column of the resized image at which the crop begins.
+        mean: Mean of red, green and blue.
+        std: Their standard deviation.
 
     Raises:
         UserError: If a size is no positive number or pair, or the crop is larger than the image.
@@ -70,10 +73,13 @@ class Preprocess:
             )
             raise UserError(msg)
         # Rounds half to even like torchvision's centre crop, for the same pixels.
-        self._top = round((height - self.input_size[0]) / 2)
-        self._left = round((width - self.input_size[1]) / 2)
-        self._mean = torch.tensor([float(value) for value in mean]).view(3, 1, 1)
-        self._std = torch.tensor([float(value) for value in std]).view(3, 1, 1)
+        top = round((height - self.input_size[0]) / 2)
+        left = round((width - self.input_size[1]) / 2)
+        self.offset = (top, left)
+        self.mean = tuple(float(value) for value in mean)
+        self.std = tuple(float(value) for value in std)
+        self._mean = torch.tensor(self.mean).view(3, 1, 1)
+        self._std = torch.tensor(self.std).view(3, 1, 1)
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Turn an RGB image into float32 ``[3, H, W]``, normalised."""
@@ -90,8 +96,8 @@ class Preprocess:
     def _resized(self, image: Image.Image) -> Image.Image:
         height, width = self.image_size
         resized = image.resize((width, height), Image.Resampling.BILINEAR)
-        bottom, right = self._top + self.input_size[0], self._left + self.input_size[1]
-        return resized.crop((self._left, self._top, right, bottom))
+        top, left = self.offset
+        return resized.crop((left, top, left + self.input_size[1], top + self.input_size[0]))
 
 
 def vary(image: Image.Image, variation: Variation) -> Image.Image:
