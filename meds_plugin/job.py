@@ -30,6 +30,9 @@ from meds_plugin.frozen_encoder import FrozenEncoder
 from meds_plugin.optim import OptimizerSettings
 from meds_plugin.probe_images import random_images
 from meds_plugin.report import print_report
+from meds_plugin.review import write_review
+from meds_plugin.review.heatmaps import training_maps
+from meds_plugin.review.rounds import print_comparison
 from meds_plugin.rng import torch_seeded
 from meds_plugin.runfolder import RunFolder, ranking_metrics
 from meds_plugin.stages import plan_stages
@@ -103,11 +106,14 @@ def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, 
         "protocol": _protocol(config, model, protocol),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
     }
+    maps = training_maps(model) if config.review else None
     if trainer.is_global_zero:
         folder.write_ranking(datamodule.train.samples, scores)
         folder.write_selection(model.selection.history if model.selection else [])
+        write_review(folder.path, datamodule.train, maps)
         folder.write_metrics(metrics)
         print_report(metrics, folder.path)
+        print_comparison(config.data.exclude, folder.path)
     return metrics
 
 
