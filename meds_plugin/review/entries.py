@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,7 @@ def read_run(run: Path) -> Reviewed:
         entries = [_entry(row) for row in read_rows(run / "ranking.csv")]
         manifest = [row["path"] for row in read_rows(run / "manifest.csv")]
         last = {row["category"]: row for row in read_rows(run / "selection.csv")}
-        thresholds = {group: float(row["threshold"]) for group, row in last.items()}
+        thresholds = {group: _finite(row["threshold"]) for group, row in last.items()}
     except (KeyError, ValueError, TypeError) as error:
         msg = f"{run}: ranking.csv, manifest.csv or selection.csv is damaged ({error!r})"
         raise UserError(msg) from error
@@ -103,7 +104,7 @@ def _entry(row: dict[str, str]) -> Entry:
     return Entry(
         path=row["path"],
         category=row["category"],
-        score=float(row["score"]),
+        score=_finite(row["score"]),
         selected=row["selected"] == "1",
         memory=_number(row["memory"]),
         distilled=_number(row["distilled"]),
@@ -112,14 +113,22 @@ def _entry(row: dict[str, str]) -> Entry:
 
 
 def _number(text: str) -> float | None:
-    return float(text) if text else None
+    return _finite(text) if text else None
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        msg = f"{text} is no finite number"
+        raise ValueError(msg)
+    return value
 
 
 def _contamination(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"), parse_constant=_finite)
     except (OSError, ValueError) as error:
         msg = f"{file} cannot be read ({error}): remove it"
         raise UserError(msg) from error

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["Thumbnail", "side_for", "thumbnails"]
 
 _SIDES = (320, 256, 192, 128, 96)  # pixels, the first that fits is taken
-_BYTES_A_PIXEL = 0.16  # of a textured photograph; drawn pictures take a third
-_BUDGET = 32e6  # bytes of all thumbnails together; the page is a third larger
-_QUALITY = 75
+_BYTES_A_PIXEL = 0.18  # of a rough texture; smooth products take half of it
+_BUDGET = 30e6  # bytes of all thumbnails together; the page is a third larger
+_QUALITY = 70
 
 
 class Thumbnail(NamedTuple):

@@ -1,6 +1,7 @@
 // The grid: only the rows near what is visible are in the document.
 
 const GAP = 10, RULE = 40, FOOT = 44, SPARE = 3;
+const ACTS = matchMedia("(hover: none)").matches ? 42 : 30; // fingers need more
 
 class Grid {
   constructor(facts, pictures, decisions, choose) {
@@ -15,6 +16,11 @@ class Grid {
     this.current = 0; // place among those shown
     this.tile = 144;
     this.choose = choose;
+    this.heated = false; // whether all tiles show their heatmap
+    this.element.addEventListener("pointerover", (event) => {
+      const tile = event.target.closest(".tile");
+      if (tile) this.heat(tile);
+    });
     this.scroll.addEventListener("scroll", () => this.draw(), { passive: true });
     new ResizeObserver(() => this.measure()).observe(this.scroll);
   }
@@ -32,13 +38,14 @@ class Grid {
     // Wide enough to fill the row.
     const size = Math.floor((width - GAP * (this.columns - 1)) / this.columns);
     this.size = this.indices.length >= this.columns ? size : Math.min(size, this.tile * 1.5);
-    this.pitch = this.size + FOOT + GAP;
+    this.pitch = this.size + FOOT + ACTS + GAP;
     const count = this.indices.length;
     this.split = this.line ? Math.ceil(this.line.at / this.columns) : Math.ceil(count / this.columns);
     const after = this.line ? Math.ceil((count - this.line.at) / this.columns) : 0;
     this.count = this.split + after;
     this.element.style.height = `${this.count * this.pitch + (this.line ? RULE : 0) + GAP}px`;
     this.element.style.setProperty("--tile", `${this.size}px`);
+    this.element.style.setProperty("--acts", `${ACTS}px`);
     this.element.setAttribute("aria-rowcount", this.count + (this.line ? 1 : 0));
     this.element.setAttribute("aria-colcount", this.columns);
     this.redraw();
@@ -123,23 +130,24 @@ class Grid {
     const square = make("div", "square");
     const drawn = picture(facts, this.pictures, index);
     square.append(drawn ?? make("div", "gone", "image cannot be read"), make("span", "mark"));
+    if (this.heated) addHeat(drawn, this.pictures, index);
     const acts = make("div", "acts");
-    for (const [letter, name] of [[KEEP, "keep"], [DROP, "drop"]]) {
-      const button = make("button", name, name);
+    for (const [letter, name, sign] of [[KEEP, "keep", "\u2713"], [DROP, "drop", "\u2715"]]) {
+      const button = make("button", name, `${sign} ${name}`);
       button.type = "button";
       button.tabIndex = -1;
       button.dataset.letter = letter;
       acts.append(button);
     }
-    square.append(acts);
     const foot = make("div", "foot"), one = make("div"), two = make("div");
-    one.append(make("b", "", figure(facts.score[index])));
+    one.append(make("span", "soft", `#${index + 1}`));
     const chance = facts.probability[index];
-    one.append(make("span", "soft", chance === null ? `#${index + 1}` : `${Math.round(100 * chance)} % \u00b7 #${index + 1}`));
+    const odds = chance === null ? "" : ` \u00b7 ${Math.round(100 * chance)} %`;
+    one.append(make("b", "", figure(facts.score[index], 3) + odds));
     two.append(make("span", "soft", visible(facts.categories[facts.category[index]])));
-    if (this.selects) two.append(facts.selected[index] ? make("span", "soft", "kept") : make("span", "out", "left out"));
+    if (this.selects) two.append(facts.selected[index] ? make("span", "soft", "trained on") : make("span", "out", "left out"));
     foot.append(one, two);
-    tile.append(square, foot);
+    tile.append(square, foot, acts);
     tile.title = visible(facts.path[index]);
     this.mark(tile, place);
     return tile;
@@ -154,9 +162,21 @@ class Grid {
     tile.classList.toggle("current", place === this.current);
     tile.tabIndex = place === this.current ? 0 : -1;
     tile.setAttribute("aria-selected", place === this.current);
+    for (const button of tile.querySelectorAll(".acts button")) {
+      button.setAttribute("aria-pressed", button.dataset.letter === letter);
+    }
     const mark = { [DROP]: "\u2715 drop", [KEEP]: "\u2713 keep", [UNDECIDED]: "" }[letter];
     tile.querySelector(".mark").textContent = mark;
     tile.setAttribute("aria-label", describe(facts, index, letter, this.selects));
+  }
+
+  heat(tile) {
+    addHeat(tile.querySelector(".pic"), this.pictures, this.indices[+tile.dataset.place]);
+  }
+
+  heatAll(on) {
+    this.heated = on;
+    if (on) for (const tile of this.element.querySelectorAll(".tile")) this.heat(tile);
   }
 
   tileAt(place) {
@@ -198,7 +218,7 @@ function make(name, className = "", text = "") {
   return element;
 }
 
-// Returns the image with its heatmap, fitted into a square; null where it cannot be read.
+// Returns the image, fitted into a square; null where it cannot be read.
 function picture(facts, pictures, index) {
   const address = pictures.thumbnail(index);
   if (address === "") return null;
@@ -215,9 +235,14 @@ function picture(facts, pictures, index) {
   image.draggable = false;
   image.src = address;
   pic.append(image);
+  return pic;
+}
+
+// Lays the heatmap over an image, once.
+function addHeat(pic, pictures, index) {
+  if (!pic?.firstChild || pic.querySelector("canvas")) return;
   const heat = pictures.heatmap(index);
   if (heat) pic.append(heat);
-  return pic;
 }
 
 function describe(facts, index, letter, selects) {

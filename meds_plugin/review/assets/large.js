@@ -38,14 +38,16 @@ class Large {
       pair.append(make("dt", "", name), make("dd", "", value));
       list.append(pair);
     }
-    if (!this.open) this.dialog.showModal();
+    if (this.open) return;
+    this.dialog.showModal();
+    this.dialog.focus();
   }
 
   fill(id, index) {
     const place = document.getElementById(id), { facts } = this;
     const drawn = picture(facts, this.pictures, index);
+    if (id === "large-heat") addHeat(drawn, this.pictures, index);
     place.replaceChildren(...(drawn ? [...drawn.childNodes] : [make("div", "gone", "image cannot be read")]));
     place.style.aspectRatio = drawn ? `${facts.width[index]} / ${facts.height[index]}` : "1";
-    if (drawn && id === "large-plain") place.querySelector("canvas")?.remove();
   }
 }

@@ -30,7 +30,7 @@ function update(wanted = currentIndex()) {
 function showProgress() {
   const kept = decisions.count(KEEP), dropped = decisions.count(DROP), total = facts.path.length;
   const { sum, unknown } = expectedLeft(facts, decisions.letters);
-  let left = sum === null ? "unknown" : sum.toFixed(1);
+  let left = sum === null ? "unknown" : sum.toFixed(sum < 100 ? 1 : 0);
   if (sum !== null && unknown.length) left += ` (unknown in ${unknown.map(visible).join(", ")})`;
   at("progress").replaceChildren(
     "reviewed ", make("b", "", String(kept + dropped)), ` of ${total} \u00b7 ${dropped} dropped, ${kept} kept \u00b7 expected defects left: `,
@@ -102,6 +102,7 @@ function nextUndecided() {
 function toggleHeat() {
   const on = document.body.classList.toggle("heat");
   at("heat").setAttribute("aria-pressed", on);
+  grid.heatAll(on);
 }
 
 function enlarge() {
@@ -235,8 +236,8 @@ function describeRun() {
     const span = typeof low === "number" && typeof high === "number" ? ` (${percent(low)} to ${percent(high)})` : "";
     parts.push(`estimated contamination ${percent(estimate)}${span}`);
   }
-  if (!grid.selects) parts.push("this method leaves no image out");
-  else if (facts.categories.length > 1) parts.push("the threshold's line shows when you pick a category");
+  if (!grid.selects) at("advice").textContent = "this method leaves no image out";
+  else if (facts.categories.length > 1) at("advice").textContent = "pick a category to see its threshold as a line";
   at("run").textContent = visible(parts.join(" \u00b7 "));
   if (!facts.maps) {
     at("heat").hidden = at("scale").hidden = true;

@@ -47,9 +47,9 @@ function thresholdLine(facts, indices, { category, order }) {
   return { at, text: `selection threshold ${figure(threshold)} \u2014 ${sides[0]} above, ${sides[1]} below` };
 }
 
-function figure(value) {
+function figure(value, digits = 4) {
   if (value === null || value === undefined) return "\u2013";
-  return value !== 0 && Math.abs(value) < 0.001 ? value.toExponential(2) : String(+value.toPrecision(4));
+  return value !== 0 && Math.abs(value) < 0.001 ? value.toExponential(digits - 2) : String(+value.toPrecision(digits));
 }
 
 // Names may hold what would break a line or turn the direction of writing.

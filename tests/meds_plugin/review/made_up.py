@@ -31,6 +31,7 @@ def make_run(
     probability: bool = False,
     pictures: bool = True,
     exclude: str | None = None,
+    root: Path | None = None,
 ) -> Path:
     """Write a finished run: scores fall evenly from 1 to 0, categories take turns.
 
@@ -41,6 +42,7 @@ def make_run(
         probability: Give each image one, its score squared.
         pictures: Keep thumbnails and heatmaps.
         exclude: The run's ``data.exclude``.
+        root: The folder that the images are in; default: one that is not there.
     """
     folder.mkdir(parents=True)
     count = len(names)
@@ -67,7 +69,9 @@ def make_run(
     )
     last = {"step": 9, "kept": 1, "threshold": THRESHOLD, "median": 0.4, "mad": 0.1}
     write_csv(folder / "selection.csv", SELECTION, [{**last, "category": c} for c in categories])
-    data = {"source": None, "image_size": 32, "crop": None, "max_pixels": 1e8, "exclude": exclude}
+    source = {"_target_": "meds_plugin.data.readers.folder.read_folder", "_partial_": True}
+    source |= {"root": str(root or folder / "no such folder")}
+    data = {"source": source, "image_size": 32, "crop": 16, "max_pixels": 1e8, "exclude": exclude}
     write_text(folder / "config.yaml", OmegaConf.to_yaml({"data": data}))
     if pictures:
         save_pictures(folder, _pictures(count))
@@ -98,8 +102,8 @@ def _thumbnail(rng: np.random.Generator, side: int, kind: int) -> Thumbnail:
     height = side if kind % 3 else side * 3 // 4
     x, y = np.meshgrid(np.arange(side), np.arange(height))
     wave = np.sin((x * np.cos(kind) + y * np.sin(kind)) / (3 + kind % 5))
-    grey = 120 + 50 * wave + rng.normal(0, 14, wave.shape)
+    grey = 120 + 50 * wave + rng.normal(0, 8, wave.shape)
     colour = np.stack([grey * share for share in rng.uniform(0.6, 1.1, 3)], axis=2)
     buffer = io.BytesIO()
-    Image.fromarray(np.clip(colour, 0, 255).astype(np.uint8)).save(buffer, "WEBP", quality=75)
+    Image.fromarray(np.clip(colour, 0, 255).astype(np.uint8)).save(buffer, "WEBP", quality=70)
     return Thumbnail(buffer.getvalue(), side, height)
