@@ -67,6 +67,7 @@ def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, 
         msg = f"{path} holds a run already: go on with resume={path}, or give another folder"
         raise UserError(msg)
     _quieten()
+    review = _flag(config, "review")
     # What can be wrong is built in order of what it costs to find out.
     protocol = EvaluationProtocol(**_plain(config.evaluation))
     _anchor(config)
@@ -106,7 +107,7 @@ def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, 
         "protocol": _protocol(config, model, protocol),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
     }
-    maps = training_maps(model) if config.review else None
+    maps = training_maps(model) if review else None
     if trainer.is_global_zero:
         folder.write_ranking(datamodule.train.samples, scores)
         folder.write_selection(model.selection.history if model.selection else [])
@@ -297,6 +298,15 @@ def _protocol(
         # The detector's own image score knows no share.
         "evaluation": evaluation.as_dict() | ({"image_top": None} if scores_itself(model) else {}),
     }
+
+
+def _flag(config: DictConfig, key: str) -> bool:
+    """Return a setting that is on or off; runs from before it was there have it off."""
+    value = config.get(key, False)
+    if not isinstance(value, bool):
+        msg = f"{key} must be true or false, got {value!r}"
+        raise UserError(msg)
+    return value
 
 
 def _has_encoder(model: MeDSWrapper) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import tempfile
 from typing import TYPE_CHECKING
@@ -31,7 +32,9 @@ _FLAGS = (
 
 @contextlib.contextmanager
 def browser(downloads: Path, *, flags: tuple[str, ...] = ()) -> Iterator[Chrome]:
-    """Start Chromium with a profile of its own; skips the test where there is none.
+    """Start Chromium with a profile of its own.
+
+    Where there is none, the test is skipped; with ``MEDS_NEED_BROWSER`` set, it fails.
 
     Args:
         downloads: Where files are downloaded to.
@@ -41,7 +44,8 @@ def browser(downloads: Path, *, flags: tuple[str, ...] = ()) -> Iterator[Chrome]
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     driver = shutil.which("chromedriver")
     if chromium is None or driver is None:
-        pytest.skip("no Chromium with chromedriver here (Debian: chromium, chromium-driver)")
+        absent = pytest.fail if "MEDS_NEED_BROWSER" in os.environ else pytest.skip
+        absent("no Chromium with chromedriver here (Debian: chromium, chromium-driver)")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         options = webdriver.ChromeOptions()
         options.binary_location = chromium
