@@ -111,7 +111,7 @@ def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, 
     if trainer.is_global_zero:
         folder.write_ranking(datamodule.train.samples, scores)
         folder.write_selection(model.selection.history if model.selection else [])
-        write_review(folder.path, datamodule.train, maps)
+        write_review(folder.path, datamodule.train, maps, progress=shows_progress(trainer))
         folder.write_metrics(metrics)
         print_report(metrics, folder.path)
         print_comparison(config.data.exclude, folder.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from meds_plugin.atomic import write_text
@@ -24,7 +25,9 @@ __all__ = ["PAGE", "rebuild_review", "training_maps", "write_review"]
 PAGE = "review.html"
 
 
-def write_review(run: Path, dataset: ImageDataset, maps: Tensor | None) -> None:
+def write_review(
+    run: Path, dataset: ImageDataset, maps: Tensor | None, *, progress: bool = False
+) -> None:
     """Write the page of a run that has just written its ranking, and what it is built from.
 
     Args:
@@ -32,11 +35,12 @@ def write_review(run: Path, dataset: ImageDataset, maps: Tensor | None) -> None:
         dataset: The training images.
         maps: ``[N, h, w]`` their anomaly maps (see `training_maps`); ``None`` where no page is
             wanted.
+        progress: Show a bar while images are read.
     """
     if maps is None:
         return
     window = dataset.preprocess.window
-    pictures = Pictures(thumbnails(dataset), on_one_scale(maps), window)
+    pictures = Pictures(thumbnails(dataset, progress=progress), on_one_scale(maps), window)
     save_pictures(run, pictures)
     _write(run, pictures)
 
@@ -59,7 +63,8 @@ def rebuild_review(run: Path) -> Path:
     pictures = load_pictures(run, len(reviewed.manifest))
     if pictures is None:
         dataset = dataset_of(run, reviewed.manifest)
-        pictures = Pictures(thumbnails(dataset), None, dataset.preprocess.window)
+        thumbs = thumbnails(dataset, progress=sys.stderr.isatty())
+        pictures = Pictures(thumbs, None, dataset.preprocess.window)
     return _write(run, pictures)
 
 

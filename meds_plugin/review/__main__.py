@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -55,8 +56,9 @@ def _answer(given: argparse.Namespace) -> None:
         earlier = f", {applied.before} more by an earlier review" if applied.before else ""
         print(f"{applied.file} leaves out {applied.dropped} images{earlier}. To train again:")
         print(applied.command)
-        print("Afterwards, for the metrics of both runs:")
-        print(f"python -m meds_plugin.review {given.run} --compare {applied.target}")
+        print("To see the metrics of both runs afterwards:")
+        runs = (str(given.run), "--compare", str(applied.target))
+        print(shlex.join(["python", "-m", "meds_plugin.review", *runs]))
     else:
         page = rebuild_review(given.run)
         print(f"{page} ({page.stat().st_size / 1e6:.1f} MB)")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from PIL import Image
 
 from meds_plugin.errors import UserError
+from meds_plugin.progress import track
 
 if TYPE_CHECKING:
     from meds_plugin.data.dataset import ImageDataset
@@ -42,22 +43,25 @@ def side_for(count: int) -> int:
     return next(fits, _SIDES[-1])
 
 
-def thumbnails(dataset: ImageDataset) -> list[Thumbnail]:
+def thumbnails(dataset: ImageDataset, *, progress: bool = False) -> list[Thumbnail]:
     """Return a thumbnail of every image, in order; none is larger than its image.
 
     The images are read once more, as the detector reads them, by a thread a core (at most 8).
 
     Args:
         dataset: The images. Files that cannot be read (any more) get an empty thumbnail.
+        progress: Show a bar.
     """
-    side = side_for(len(dataset))
+    count = len(dataset)
+    side = side_for(count)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return list(pool.map(lambda index: _thumbnail(dataset, index, side), range(len(dataset))))
+        made = pool.map(lambda index: _thumbnail(dataset, index, side), range(count))
+        return list(track(made, description="thumbnails", total=count, enabled=progress))
 
 
 def _thumbnail(dataset: ImageDataset, index: int, side: int) -> Thumbnail:
     try:
-        picture = dataset.picture(index).copy()
+        picture = dataset.picture(index)
     except UserError:
         return Thumbnail(b"", 0, 0)
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)

@@ -89,11 +89,13 @@ class Decisions {
 
 // What is expected to be left: the sum of the probabilities of the images nobody has decided on.
 function expectedLeft(facts, letters) {
-  let sum = 0, known = 0, unknown = new Set();
+  let sum = 0, known = 0;
+  const unknown = new Set();
   facts.probability.forEach((value, index) => {
+    if (letters[index] !== UNDECIDED) return;
     if (value === null) unknown.add(facts.categories[facts.category[index]]);
     else known += 1;
-    if (value !== null && letters[index] === UNDECIDED) sum += value;
+    sum += value ?? 0;
   });
-  return { sum: known ? sum : null, unknown: [...unknown] };
+  return { sum: known || !unknown.size ? sum : null, unknown: [...unknown] };
 }

@@ -16,7 +16,7 @@ function currentIndex() {
 // Shows what the filters ask for; the current image stays the current one where it is still shown.
 function update(wanted = currentIndex()) {
   const indices = shownImages(facts, decisions.letters, choice);
-  const place = wanted < 0 ? 0 : indices.indexOf(wanted);
+  const place = indices.indexOf(wanted);
   if (place >= 0) grid.current = place;
   grid.show(indices, thresholdLine(facts, indices, choice));
   at("empty").hidden = indices.length > 0;
@@ -72,7 +72,7 @@ function decide(letter, { place = grid.current, move = true } = {}) {
     // The image may leave the view; the one after it takes its place.
     grid.current = place;
     const gone = WORD[letter] !== choice.decision;
-    update(gone ? (next === index ? -2 : next) : move ? next : index);
+    update(gone ? (next === index ? -1 : next) : move ? next : index);
     if (grid.indices.length) grid.go(grid.current);
     else if (large.open) large.dialog.close();
     return;
@@ -230,21 +230,27 @@ function fillChoices() {
 
 function describeRun() {
   const parts = [facts.name];
-  const { estimate, low, high } = facts.contamination?.mean ?? {};
+  const { categories: each = {}, all, mean } = facts.contamination;
+  const { estimate, low, high } = all ?? mean ?? {};
   const percent = (value) => `${(100 * value).toFixed(0)} %`;
   if (typeof estimate === "number") {
     const span = typeof low === "number" && typeof high === "number" ? ` (${percent(low)} to ${percent(high)})` : "";
     parts.push(`estimated contamination ${percent(estimate)}${span}`);
   }
+  const unknown = Object.keys(each).filter((name) => typeof each[name].estimate !== "number");
+  if (unknown.length) {
+    const names = unknown.slice(0, 3).join(", ") + (unknown.length > 3 ? ", ..." : "");
+    parts.push(`contamination unknown for ${names}: ${each[unknown[0]].reason ?? "no reason given"}`);
+  }
   if (!grid.selects) at("advice").textContent = "this method leaves no image out";
-  else if (facts.categories.length > 1) at("advice").textContent = "pick a category to see its threshold as a line";
+  else if (facts.categories.length > 1) at("advice").textContent = "pick a category to see its threshold";
   at("run").textContent = visible(parts.join(" \u00b7 "));
   if (!facts.maps) {
     at("heat").hidden = at("scale").hidden = true;
     return;
   }
-  at("low").textContent = figure(facts.maps.low);
-  at("high").textContent = figure(facts.maps.high);
+  at("low").textContent = figure(facts.maps.low, 2);
+  at("high").textContent = figure(facts.maps.high, 2);
   at("scale").setAttribute("aria-label", `heatmaps: one scale for the run, from ${figure(facts.maps.low)} to ${figure(facts.maps.high)}`);
   at("scale").title = at("scale").getAttribute("aria-label");
   const values = Uint8Array.from({ length: 96 }, (_, x) => Math.round((255 * x) / 95));

@@ -49,7 +49,7 @@ function thresholdLine(facts, indices, { category, order }) {
 
 function figure(value, digits = 4) {
   if (value === null || value === undefined) return "\u2013";
-  return value !== 0 && Math.abs(value) < 0.001 ? value.toExponential(digits - 2) : String(+value.toPrecision(digits));
+  return value !== 0 && Math.abs(value) < 0.001 ? value.toExponential(1) : String(+value.toPrecision(digits));
 }
 
 // Names may hold what would break a line or turn the direction of writing.

@@ -13,7 +13,6 @@ from meds_plugin.atomic import write_csv, write_json, write_text
 from meds_plugin.review.heatmaps import Heatmaps
 from meds_plugin.review.store import Pictures, save_pictures
 from meds_plugin.review.thumbnails import Thumbnail, side_for
-from meds_plugin.runfolder import RANKING, SELECTION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,7 +59,7 @@ def make_run(
         }
         for place, name in enumerate(names)
     ]
-    write_csv(folder / "ranking.csv", (*RANKING, "probability"), rows)
+    write_csv(folder / "ranking.csv", list(rows[0]), rows)
     trained = sorted(rows, key=lambda row: str(row["path"]))
     write_csv(
         folder / "manifest.csv",
@@ -68,7 +67,8 @@ def make_run(
         [{key: row[key] for key in ("path", "category", "injected")} for row in trained],
     )
     last = {"step": 9, "kept": 1, "threshold": THRESHOLD, "median": 0.4, "mad": 0.1}
-    write_csv(folder / "selection.csv", SELECTION, [{**last, "category": c} for c in categories])
+    chosen = [{**last, "category": name} for name in categories]
+    write_csv(folder / "selection.csv", list(chosen[0]), chosen)
     source = {"_target_": "meds_plugin.data.readers.folder.read_folder", "_partial_": True}
     source |= {"root": str(root or folder / "no such folder")}
     data = {"source": source, "image_size": 32, "crop": 16, "max_pixels": 1e8, "exclude": exclude}

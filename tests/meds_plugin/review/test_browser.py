@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from meds_plugin.atomic import write_csv, write_json
 from meds_plugin.data.exclude import read_exclude
 from meds_plugin.review import rebuild_review
+from meds_plugin.review.entries import read_rows
 from meds_plugin.review.rounds import apply_decisions
 from tests.meds_plugin.review.browser import browser
 from tests.meds_plugin.review.made_up import THRESHOLD, make_run
@@ -265,6 +267,26 @@ def test_images_that_are_gone_have_a_tile_of_their_own(page: Page, tmp_path: Pat
     assert page.text("#progress b:last-child") == "unknown"
     page.press("d")
     assert page.text("#progress").startswith("reviewed 1 of 2")
+
+
+def test_what_is_not_known_of_the_contamination_is_not_made_up(page: Page, tmp_path: Path) -> None:
+    names = [f"{place}.png" for place in range(8)]
+    run = make_run(tmp_path / "run", names, categories=("nut", "bolt"), probability=True)
+    ranking = read_rows(run / "ranking.csv")
+    for row in ranking:
+        row["probability"] = {"nut": "0.25", "bolt": ""}[row["category"]]
+    write_csv(run / "ranking.csv", list(ranking[0]), ranking)
+    nut = {"estimate": 0.25, "low": 0.1, "high": 0.4, "reason": None}
+    bolt = {"estimate": None, "low": None, "high": None, "reason": "too few images"}
+    report = {"categories": {"nut": nut, "bolt": bolt}, "all": nut}
+    write_json(run / "contamination.json", report)
+    rebuild_review(run)
+    page.open(run)
+    assert page.text("#progress").endswith("expected defects left: 1.0 (unknown in bolt)")
+    assert "estimated contamination 25 % (10 % to 40 %)" in page.text("#run")
+    assert "contamination unknown for bolt: too few images" in page.text("#run")
+    page.press("d", "d")  # one of each category
+    assert page.text("#progress").endswith("expected defects left: 0.8 (unknown in bolt)")
 
 
 def test_stays_usable_with_ten_thousand_images(page: Page, tmp_path: Path) -> None:
