@@ -140,9 +140,9 @@ class Grid {
       acts.append(button);
     }
     const foot = make("div", "foot"), one = make("div"), two = make("div");
-    one.append(make("span", "soft", `#${index + 1}`));
+    one.append(make("span", "soft rank", `#${index + 1}`));
     const chance = facts.probability[index];
-    const odds = chance === null ? "" : ` \u00b7 ${Math.round(100 * chance)} %`;
+    const odds = chance === null ? "" : ` \u00b7 ${Math.round(100 * chance)}%`;
     one.append(make("b", "", figure(facts.score[index], 3) + odds));
     two.append(make("span", "soft", visible(facts.categories[facts.category[index]])));
     if (this.selects) two.append(facts.selected[index] ? make("span", "soft", "trained on") : make("span", "out", "left out"));
