@@ -135,11 +135,15 @@ def print_comparison(exclude: str | None, run: Path) -> None:
     Args:
         exclude: The run's ``data.exclude``; nothing is printed where it does not lie in the folder
             of another finished run.
-        run: The run, finished.
+        run: The run, finished: it stays so where the two cannot be compared, which is said.
     """
     before = None if exclude is None else Path(exclude).parent
-    if before is not None and (before / "metrics.json").is_file():
+    if before is None or not (before / "metrics.json").is_file():
+        return
+    try:
         print(compare_runs(before, run))
+    except UserError as error:
+        print(f"not compared with {before}: {error}")
 
 
 class _Decisions(NamedTuple):

@@ -146,6 +146,9 @@ def test_a_run_is_compared_with_the_one_whose_review_it_follows(
     make_metrics(before, 0.75)
     print_comparison(str(before / "exclude.csv"), after)
     assert "wood change" in capsys.readouterr().out
+    (before / "metrics.json").write_text("{}")
+    print_comparison(str(before / "exclude.csv"), after)
+    assert capsys.readouterr().out.startswith(f"not compared with {before}: ")
 
 
 def test_runs_that_are_not_finished_cannot_be_compared(tmp_path: Path) -> None:
