@@ -27,6 +27,7 @@ _FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--disable-dev-shm-usage",  # small in containers; a page of ten thousand images is not
 )
 
 
