@@ -8,18 +8,17 @@ import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from meds_plugin.atomic import write_csv
+from meds_plugin.atomic import csv_text, write_csv, write_text
 from meds_plugin.data.exclude import decided, read_exclude
 from meds_plugin.data.faults import shown
 from meds_plugin.data.readers.rows import first_line, parse_rows, read_text
 from meds_plugin.errors import UserError
 from meds_plugin.report import table
-from meds_plugin.review.entries import read_rows
+from meds_plugin.review.entries import read_rows, read_run
 from meds_plugin.review.sources import read_config
 
 __all__ = ["Applied", "apply_decisions", "compare_runs", "print_comparison"]
 
-EXCLUDE = "exclude.csv"
 COMPARISON = "before_after.csv"
 _COLUMNS = ("path", "category", "decision")
 _PLAIN = re.compile(r"[\w./-]+")  # needs no quotes in an override
@@ -51,14 +50,15 @@ def apply_decisions(run: Path, decisions: Path, *, output: Path | None = None) -
     Args:
         run: The run that was reviewed.
         decisions: The review's file; see `read_exclude` for the words it may hold.
-        output: Where to write; default: ``exclude.csv`` in the run's folder.
+        output: Where to write; default: ``exclude.csv`` in the run's folder, or the next of
+            ``exclude2.csv``, ... that is free: a later run may have been trained by the first.
 
     Raises:
         UserError: If the folder holds no run, the file has no such columns, an unknown decision or
             a name that is none of the run's, drops nothing or everything of a category, or the
             list cannot be written.
     """
-    manifest = {row["path"]: row["category"] for row in read_rows(run / "manifest.csv")}
+    manifest = {entry.path: entry.category for entry in read_run(run).entries}
     dropped = _read(decisions)
     where = f"--apply={shown(str(decisions))}"
     if unknown := sorted(dropped.named - manifest.keys()):
@@ -78,9 +78,10 @@ def apply_decisions(run: Path, decisions: Path, *, output: Path | None = None) -
     before = set() if earlier is None else read_exclude(earlier) - dropped.out
     names = [*sorted(before), *(path for path in manifest if path in dropped.out)]
     rows = ({"path": path, "category": manifest.get(path), "decision": "drop"} for path in names)
-    file = run / EXCLUDE if output is None else output
+    text = csv_text(_COLUMNS, rows)
+    file = _free(run, text) if output is None else output
     try:
-        write_csv(file, _COLUMNS, rows)
+        write_text(file, text)
     except OSError as error:
         msg = f"{file} cannot be written ({error.strerror}): give another file with --output"
         raise UserError(msg) from error
@@ -165,6 +166,16 @@ def _read(file: Path) -> _Decisions:
     return _Decisions(named, decided(found, file, key="--apply"))
 
 
+def _free(run: Path, text: str) -> Path:
+    """Return the first file for a list that is not there yet, or holds this very list."""
+    number = 1
+    while True:
+        file = run / f"exclude{number if number > 1 else ''}.csv"
+        if not file.exists() or file.read_bytes() == text.encode():
+            return file
+        number += 1
+
+
 def _beside(run: Path) -> Path:
     """Return a folder beside the run's that is not there yet."""
     run = run.absolute()
@@ -200,7 +211,7 @@ def _metrics(run: Path) -> dict[str, Any]:
 
 
 def _images(run: Path) -> str:
-    injected = [row["injected"] for row in read_rows(run / "manifest.csv")]
+    injected = [row.get("injected") for row in read_rows(run / "manifest.csv")]
     known = sum(value == "1" for value in injected)
     defective = f", {known} known to be defective" if known else ""
     return f"{len(injected)} training images{defective}"

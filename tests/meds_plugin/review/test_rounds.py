@@ -34,6 +34,9 @@ def test_the_dropped_images_become_the_exclude_list(tmp_path: Path) -> None:
         run, decisions(tmp_path, HEAD + "a.png,wood,drop\n"), output=tmp_path / "list.csv"
     )
     assert read_exclude(other.file) == {"a.png"}
+    third = apply_decisions(run, decisions(tmp_path, HEAD + "a.png,wood,drop\n"))
+    assert third.file == run / "exclude2.csv"
+    assert apply_decisions(run, decisions(tmp_path, HEAD + "a.png,wood,drop\n")).file == third.file
     assert read_exclude(run / "exclude.csv") == set(NAMES[1:])
 
 
@@ -103,7 +106,7 @@ def test_a_list_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     file = decisions(tmp_path, HEAD + "a.png,wood,drop\n")
     with pytest.raises(UserError, match="--output"):
         apply_decisions(run, file, output=tmp_path / "no" / "where.csv")
-    with pytest.raises(UserError, match=r"manifest\.csv cannot be read"):
+    with pytest.raises(UserError, match="holds no finished run"):
         apply_decisions(tmp_path, file)
 
 
