@@ -17,8 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from meds_plugin.building import build as _build
 from meds_plugin.building import build_detector
 from meds_plugin.building import plain as _plain
-from meds_plugin.calibration import calibrate
 from meds_plugin.cache_settings import CacheSettings
+from meds_plugin.calibration import calibrate
 from meds_plugin.callbacks.base import shows_progress
 from meds_plugin.callbacks.run_checkpoint import RunCheckpoint
 from meds_plugin.callbacks.stage_bar import StageBar
@@ -31,6 +31,9 @@ from meds_plugin.launch import launched_rank
 from meds_plugin.optim import OptimizerSettings
 from meds_plugin.probe_images import random_images
 from meds_plugin.report import print_report
+from meds_plugin.review import write_review
+from meds_plugin.review.heatmaps import training_maps
+from meds_plugin.review.rounds import print_comparison
 from meds_plugin.runfolder import RunFolder, ranking_metrics
 from meds_plugin.runstate import anchor_paths, is_finished
 from meds_plugin.stages import plan_stages
@@ -66,6 +69,7 @@ def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, 
         msg = f"{path} holds a run already: go on with resume={path}, or give another folder"
         raise UserError(msg)
     _quieten()
+    review = _flag(config, "review")
     # What can be wrong is built in order of what it costs to find out.
     protocol = EvaluationProtocol(**_plain(config.evaluation))
     rate = check_rate(config.get("false_alarm_rate", 0.01))  # runs of before lack it
@@ -108,6 +112,7 @@ def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, 
         "protocol": _protocol(config, model, protocol),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
     }
+    maps = training_maps(model) if review else None
     if not trainer.is_global_zero:
         model.close_cache()
     trainer.strategy.barrier()  # what others use cannot be removed
@@ -116,8 +121,10 @@ def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, 
         folder.write_ranking(datamodule.train.samples, scores)
         folder.write_selection(model.selection.history if model.selection else [])
         folder.write_thresholds(thresholds)
+        write_review(folder.path, datamodule.train, maps, progress=shows_progress(trainer))
         folder.write_metrics(metrics)
         print_report(metrics, folder.path)
+        print_comparison(config.data.exclude, folder.path)
     return metrics
 
 
@@ -148,8 +155,6 @@ def resume(path: Path, overrides: list[str]) -> None:
         raise UserError(msg)
     given = OmegaConf.from_dotlist([o.lstrip("+") for o in overrides if "trainer." in o])
     run(DictConfig(OmegaConf.merge(config, given)), path, resuming=True)
-
-
 
 
 def _data(config: DictConfig) -> AnomalyDataModule:
@@ -261,6 +266,15 @@ def _protocol(
         # The detector's own image score knows no share.
         "evaluation": evaluation.as_dict() | ({"image_top": None} if scores_itself(model) else {}),
     }
+
+
+def _flag(config: DictConfig, key: str) -> bool:
+    """Return a setting that is on or off; runs from before it was there have it off."""
+    value = config.get(key, False)
+    if not isinstance(value, bool):
+        msg = f"{key} must be true or false, got {value!r}"
+        raise UserError(msg)
+    return value
 
 
 def _has_encoder(model: MeDSWrapper) -> bool:

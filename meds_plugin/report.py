@@ -35,6 +35,8 @@ def print_report(metrics: dict[str, Any], folder: Path) -> None:
             f"are among the first {ranking['inspection_depth']:.0%}"
         )
     print(f"everything is in {folder}: metrics.json, ranking.csv (most suspicious first), ...")
+    if (folder / "review.html").is_file():
+        print(f"to look at the training images, open {folder / 'review.html'} in a browser")
 
 
 def table(rows: dict[str, dict[str, float | None]]) -> str:

@@ -20,6 +20,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
+from meds_plugin.review import rebuild_review
 from meds_plugin.run import config_options, main
 from tests.conftest import PROJECT
 
@@ -125,6 +126,23 @@ def test_ranking_goes_from_most_to_least_suspicious(finished: tuple[Path, str]) 
         assert sum(int(row["selected"]) for row in members) == int(last["kept"])
         for row in members:
             assert int(row["selected"]) == (float(row["score"]) < float(last["threshold"]))
+
+
+def test_the_review_page_shows_every_training_image(finished: tuple[Path, str]) -> None:
+    page = finished[0] / "review.html"
+    assert f"open {page} in a browser" in finished[1]
+    found = re.search(r'id="facts">(.*?)</script>', page.read_text())
+    assert found is not None
+    facts = json.loads(found[1])
+    ranking = rows(finished[0] / "ranking.csv")
+    assert facts["path"] == [row["path"] for row in ranking]
+    assert all(facts["bytes"])
+    assert facts["maps"]["low"] < facts["maps"]["high"]
+    last = {row["category"]: row for row in rows(finished[0] / "selection.csv")}
+    assert facts["thresholds"] == [float(last[name]["threshold"]) for name in ("gear", "weave")]
+    before = page.read_bytes()
+    rebuild_review(finished[0])
+    assert page.read_bytes() == before
 
 
 def test_selection_has_a_row_a_refresh_and_category(finished: tuple[Path, str]) -> None:
@@ -409,6 +427,7 @@ def test_image_size_that_is_no_multiple_of_the_patch(refuse: Refuse) -> None:
         ("selection.top=5", "selection.top"),
         ("memory.ratio=abc", "memory.ratio"),
         ("cache.gb=null", "cache.gb"),
+        ("review=perhaps", "review must be true or false"),
     ],
 )
 def test_wrong_settings(refuse: Refuse, override: str, word: str) -> None:

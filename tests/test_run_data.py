@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.test_run import METRICS, rows, run
+from meds_plugin.review.rounds import apply_decisions
+from tests.test_run import METRICS, read_config, rows, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,7 +100,8 @@ def test_bad_files_stop_it_or_are_left_out_and_listed(tree: Path, tmp_path: Path
     assert all(name in err for name in bad)
     assert {row["path"] for row in rows(tmp_path / "stopped" / "bad_files.csv")} == bad
 
-    _, out = finished(tmp_path / "run", *ask, "data.on_error=skip")
+    _, out = finished(tmp_path / "run", *ask, "data.on_error=skip", "review=false")
+    assert not (tmp_path / "run" / "review.html").exists()
     assert {row["path"] for row in rows(tmp_path / "run" / "skipped.csv")} == bad
     assert "left out because they cannot be used: 2 images" in out
     assert not bad & {row["path"] for row in rows(tmp_path / "run" / "manifest.csv")}
@@ -150,9 +153,18 @@ def test_a_reviews_decisions_leave_images_out(tree: Path, tmp_path: Path) -> Non
     ranked = [row["path"] for row in rows(tmp_path / "first" / "ranking.csv")]
     decisions = tmp_path / "decisions.csv"
     decisions.write_text(f"path,decision\n{ranked[0]},drop\n{ranked[1]},keep\n{ranked[2]},\n")
-    finished(tmp_path / "second", *ask, f"data.exclude={decisions}")
-    left = {row["path"] for row in rows(tmp_path / "second" / "manifest.csv")}
+    applied = apply_decisions(tmp_path / "first", decisions)
+    status, out, err = run(*shlex.split(applied.command)[3:])
+    assert status == 0, err
+    left = {row["path"] for row in rows(applied.target / "manifest.csv")}
     assert left == set(ranked[1:])
+    one, two = (read_config(folder) for folder in (tmp_path / "first", applied.target))
+    assert two.data.pop("exclude") == str(applied.file)
+    assert one.data.pop("exclude") is None
+    assert one == two
+    assert "mean change" in out
+    compared = rows(applied.target / "before_after.csv")
+    assert {row["category"] for row in compared} == {"bolt", "mean", "nut"}
 
 
 def test_a_split_file_says_what_is_trained_on(tree: Path, tmp_path: Path) -> None:

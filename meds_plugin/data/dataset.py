@@ -75,9 +75,12 @@ class ImageDataset(Dataset[Item]):
 
     def __getitem__(self, index: int) -> Item:
         """Return ``image`` (float32 ``[3, H, W]``, normalised) and ``index``."""
+        return {"image": self.preprocess(self.picture(index)), "index": index}
+
+    def picture(self, index: int) -> Image.Image:
+        """Return one image in RGB before it is resized, cropped and normalised."""
         sample = self.samples[index]
-        image = read_image(sample.image, max_pixels=self._max_pixels)
-        return {"image": self.preprocess(_varied(image, sample)), "index": index}
+        return _varied(read_image(sample.image, max_pixels=self._max_pixels), sample)
 
     def mask(self, index: int) -> Tensor | None:
         """Return the mask of one image.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from meds_plugin.data.readers.rows import Table
     from meds_plugin.data.samples import Sample
 
-__all__ = ["exclude", "read_exclude"]
+__all__ = ["decided", "exclude", "read_exclude"]
 
 _KEY = "data.exclude"
 _LEAVE_OUT = frozenset({"drop", "exclude", "remove", "defect"})
@@ -44,7 +44,7 @@ def read_exclude(file: str | os.PathLike[str]) -> set[str]:
     text = read_text(file, _KEY)
     table = parse_rows(text, file, _KEY, ("path", "decision"))
     if table is not None:
-        return _decided(table, file)
+        return decided(table, file)
     if Path(file).suffix.lower() in (".csv", ".tsv"):
         msg = (
             f"{_KEY}={shown(str(file))} has no column path; name the column of the images path, "
@@ -80,17 +80,20 @@ def exclude(samples: Sequence[Sample], names: Collection[str]) -> tuple[list[Sam
     return kept, sorted(unknown)
 
 
-def _spellings(name: str) -> list[str]:
-    trimmed = name.strip()
-    slashes = trimmed.replace("\\", "/")
-    return [name, trimmed, posixpath.normpath(trimmed), slashes, posixpath.normpath(slashes)]
+def decided(table: Table, file: str | os.PathLike[str], *, key: str = _KEY) -> set[str]:
+    """Return the names in the rows of a table that leave an image out.
 
+    Args:
+        table: With a column ``path``; without a column ``decision``, all rows count.
+        file: Where it comes from, for messages.
+        key: The setting that names the file, for messages.
 
-def _decided(table: Table, file: str | os.PathLike[str]) -> set[str]:
-    """Return the names in the rows that count."""
+    Raises:
+        UserError: As `read_exclude`.
+    """
     rows: dict[str, tuple[int, bool]] = {}
     for row in table.rows:
-        where = f"{_KEY}={shown(str(file))}, row {row.number}"
+        where = f"{key}={shown(str(file))}, row {row.number}"
         path, decision = row.cells["path"], row.cells.get("decision", "drop").strip()
         word = decision.casefold()
         if any(cell.strip() for cell in row.surplus):
@@ -107,3 +110,9 @@ def _decided(table: Table, file: str | os.PathLike[str]) -> set[str]:
             msg = f"{where} contradicts row {first} on {shown(path)}; decide for one of them"
             raise UserError(msg)
     return {path for path, (_, drop) in rows.items() if drop}
+
+
+def _spellings(name: str) -> list[str]:
+    trimmed = name.strip()
+    slashes = trimmed.replace("\\", "/")
+    return [name, trimmed, posixpath.normpath(trimmed), slashes, posixpath.normpath(slashes)]

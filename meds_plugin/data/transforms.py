@@ -81,6 +81,13 @@ class Preprocess:
         self._mean = torch.tensor(self.mean).view(3, 1, 1)
         self._std = torch.tensor(self.std).view(3, 1, 1)
 
+    @property
+    def window(self) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom edge of what the crop keeps, as shares of the image."""
+        height, width = self.image_size
+        right, bottom = self._left + self.input_size[1], self._top + self.input_size[0]
+        return self._left / width, self._top / height, right / width, bottom / height
+
     def __call__(self, image: Image.Image) -> Tensor:
         """Turn an RGB image into float32 ``[3, H, W]``, normalised."""
         channels = np.stack([np.asarray(channel) for channel in self._resized(image).split()])

@@ -146,3 +146,8 @@ def test_edges_are_reflected_not_black(turn: float, scale: float, size: tuple[in
     shrunk = np.asarray(vary(Image.fromarray(halves), Variation(0.0, 0.5)))
     assert (shrunk[:, :29] == 200).all()
     assert (shrunk[:, 31:] == 0).all()
+
+
+def test_the_window_is_what_the_crop_keeps_of_the_image() -> None:
+    assert Preprocess(64).window == (0.0, 0.0, 1.0, 1.0)
+    assert Preprocess([40, 80], [20, 60]).window == (0.125, 0.25, 0.875, 0.75)

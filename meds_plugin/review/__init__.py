@@ -1,0 +1,74 @@
+"""The page on which people look at a run's training images, and what becomes of their decisions."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from meds_plugin.atomic import write_text
+from meds_plugin.review.entries import read_run
+from meds_plugin.review.heatmaps import on_one_scale, training_maps
+from meds_plugin.review.page import build_page
+from meds_plugin.review.sources import dataset_of
+from meds_plugin.review.store import Pictures, load_pictures, save_pictures
+from meds_plugin.review.thumbnails import thumbnails
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from meds_plugin.data.dataset import ImageDataset
+
+__all__ = ["PAGE", "rebuild_review", "training_maps", "write_review"]
+
+PAGE = "review.html"
+
+
+def write_review(
+    run: Path, dataset: ImageDataset, maps: Tensor | None, *, progress: bool = False
+) -> None:
+    """Write the page of a run that has just written its ranking, and what it is built from.
+
+    Args:
+        run: The run's folder.
+        dataset: The training images.
+        maps: ``[N, h, w]`` their anomaly maps (see `training_maps`); ``None`` where no page is
+            wanted.
+        progress: Show a bar while images are read.
+    """
+    if maps is None:
+        return
+    window = dataset.preprocess.window
+    pictures = Pictures(thumbnails(dataset, progress=progress), on_one_scale(maps), window)
+    save_pictures(run, pictures)
+    _write(run, pictures)
+
+
+def rebuild_review(run: Path) -> Path:
+    """Build the page of a finished run again.
+
+    From what the run kept; where it kept nothing, from the image files, without heatmaps.
+
+    Args:
+        run: The run's folder.
+
+    Returns:
+        The page.
+
+    Raises:
+        UserError: If the folder holds no finished run, or a file in it is damaged.
+    """
+    reviewed = read_run(run)
+    pictures = load_pictures(run, len(reviewed.manifest))
+    if pictures is None:
+        dataset = dataset_of(run, reviewed.manifest)
+        thumbs = thumbnails(dataset, progress=sys.stderr.isatty())
+        pictures = Pictures(thumbs, None, dataset.preprocess.window)
+    return _write(run, pictures)
+
+
+def _write(run: Path, pictures: Pictures) -> Path:
+    page = run / PAGE
+    write_text(page, build_page(run, read_run(run), pictures))
+    return page

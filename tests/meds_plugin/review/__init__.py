@@ -1,0 +1,1 @@
+"""Tests of the review page and of the way back from it."""

@@ -1,0 +1,321 @@
+"""The page in a real browser: what a reviewer does, from opening it to the list of the dropped."""
+
+from __future__ import annotations
+
+import csv
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from meds_plugin.atomic import write_csv, write_json
+from meds_plugin.data.exclude import read_exclude
+from meds_plugin.review import rebuild_review
+from meds_plugin.review.entries import read_rows
+from meds_plugin.review.rounds import apply_decisions
+from tests.meds_plugin.review.browser import browser
+from tests.meds_plugin.review.made_up import THRESHOLD, make_run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from selenium.webdriver import Chrome
+
+HOSTILE = (
+    "</script><script>document.title='taken'</script>.png",
+    "<img src=x onerror=document.title='taken'>.png",
+    '"><b onmouseover=alert(1)>.png',
+    "{{script}}${1+1}<!--.png",
+    "a,b\r\n=1+1.png",
+    "\u202egnp.exe\u2028ä 漢.png",
+)
+NAMES = (*HOSTILE, *(f"shift {i % 3}/{i:03d}.png" for i in range(58)))
+
+
+class Page:
+    """What a reviewer sees and does."""
+
+    def __init__(self, driver: Chrome, downloads: Path) -> None:
+        self.driver = driver
+        self.downloads = downloads
+
+    def open(self, run: Path) -> None:
+        self.driver.get((run / "review.html").as_uri())
+
+    def ask(self, script: str, *arguments: Any) -> Any:
+        return self.driver.execute_script(f"return {script}", *arguments)
+
+    def press(self, *keys: str) -> None:
+        from selenium.webdriver import ActionChains
+
+        ActionChains(self.driver).send_keys(*keys).perform()
+
+    def click(self, selector: str) -> None:
+        self.driver.find_element("css selector", selector).click()
+
+    def choose(self, name: str, value: str) -> None:
+        from selenium.webdriver.support.select import Select
+
+        Select(self.driver.find_element("id", name)).select_by_value(value)
+
+    def text(self, selector: str) -> str:
+        return self.driver.find_element("css selector", selector).text
+
+    def tiles(self, part: str = "title") -> list[str]:
+        """Return an attribute of every tile in the document, by place."""
+        script = """[...document.querySelectorAll('.tile')]
+            .sort((a, b) => a.dataset.place - b.dataset.place).map((tile) => tile[arguments[0]])"""
+        found: list[str] = self.ask(script, part)
+        return found
+
+    def current(self) -> str:
+        return self.text(".where bdi")
+
+    def download(self) -> Path:
+        file = self.downloads / "decisions.csv"
+        file.unlink(missing_ok=True)
+        self.click("#download")
+        for _ in range(200):
+            if file.is_file():
+                return file
+            time.sleep(0.05)
+        msg = "nothing was downloaded"
+        raise AssertionError(msg)
+
+    def complaints(self) -> list[str]:
+        return [str(entry["message"]) for entry in self.driver.get_log("browser")]  # type: ignore[no-untyped-call]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    downloads = tmp_path_factory.mktemp("downloads")
+    with browser(downloads) as driver:
+        yield Page(driver, downloads)
+
+
+@pytest.fixture(autouse=True)
+def _forgotten(page: Page) -> Iterator[None]:
+    yield
+    page.ask("localStorage.clear()")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    made = make_run(tmp_path / "run", NAMES, categories=("nut", "bolt"), probability=True)
+    rebuild_review(made)
+    return made
+
+
+def test_shows_the_most_suspicious_first_and_sorts_and_filters(page: Page, run: Path) -> None:
+    page.open(run)
+    first = page.tiles()
+    assert first[len(HOSTILE) :][:3] == ["shift 0/000.png", "shift 1/001.png", "shift 2/002.png"]
+    assert page.text("#shown") == "64 shown"
+    assert not page.driver.find_elements("css selector", ".rule")  # the categories differ
+    page.choose("order", "calm")
+    assert page.tiles()[0] == NAMES[-1]
+    page.choose("order", "name")
+    page.choose("category", "0")
+    shown = page.tiles()
+    assert page.text("#shown") == "32 shown"
+    assert {name for name in shown if name.startswith("shift")} <= set(NAMES[1::2])
+    assert page.complaints() == []
+    assert page.ask("performance.getEntriesByType('resource').filter(e => e.name[4] != ':')") == []
+
+
+def test_draws_a_line_where_the_threshold_falls(page: Page, run: Path) -> None:
+    page.open(run)
+    page.choose("category", "1")
+    for order, above, below in (
+        ("score", "left out", "trained on"),
+        ("calm", "trained on", "left out"),
+    ):
+        page.choose("order", order)
+        line = page.text(".rule")
+        assert line.startswith(f"selection threshold {THRESHOLD}")
+        assert above in line.split("above")[0]
+        assert below in line.split("above")[1]
+        ends = page.ask(
+            """(() => { const line = document.querySelector('.rule').getBoundingClientRect();
+            return [...document.querySelectorAll('.tile')].map((tile) =>
+              [tile.getBoundingClientRect().bottom <= line.top + 8,
+               tile.querySelector('.foot').textContent.includes(arguments[0])]); })()""",
+            above,
+        )
+        assert [over for over, _ in ends] == [is_above for _, is_above in ends]
+        assert len({over for over, _ in ends}) == 2
+
+
+def test_is_driven_by_the_keyboard_alone(page: Page, run: Path) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    page.open(run)
+    page.press("d", "k", "d")
+    assert page.text("#progress").startswith("reviewed 3 of 64 · 2 dropped, 1 kept")
+    marks = page.ask("[...document.querySelectorAll('.mark')].map((mark) => mark.textContent)")
+    assert marks[:4] == ["✕ drop", "✓ keep", "✕ drop", ""]
+    page.press("u")
+    assert page.text("#progress").startswith("reviewed 2 of 64 · 1 dropped, 1 kept")
+    assert "rank 3" in page.text(".where")
+    page.press(Keys.HOME, "n")
+    assert "rank 3" in page.text(".where")
+    page.press(Keys.ARROW_DOWN, Keys.ARROW_LEFT)
+    columns = int(page.ask("document.getElementById('grid').getAttribute('aria-colcount')"))
+    assert f"rank {2 + columns}" in page.text(".where")
+    focused = page.ask("document.activeElement.getAttribute('aria-label')")
+    assert focused.startswith(f"rank {2 + columns}, score")
+    page.press(Keys.END)
+    assert "rank 64" in page.text(".where")
+    page.press("f")
+    assert page.text("#shown") == "62 shown"
+    page.press(Keys.HOME, "d")
+    assert page.text("#shown") == "61 shown"
+    assert "rank 4" in page.text(".where")
+    page.press("f", "h")
+    assert page.ask("getComputedStyle(document.querySelector('.tile canvas')).opacity") == "1"
+    page.press("h", Keys.ENTER)
+    assert page.ask("document.getElementById('large').open")
+    assert page.ask("document.querySelectorAll('#large img').length") == 2
+    page.press("k")
+    assert "5 of 64" in page.text("#large-facts")
+    page.press(Keys.ESCAPE)
+    assert page.complaints() == []
+
+
+def test_decisions_outlive_a_reload_and_come_back_as_a_list(page: Page, run: Path) -> None:
+    page.open(run)
+    left = page.text("#progress b:last-child")
+    for place in range(7):
+        page.press("d" if place % 2 == 0 else "k")
+    assert float(page.text("#progress b:last-child")) < float(left)
+    rebuild_review(run)
+    page.open(run)
+    assert page.text("#progress").startswith("reviewed 7 of 64 · 4 dropped, 3 kept")
+    file = page.download()
+    with file.open(newline="", encoding="utf-8") as text:
+        rows = list(csv.reader(text))
+    assert rows[0] == ["path", "category", "decision"]
+    want = [[NAMES[i], ("nut", "bolt")[i % 2], ("drop", "keep")[i % 2]] for i in range(7)]
+    assert rows[1:] == want
+    applied = apply_decisions(run, file)
+    assert applied.dropped == 4
+    assert read_exclude(applied.file) == {NAMES[0], NAMES[2], NAMES[4], NAMES[6]}
+
+    page.ask("localStorage.clear()")
+    page.open(run)
+    assert page.text("#progress").startswith("reviewed 0 of 64")
+    page.driver.find_element("id", "import").send_keys(str(file))
+    for _ in range(100):
+        if "reviewed 7" in page.text("#progress"):
+            break
+        time.sleep(0.05)
+    assert "7 decisions are taken over" in page.text("#notice-text")
+    assert page.download().read_bytes() == file.read_bytes()
+    wrong = file.with_name("wrong.csv")
+    wrong.write_text("path,decision\na.png,perhaps\n")
+    page.driver.find_element("id", "import").send_keys(str(wrong))
+    for _ in range(100):
+        if "perhaps" in page.text("#notice-text"):
+            break
+        time.sleep(0.05)
+    assert "is not taken over" in page.text("#notice-text")
+    assert page.text("#progress").startswith("reviewed 7")
+
+
+def test_names_that_hold_markup_are_shown_and_do_nothing(page: Page, run: Path) -> None:
+    page.open(run)
+    assert page.ask("document.title").startswith("Review of ")
+    assert page.tiles()[:4] == list(HOSTILE[:4])
+    assert page.tiles()[4] == "a,b\\u000d\\u000a=1+1.png"
+    assert page.tiles()[5] == "\\u202egnp.exe\\u2028ä 漢.png"
+    assert page.ask("document.querySelectorAll('.tile b, #large b').length") == len(page.tiles())
+    assert page.ask("document.scripts.length") == 4  # facts, script, thumbnails, maps
+    # Even a script that got in could not run.
+    page.driver.execute_script(
+        """const script = document.createElement('script');
+        script.text = "document.title = 'taken'";
+        document.body.append(script);"""
+    )
+    assert page.ask("document.title").startswith("Review of ")
+    assert any("Content Security Policy" in line for line in page.complaints())
+
+
+def test_says_so_where_the_browser_keeps_nothing(page: Page, run: Path) -> None:
+    blocked = "Storage.prototype.setItem = () => { throw new Error('blocked'); }"
+    added = page.driver.execute_cdp_cmd(
+        "Page.addScriptToEvaluateOnNewDocument", {"source": blocked}
+    )
+    try:
+        page.open(run)
+        assert "keeps no decisions" in page.text("#notice-text")
+        page.press("d")
+        assert page.text("#progress").startswith("reviewed 1")
+    finally:
+        page.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
+
+
+def test_images_that_are_gone_have_a_tile_of_their_own(page: Page, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", ["a.png", "b.png"], pictures=False)
+    rebuild_review(run)
+    page.open(run)
+    assert page.ask("[...document.querySelectorAll('.gone')].map(e => e.textContent)") == [
+        "image cannot be read",
+        "image cannot be read",
+    ]
+    assert not page.driver.find_element("id", "heat").is_displayed()
+    assert page.text("#progress b:last-child") == "unknown"
+    page.press("d")
+    assert page.text("#progress").startswith("reviewed 1 of 2")
+
+
+def test_what_is_not_known_of_the_contamination_is_not_made_up(page: Page, tmp_path: Path) -> None:
+    names = [f"{place}.png" for place in range(8)]
+    run = make_run(tmp_path / "run", names, categories=("nut", "bolt"), probability=True)
+    ranking = read_rows(run / "ranking.csv")
+    for row in ranking:
+        row["probability"] = {"nut": "0.25", "bolt": ""}[row["category"]]
+    write_csv(run / "ranking.csv", list(ranking[0]), ranking)
+    nut = {"estimate": 0.25, "low": 0.1, "high": 0.4, "reason": None}
+    bolt = {"estimate": None, "low": None, "high": None, "reason": "too few images"}
+    report = {"categories": {"nut": nut, "bolt": bolt}, "all": nut}
+    write_json(run / "contamination.json", report)
+    rebuild_review(run)
+    page.open(run)
+    assert page.text("#progress").endswith("expected defects left: 1.0 (unknown in bolt)")
+    assert "estimated contamination 25 % (10 % to 40 %)" in page.text("#run")
+    assert "contamination unknown for bolt: too few images" in page.text("#run")
+    page.press("d", "d")  # one of each category
+    assert page.text("#progress").endswith("expected defects left: 0.8 (unknown in bolt)")
+
+
+def test_stays_usable_with_ten_thousand_images(page: Page, tmp_path: Path) -> None:
+    names = [f"camera {i % 5}/{i:05d}.png" for i in range(10_000)]
+    run = make_run(tmp_path / "run", names, categories=("nut", "bolt"))
+    rebuild_review(run)
+    page.open(run)
+    assert page.text("#shown") == "10000 shown"
+    assert page.ask("document.querySelectorAll('.tile').length") < 300
+    script = """
+    const share = arguments[0], done = arguments[1], scroll = document.getElementById('scroll');
+    scroll.scrollTop = share * (scroll.scrollHeight - scroll.clientHeight);
+    requestAnimationFrame(() => requestAnimationFrame(() => {
+      const box = scroll.getBoundingClientRect(), rows = [];
+      for (let y = box.top + 2; y < box.bottom - 2; y += 20) {
+        const tile = document.elementsFromPoint(box.left + 80, y).find((e) => e.matches('.tile'));
+        const image = tile && tile.querySelector('img');
+        rows.push(Boolean(image && image.complete && image.naturalWidth));
+      }
+      done([rows.filter(Boolean).length / rows.length, document.querySelectorAll('.tile').length]);
+    }));"""
+    for share in (0.5, 0.031, 0.97, 0.25, 1.0):
+        filled, tiles = page.driver.execute_async_script(script, share)
+        assert filled > 0.85  # the rest are the gaps between rows
+        assert tiles < 300
+    from selenium.webdriver.common.keys import Keys
+
+    page.press(Keys.END)
+    assert page.current() == names[-1]
+    page.press("d")
+    assert page.text("#progress").startswith("reviewed 1 of 10000")
+    assert page.complaints() == []

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from meds_plugin.errors import UserError
+from meds_plugin.review import rebuild_review
+from meds_plugin.review.sources import dataset_of
+from meds_plugin.review.thumbnails import thumbnails
+from tests.meds_plugin.review.made_up import make_run
+from tests.meds_plugin.review.test_page import facts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_run_that_kept_nothing_shows_the_files_that_are_still_there(tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    root.mkdir()
+    for place in range(2):
+        Image.fromarray(np.full((20, 40, 3), 90, np.uint8)).save(root / f"{place}.png")
+    names = ["0.png", "gone.png", "1.png#2", "1.png"]
+    run = make_run(tmp_path / "run", names, pictures=False, root=root)
+    assert [each[1:] for each in thumbnails(dataset_of(run, names))] == [
+        (40, 20),
+        (0, 0),
+        (40, 20),
+        (40, 20),
+    ]
+    found = facts(run)
+    assert found["maps"] is None
+    assert [bool(count) for count in found["bytes"]] == [True, False, True, True]
+
+
+def test_where_the_data_is_gone_no_image_is_shown(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", ["a.png", "b.png"], pictures=False)
+    assert facts(run)["bytes"] == [0, 0]
+
+
+def test_it_needs_the_runs_configuration(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", ["a.png", "b.png"], pictures=False)
+    for text in ("- a\n", "a: [", "seed: 0\n"):
+        (run / "config.yaml").write_text(text)
+        with pytest.raises(UserError, match=r"config\.yaml"):
+            rebuild_review(run)
+    (run / "config.yaml").unlink()
+    with pytest.raises(UserError, match=r"config\.yaml cannot be read"):
+        rebuild_review(run)
