@@ -22,7 +22,7 @@ _WIDEST = 0.6  # an interval that is wider says nothing
 _EVIDENCE = 8.0  # twice the log likelihood that a second group must win
 _INFLATION = 1.5  # of the likelihood interval: the fit also picks the shape of the normal scores
 _SEPARATION = 2.5  # deviations between the means of the two groups
-_HIDDEN = 2.0  # contaminated images for each that stands apart: half of them may be hidden
+_HIDDEN = 1.0  # contaminated images that may be hidden, for each that stands apart
 _SHARES = np.concatenate(
     [[0, 0.005, 0.01, 0.015], np.arange(0.02, 0.06, 0.01), np.arange(0.06, 0.501, 0.02)]
 )
@@ -36,14 +36,15 @@ class Contamination:
     """What the scores tell about the contaminated share of some images.
 
     Attributes:
-        estimate: Share of images that stand apart, in [0, 1]; ``None`` where it cannot be told.
-        low: Lower end of the interval for the share of all contaminated images, or ``None``.
-        high: Its upper end; it allows for as many hidden images as stand apart.
+        estimate: Contaminated share in [0, 1]: the images that stand apart and, hidden among the
+            others, half as many; ``None`` where it cannot be told.
+        low: Lower end of the interval, none being hidden, or ``None``.
+        high: Its upper end, as many being hidden as stand apart.
         level: How often the interval is meant to hold the truth.
         images: Number of images.
         reason: Why there is no number; ``None`` where there is one.
-        probability: ``[N]`` in [0, 1], that each image belongs to those that stand apart; never
-            falls with the score. ``None`` without an estimate.
+        probability: ``[N]`` in [0, 1], that each image is contaminated; never falls with the
+            score. ``None`` without an estimate.
     """
 
     estimate: float | None
@@ -66,9 +67,9 @@ def estimate_contamination(scores: ArrayLike, *, level: float = 0.9) -> Contamin
 
     Two groups are fitted to the scores: the bulk, normal after a power transform whose strength is
     free (so skew alone makes no second group), and a wider one above it. Only what stands apart can
-    be seen. Contaminated images that score like clean ones are invisible, so the upper end of the
-    interval allows for one hidden image for each visible one. Where no second group is clearly
-    there, or the interval says nothing, there is a reason instead of a number.
+    be seen; contaminated images that score like clean ones are hidden. The interval allows for none
+    of them up to as many as stand apart, an assumption. Where no second group is clearly there, or
+    the interval says nothing, there is a reason instead of a number.
 
     Args:
         scores: ``[N]`` finite scores of one category, higher = more suspicious, on any scale.
@@ -102,13 +103,17 @@ def estimate_contamination(scores: ArrayLike, *, level: float = 0.9) -> Contamin
     low, visible = _interval(2 * (profile.max() - profile), limit)
     if visible >= _SHARES[-1]:
         return _unknown(level, len(values), "half of the images or more may be contaminated")
-    high = min(1.0, _HIDDEN * visible)
+    high = (1 + _HIDDEN) * visible
     if high - low > _WIDEST:
         return _unknown(
             level, len(values), f"too uncertain: anything from {low:.0%} to {high:.0%} fits"
         )
-    estimate = float(_SHARES[profile.argmax()])
-    return Contamination(estimate, low, high, level, len(values), None, fit.probability(deviation))
+    apart = float(_SHARES[profile.argmax()])
+    estimate = (1 + _HIDDEN / 2) * apart
+    # What is hidden may be any image of the bulk.
+    hidden = (estimate - apart) / (1 - apart)
+    probability = hidden + (1 - hidden) * fit.probability(deviation)
+    return Contamination(estimate, low, high, level, len(values), None, probability)
 
 
 def pooled(parts: Mapping[str, Contamination], *, level: float = 0.9) -> Contamination:

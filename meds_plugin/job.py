@@ -22,10 +22,13 @@ from omegaconf import DictConfig, OmegaConf
 from meds_plugin.callbacks.base import shows_progress
 from meds_plugin.callbacks.run_checkpoint import RunCheckpoint
 from meds_plugin.callbacks.stage_bar import StageBar
+from meds_plugin.contamination import contamination_report
 from meds_plugin.data import AnomalyDataModule, BadFilesError, DataSettings
 from meds_plugin.ensemble import MemorySettings
 from meds_plugin.errors import UserError
 from meds_plugin.evaluation import EvaluationProtocol
+from meds_plugin.figure_data import TestExamples, theorem_curve
+from meds_plugin.figures import draw_after_run
 from meds_plugin.frozen_encoder import FrozenEncoder
 from meds_plugin.optim import OptimizerSettings
 from meds_plugin.probe_images import random_images
@@ -88,7 +91,14 @@ def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, 
         trainer.save_checkpoint(folder.checkpoint)
     start = time.perf_counter()
     scores = model.training_scores()
-    results = evaluate(model, datamodule, protocol=protocol, progress=shows_progress(trainer))
+    examples = TestExamples(datamodule.test)
+    results = evaluate(
+        model,
+        datamodule,
+        protocol=protocol,
+        progress=shows_progress(trainer),
+        on_maps=examples.add,
+    )
     seconds = {"memory": model.memory.seconds if model.memory else 0.0}
     seconds |= {"distill": 0.0, "finetune": 0.0} | model.seconds
     seconds["evaluate"] = time.perf_counter() - start
@@ -103,11 +113,19 @@ def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, 
         "protocol": _protocol(config, model, protocol),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
     }
+    figures = config.get("figures", True)  # runs of before lack it
+    gap = theorem_curve(model, datamodule.train) if figures else []
     if trainer.is_global_zero:
-        folder.write_ranking(datamodule.train.samples, scores)
+        train = datamodule.train
+        dirt, probability = contamination_report(scores.score, train.categories, train.groups)
+        folder.write_ranking(train.samples, scores, probability)
         folder.write_selection(model.selection.history if model.selection else [])
+        folder.write_contamination(dirt)
+        folder.write_figure_data(gap, examples.arrays() if figures else {})
         folder.write_metrics(metrics)
-        print_report(metrics, folder.path)
+        print_report(metrics, folder.path, dirt)
+        if figures:
+            print(draw_after_run(folder.path))
     return metrics
 
 

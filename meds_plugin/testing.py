@@ -24,6 +24,8 @@ from meds_plugin.scoring import score_maps
 from meds_plugin.selection import group_indices
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from meds_plugin.data import AnomalyDataModule
@@ -41,6 +43,7 @@ def evaluate(
     *,
     protocol: EvaluationProtocol | None = None,
     progress: bool = False,
+    on_maps: Callable[[Tensor, Tensor], None] | None = None,
 ) -> dict[str, Any]:
     """Compute the seven metrics of every category's test images.
 
@@ -51,6 +54,8 @@ def evaluate(
         datamodule: The data it was fitted on.
         protocol: How maps become scores; default: the reference's for Dinomaly.
         progress: Show a progress bar.
+        on_maps: Called for each category with the indices ``[n]`` of its test images and their
+            maps ``[n, R, R]`` as they are evaluated.
 
     Returns:
         ``{"mean": {...}, "categories": {name: {...}}, "skipped": {name: {metric: reason}}}``;
@@ -83,8 +88,11 @@ def evaluate(
             else _memory_maps(model, images, name, indices.tolist())
         )
         masks, without = _masks(test, indices.tolist(), protocol)
+        evaluated = evaluation_maps(maps, datamodule.preprocess.input_size, protocol)
+        if on_maps is not None:
+            on_maps(indices, evaluated)
         metrics, reasons = category_metrics(
-            evaluation_maps(maps, datamodule.preprocess.input_size, protocol),
+            evaluated,
             masks,
             test.labels[indices],
             protocol,
