@@ -1,0 +1,108 @@
+"""Figures of runs and sweeps; they need matplotlib (extra ``plots``)."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from meds_plugin.errors import UserError
+from meds_plugin.figures.of_run import inspection, scores, selection, theorem
+from meds_plugin.figures.of_sweep import ablation, against_noise, ranking, setting_curves
+from meds_plugin.figures.style import require_matplotlib, save
+from meds_plugin.figures.tiles import tiles
+from meds_plugin.results import differing, read_run, separate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from matplotlib.figure import Figure
+
+    from meds_plugin.results import Run
+
+__all__ = ["draw_after_run", "draw_run", "draw_sweep"]
+
+
+def draw_run(
+    run: Run, *, beside: Run | None = None, formats: Sequence[str] = ("png",)
+) -> list[Path]:
+    """Draw a run's figures into ``figures`` in its folder; those without data are left out.
+
+    Args:
+        run: The run.
+        beside: The plain detector's, for the inspection curve.
+        formats: Some of ``png``, ``svg``, ``pdf``.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UserError: If matplotlib is not installed.
+    """
+    require_matplotlib()
+    drawn = {
+        "scores": scores(run),
+        "selection": selection(run),
+        "theorem1": theorem(run),
+        "tiles": tiles(run),
+        "inspection": inspection(run, beside),
+    }
+    return _write(drawn, run.path / "figures", formats)
+
+
+def draw_sweep(
+    runs: Sequence[Run], folder: Path, *, formats: Sequence[str] = ("png",)
+) -> list[Path]:
+    """Draw a sweep's figures; runs of different settings come into figures of their own.
+
+    Args:
+        runs: The finished runs.
+        folder: Where the figures go.
+        formats: Some of ``png``, ``svg``, ``pdf``.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UserError: If matplotlib is not installed.
+    """
+    require_matplotlib()
+    drawn: dict[str, Figure | None] = {}
+    groups = separate(runs)
+    notes = differing([group[0].settings for group in groups])
+    for number, (group, values) in enumerate(zip(groups, notes, strict=True), start=1):
+        suffix = f"_{number}" if len(groups) > 1 else ""
+        own = {
+            f"noise{suffix}": against_noise(group),
+            f"ablation{suffix}": ablation(group),
+            f"ranking{suffix}": ranking(group),
+        }
+        note = ", ".join(f"{key}={value}" for key, value in values.items())
+        for figure in own.values():
+            if figure is not None and note:
+                figure.text(0.01, 0.0, note[:160], fontsize=6, va="bottom")
+        drawn |= own
+    for key, figure in setting_curves(runs).items():
+        drawn[f"setting_{re.sub(r'[^0-9A-Za-z]+', '_', key)}"] = figure
+    return _write(drawn, folder, formats)
+
+
+def draw_after_run(path: Path) -> str:
+    """Draw a run's figures and say so in one line; nothing that goes wrong fails the run."""
+    try:
+        files = draw_run(read_run(path))
+    except UserError as reason:
+        return f"no figures: {reason}"
+    except Exception as error:  # noqa: BLE001 - a run's results do not depend on its figures
+        return f"no figures: {type(error).__name__}: {error}"
+    return f"{len(files)} figures are in {path / 'figures'}"
+
+
+def _write(
+    figures: dict[str, Figure | None], folder: Path, formats: Sequence[str]
+) -> list[Path]:
+    written: list[Path] = []
+    for name, figure in figures.items():
+        if figure is not None:
+            written += save(figure, folder, name, formats)
+    return written
