@@ -171,8 +171,8 @@ def contamination_report(
             scaled = standardised(own[inside])
             own[inside] = 0.0 if scaled is None else scaled
         part = parts[name] = estimate_contamination(own, level=level)
-        for index, value in zip(members, () if part.probability is None else part.probability):
-            probability[index] = float(value)
+        for place, index in enumerate(members if part.probability is not None else ()):
+            probability[index] = float(part.probability[place])
     report = {name: part.as_dict() for name, part in parts.items()}
     return {"categories": report, "all": pooled(parts, level=level).as_dict()}, probability
 

@@ -110,7 +110,7 @@ class TestExamples:
         if len(self._ranges) == _CATEGORIES:
             return
         thinned = maps.flatten()[:: max(1, maps.numel() // 1_000_000)].float()
-        low, high = thinned.quantile(torch.tensor([0.5, 0.998], device=maps.device)).tolist()
+        low, high = thinned.quantile(torch.tensor([0.5, 0.99], device=maps.device)).tolist()
         self._ranges.append((low, high))
         labels = self._test.labels[indices]
         defective, normal = torch.nonzero(labels).flatten(), torch.nonzero(~labels).flatten()

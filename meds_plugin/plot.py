@@ -49,7 +49,9 @@ def _draw(options: argparse.Namespace) -> list[Path]:
         runs, _ = find_runs(path)
         files = draw_sweep(runs, path / "figures", formats=formats)
     if not files:
-        msg = f"{path}: there is nothing to draw (no scores, no two noise levels, no varied setting)"
+        msg = (
+            f"{path}: there is nothing to draw (no scores, no two noise levels, no varied setting)"
+        )
         raise UserError(msg)
     return files
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-
     from torch import Tensor
 
     from meds_plugin.data import Problem, Sample

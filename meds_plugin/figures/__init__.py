@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from meds_plugin.errors import UserError
 from meds_plugin.figures.of_run import inspection, scores, selection, theorem
 from meds_plugin.figures.of_sweep import ablation, against_noise, ranking, setting_curves
-from meds_plugin.figures.style import require_matplotlib, save
+from meds_plugin.figures.style import save, styled
 from meds_plugin.figures.tiles import tiles
 from meds_plugin.results import differing, read_run, separate
 
@@ -39,15 +39,15 @@ def draw_run(
     Raises:
         UserError: If matplotlib is not installed.
     """
-    require_matplotlib()
-    drawn = {
-        "scores": scores(run),
-        "selection": selection(run),
-        "theorem1": theorem(run),
-        "tiles": tiles(run),
-        "inspection": inspection(run, beside),
-    }
-    return _write(drawn, run.path / "figures", formats)
+    with styled():
+        drawn = {
+            "scores": scores(run),
+            "selection": selection(run),
+            "theorem1": theorem(run),
+            "tiles": tiles(run),
+            "inspection": inspection(run, beside),
+        }
+        return _write(drawn, run.path / "figures", formats)
 
 
 def draw_sweep(
@@ -66,7 +66,11 @@ def draw_sweep(
     Raises:
         UserError: If matplotlib is not installed.
     """
-    require_matplotlib()
+    with styled():
+        return _write(_sweep_figures(runs), folder, formats)
+
+
+def _sweep_figures(runs: Sequence[Run]) -> dict[str, Figure | None]:
     drawn: dict[str, Figure | None] = {}
     groups = separate(runs)
     notes = differing([group[0].settings for group in groups])
@@ -84,7 +88,7 @@ def draw_sweep(
         drawn |= own
     for key, figure in setting_curves(runs).items():
         drawn[f"setting_{re.sub(r'[^0-9A-Za-z]+', '_', key)}"] = figure
-    return _write(drawn, folder, formats)
+    return drawn
 
 
 def draw_after_run(path: Path) -> str:
@@ -93,14 +97,12 @@ def draw_after_run(path: Path) -> str:
         files = draw_run(read_run(path))
     except UserError as reason:
         return f"no figures: {reason}"
-    except Exception as error:  # noqa: BLE001 - a run's results do not depend on its figures
+    except Exception as error:
         return f"no figures: {type(error).__name__}: {error}"
     return f"{len(files)} figures are in {path / 'figures'}"
 
 
-def _write(
-    figures: dict[str, Figure | None], folder: Path, formats: Sequence[str]
-) -> list[Path]:
+def _write(figures: dict[str, Figure | None], folder: Path, formats: Sequence[str]) -> list[Path]:
     written: list[Path] = []
     for name, figure in figures.items():
         if figure is not None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from meds_plugin.figures.style import ANOMALOUS, COLOURS, NORMAL, grid
+from meds_plugin.figures.style import ANOMALOUS, COLOURS, NORMAL, grid, logarithmic, whole
 from meds_plugin.ranking import auprc, inspection_depth
 from meds_plugin.results import read_rows
 
@@ -35,11 +35,9 @@ def scores(run: Run) -> Figure | None:
         own = [row for row in ranking if row["category"] == name]
         values = np.array([float(row["score"]) for row in own])
         dirty = np.array([row["injected"] == "1" for row in own])
-        logarithmic = values.min() > 0 and values.max() > 5 * np.median(values)
         low, high = float(values.min()), float(values.max())
-        edges = np.geomspace(low, high, 25) if logarithmic else np.linspace(low, high, 25)
-        if logarithmic:
-            axis.set_xscale("log")
+        wide = low > 0 and high > 5 * float(np.median(values))
+        edges = np.geomspace(low, high, 25) if wide else np.linspace(low, high, 25)
         if high <= low:
             edges = np.linspace(low - 0.5, low + 0.5, 25)
         groups = [values[~dirty], values[dirty]] if known else [values]
@@ -57,10 +55,13 @@ def scores(run: Run) -> Figure | None:
             axis.axvline(
                 threshold, color="black", linestyle="--", label=None if place else "threshold"
             )
+        if wide:
+            logarithmic(axis)
+        whole(axis)
         axis.set_title(name)
-        axis.set_xlabel("final score (no unit)")
+        axis.set_xlabel("final score (no unit)" + (", log" if wide else ""))
         axis.set_ylabel("training images")
-    axes[0].legend()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.suptitle(f"Scores of the training images: {_title(run)}", fontsize=10)
     return figure
 
@@ -90,15 +91,16 @@ def selection(run: Run) -> Figure | None:
                 linestyle="--",
                 label="of them contaminated",
             )
-        top.set_ylim(bottom=0)
+        whole(top)
         top.set_title(name)
         top.set_ylabel("images")
         bottom.plot(steps, [float(row["threshold"]) for row in own], "-", color="black")
         bottom.plot(steps, [float(row["median"]) for row in own], ":", color="black")
         bottom.set_xlabel("training step")
         bottom.set_ylabel("score (no unit)")
-    axes[0].legend(loc="center right")
-    axes[columns].legend(axes[columns].lines, ["threshold", "median score"])
+    lines = [*axes[0].lines, *axes[columns].lines]
+    labels = [*(str(line.get_label()) for line in axes[0].lines), "threshold", "median score"]
+    figure.legend(lines, labels, loc="outside lower center", ncols=4)
     for panel in axes:
         panel.set_visible(bool(panel.lines))
     figure.suptitle(f"Selection over time: {_title(run)}", fontsize=10)
@@ -110,7 +112,7 @@ def theorem(run: Run) -> Figure | None:
     rows = read_rows(run.path / "gap.csv")
     if not rows:
         return None
-    figure, axes = grid(3, size=(3.4, 2.9), columns=3)
+    figure, axes = grid(3, size=(3.4, 3.1), columns=3)
     names = sorted({row["category"] for row in rows})
     ratios = sorted({float(row["ratio"]) for row in rows})
 
@@ -134,10 +136,20 @@ def theorem(run: Run) -> Figure | None:
         axis.set_ylabel(label)
     used = float(run.config["memory"]["ratio"])
     for axis in axes:
-        axis.set_xscale("log")
+        logarithmic(axis)
         axis.set_xlabel("share of the images in a memory")
         axis.axvline(used, color="#777777", ls=":", label=f"memory.ratio={used:g}")
-        axis.legend(fontsize=7)
+    axes[0].set_ylim(bottom=0)
+    axes[2].set_ylim(top=1.0 + 0.03 * (1.0 - axes[2].get_ylim()[0]))
+    handles, labels = axes[0].get_legend_handles_labels()
+    more = dict(zip(*axes[2].get_legend_handles_labels()[::-1], strict=True))
+    more.pop(labels[-1])
+    figure.legend(
+        [*handles, *more.values()],
+        [*labels, *more],
+        loc="outside lower center",
+        ncols=5,
+    )
     figure.suptitle(f"Theorem 1 (expected over all memories): {_title(run)}", fontsize=10)
     return figure
 
@@ -154,9 +166,7 @@ def inspection(run: Run, beside: Run | None = None) -> Figure | None:
         return None
     figure, axes = grid(1, size=(4.6, 3.6))
     lines = [(run.method, ranking, "score")]
-    lines += [
-        (f"{key} scores", ranking, key) for key in ("memory", "distilled") if ranking[0][key]
-    ]
+    lines += [(f"{key} scores", ranking, key) for key in ("memory", "distilled") if ranking[0][key]]
     other = read_rows(beside.path / "ranking.csv") if beside is not None else []
     if beside is not None and any(row["injected"] == "1" for row in other):
         lines.append((f"{beside.method} (beside)", other, "score"))
@@ -201,4 +211,3 @@ def _last_thresholds(rows: Rows) -> dict[str, list[float]]:
 def _title(run: Run) -> str:
     noise = "as found" if run.noise is None else f"{run.noise:g}"
     return f"{run.backbone}, {run.method}, noise {noise}, seed {run.seed}"
-

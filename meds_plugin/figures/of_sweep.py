@@ -6,7 +6,7 @@ import json
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from meds_plugin.figures.style import COLOURS, MARKERS, grid
+from meds_plugin.figures.style import COLOURS, MARKERS, grid, logarithmic
 from meds_plugin.stages import METHODS
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def setting_curves(runs: Sequence[Run]) -> dict[str, Figure]:
             axis.set_xlabel(key)
             axis.set_ylabel(LABELS[metric])
             if _spans_decades([float(run.values[key]) for run in runs if key in run.values]):
-                axis.set_xscale("log")
+                logarithmic(axis)
         axes[0].legend(fontsize=7)
         figure.suptitle(f"{key}: mean and spread over seeds", fontsize=10)
         figures[key] = figure
@@ -205,8 +205,7 @@ def _lines_over(runs: Sequence[Run], key: str) -> dict[str, list[Run]]:
         groups.setdefault(rest, []).append(run)
     several = [group for group in groups.values() if len({r.values[key] for r in group}) > 1]
     label: Callable[[Run], str] = lambda run: (  # noqa: E731 - used here only
-        f"{run.backbone}, {run.method}"
-        + ("" if run.noise is None else f", noise {run.noise:g}")
+        f"{run.backbone}, {run.method}" + ("" if run.noise is None else f", noise {run.noise:g}")
     )
     lines: dict[str, list[Run]] = {}
     for group in several:

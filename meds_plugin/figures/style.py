@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from meds_plugin.atomic import write_bytes
 from meds_plugin.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -23,10 +24,11 @@ __all__ = [
     "FORMATS",
     "MARKERS",
     "NORMAL",
-    "canvas",
     "grid",
-    "require_matplotlib",
+    "logarithmic",
     "save",
+    "styled",
+    "whole",
 ]
 
 # Okabe and Ito's colours, which colour-blind eyes tell apart; the yellow is too light for print.
@@ -56,53 +58,74 @@ _METADATA: dict[str, dict[str, Any]] = {
 }
 
 
-def require_matplotlib() -> None:
-    """Check that figures can be drawn.
+@contextlib.contextmanager
+def styled() -> Iterator[None]:
+    """Apply the looks inside the block, in which figures are drawn and saved.
 
     Raises:
         UserError: If matplotlib is not installed.
     """
     try:
-        import matplotlib.figure  # noqa: F401
+        import matplotlib as mpl
     except ImportError:
         msg = "figures need matplotlib: pip install 'meds-plugin[plots]'"
         raise UserError(msg) from None
-
-
-def canvas(width: float, height: float) -> Figure:
-    """Return an empty figure, in inches, without matplotlib's global state."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), dpi=150, layout="constrained")
+    with mpl.rc_context(_RULES):
+        yield
 
 
 def grid(
     count: int, *, size: tuple[float, float] = (3.2, 2.4), columns: int = 4, **options: Any
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure with a number of panels in rows; those left over are hidden."""
-    import matplotlib as mpl
+    """Return a figure with a number of panels in rows; those left over are hidden.
+
+    Args:
+        count: Number of panels.
+        size: Width and height of one, in inches.
+        columns: Most panels in a row.
+        **options: For matplotlib's ``subplots``.
+    """
+    from matplotlib.figure import Figure  # without matplotlib's global state
 
     columns = min(columns, count)
     rows = math.ceil(count / columns)
-    with mpl.rc_context(_RULES):
-        figure = canvas(size[0] * columns, size[1] * rows + 0.3)
-        axes: np.ndarray[Any, Any] = figure.subplots(rows, columns, squeeze=False, **options)
+    figure = Figure(
+        figsize=(size[0] * columns, size[1] * rows + 0.5), dpi=150, layout="constrained"
+    )
+    axes: np.ndarray[Any, Any] = figure.subplots(rows, columns, squeeze=False, **options)
     panels = list(axes.flat)
     for panel in panels[count:]:
         panel.set_visible(False)
     return figure, panels[:count]
 
 
+def logarithmic(axis: Axes) -> None:
+    """Make the horizontal axis logarithmic, with plain numbers, few of them."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_xscale("log")
+    low, high = axis.get_xlim()
+    subs = (1.0,) if high > 200 * low else (1.0, 3.0) if high > 8 * low else (1.0, 2.0, 5.0)
+    axis.xaxis.set_major_locator(LogLocator(subs=subs))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+
+
+def whole(axis: Axes) -> None:
+    """Let the vertical axis count: from 0, in whole numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_ylim(bottom=0)
+    axis.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+
+
 def save(figure: Figure, folder: Path, name: str, formats: Sequence[str]) -> list[Path]:
     """Write a figure whole or not at all, in every format asked for."""
-    import matplotlib as mpl
-
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for kind in formats:
         content = io.BytesIO()
-        with mpl.rc_context(_RULES):
-            figure.savefig(content, format=kind, metadata=_METADATA[kind])
+        figure.savefig(content, format=kind, metadata=_METADATA[kind])
         write_bytes(folder / f"{name}.{kind}", content.getvalue())
         written.append(folder / f"{name}.{kind}")
     return written

@@ -82,11 +82,17 @@ def simulated_sets(count: int) -> Iterator[tuple[str, Array, Array]]:
 
 def summary(judged: list[Judged]) -> dict[str, Any]:
     """Return coverage by noise level, and the calibration of the probabilities."""
-    kinds = {kind: [j for j in judged if j.kind == kind] for kind in sorted({j.kind for j in judged})}
+    kinds = {
+        kind: [j for j in judged if j.kind == kind] for kind in sorted({j.kind for j in judged})
+    }
     known = [j for j in judged if j.found.probability is not None]
-    result: dict[str, Any] = {name: _coverage(own) for name, own in {**kinds, "all": judged}.items()}
+    result: dict[str, Any] = {
+        name: _coverage(own) for name, own in {**kinds, "all": judged}.items()
+    }
     if known:
-        chance = np.concatenate([j.found.probability for j in known if j.found.probability is not None])
+        chance = np.concatenate(
+            [j.found.probability for j in known if j.found.probability is not None]
+        )
         truth = np.concatenate([j.truth for j in known]).astype(float)
         result["brier"] = float(((chance - truth) ** 2).mean())
         result["brier_of_share"] = float(truth.mean() * (1 - truth.mean()))
@@ -99,8 +105,10 @@ def summary(judged: list[Judged]) -> dict[str, Any]:
 
 def text(report: dict[str, Any]) -> str:
     """Lay a summary out as a table."""
-    lines = [f"{'true share':>12}{'sets':>6}{'told':>6}{'covered':>9}{'missed above':>14}"
-             f"{'width':>7}{'estimate':>10}{'truth':>7}"]
+    lines = [
+        f"{'true share':>12}{'sets':>6}{'told':>6}{'covered':>9}{'missed above':>14}"
+        f"{'width':>7}{'estimate':>10}{'truth':>7}"
+    ]
     for name, row in report.items():
         if isinstance(row, dict):
             cells = [_cell(row[key]) for key in ("covered", "above", "width", "estimate", "truth")]
@@ -156,7 +164,13 @@ def _clean(shape: str, count: int, draw: np.random.Generator) -> Array:
 
 
 def _bucket(share: float) -> str:
-    edges = ((0.0, "0"), (0.06, "to 0.06"), (0.12, "to 0.12"), (0.2, "to 0.20"), (1.0, "above 0.20"))
+    edges = (
+        (0.0, "0"),
+        (0.06, "to 0.06"),
+        (0.12, "to 0.12"),
+        (0.2, "to 0.20"),
+        (1.0, "above 0.20"),
+    )
     return next(name for edge, name in edges if share <= edge)
 
 
