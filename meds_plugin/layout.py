@@ -75,9 +75,7 @@ def build_tables(runs: Sequence[Run]) -> list[Table]:
     Raises:
         UserError: If two runs do not differ in anything: a mean over both would count one twice.
     """
-    groups = separate(runs)
-    notes = differing([group[0].settings for group in groups])
-    return [_table(group, note) for group, note in zip(groups, notes, strict=True)]
+    return [_table(group, note) for group, note in separate(runs)]
 
 
 def markdown(table: Table) -> str:
@@ -212,13 +210,7 @@ def _label(detector: str, method: str) -> str:
 
 def _title(run: Run, note: dict[str, str]) -> str:
     kept = (f"{key}={value}" for key, value in note.items())
-    source = str(run.config["data"]["source"]["_target_"]).rpartition(".")[2]
-    root = run.config["data"].get("root")
-    data = (
-        source.removeprefix("read_") if root is None else str(root).rstrip("/").rpartition("/")[2]
-    )
-    encoder = run.config["encoder"]["model"]
-    return ", ".join([f"data {data}, encoder {encoder}", *kept])
+    return ", ".join([f"data {run.data}, encoder {run.config['encoder']['model']}", *kept])
 
 
 def _noise(noise: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Finished runs as tables and figures want them: read from their folders, told apart by settings."""
+"""Finished runs as tables and figures want them: read from folders, told apart by settings."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import json
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
@@ -15,7 +16,6 @@ from meds_plugin.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
 
 __all__ = ["Run", "differing", "find_runs", "flat", "partner", "read_rows", "read_run", "separate"]
 
@@ -27,6 +27,7 @@ _BESIDE = (
     "checkpoint_every",
     "data.check",
     "data.num_workers",
+    "data.source.progress",
     "figures",
     "resume",
     "trainer",
@@ -70,6 +71,13 @@ class Run:
         return None if self.config["noise"] is None else float(self.config["noise"])
 
     @property
+    def data(self) -> str:
+        """The data set by name: its folder's, or that of what draws it."""
+        root = self.config["data"].get("root")
+        source = str(self.config["data"]["source"]["_target_"]).rpartition(".")[2]
+        return source.removeprefix("read_").split("_")[0] if root is None else Path(str(root)).name
+
+    @property
     def categories(self) -> list[str]:
         """Names of the categories."""
         return sorted(self.metrics["categories"])
@@ -81,8 +89,9 @@ class Run:
         values = {
             key: value
             for key, value in flat(self.config).items()
-            # A detector repeats the encoder's settings.
-            if not _under(key, _BESIDE) and not key.startswith("backbone.detector.encoder")
+            # A detector repeats the encoder's settings and the seed.
+            if not _under(key, (*_BESIDE, "backbone.detector.encoder"))
+            and (key, value) != ("backbone.detector.seed", str(self.seed))
         }
         return values | {f"encoder.{key}": value for key, value in encoder.items()}
 
@@ -159,12 +168,20 @@ def find_runs(root: Path) -> tuple[list[Run], list[Path]]:
     return [read_run(path) for path in done], sorted(begun - set(done))
 
 
-def separate(runs: Sequence[Run]) -> list[list[Run]]:
-    """Divide runs into groups that may stand in one table: of the same settings, by path."""
-    groups: dict[Key, list[Run]] = {}
+def separate(runs: Sequence[Run]) -> list[tuple[list[Run], dict[str, str]]]:
+    """Divide runs into groups of the same settings, which may stand in one table.
+
+    Returns:
+        The runs of each group, and the settings that tell it from others on the same data.
+    """
+    groups: dict[str, dict[Key, list[Run]]] = {}
     for run in runs:
-        groups.setdefault(run.settings, []).append(run)
-    return list(groups.values())
+        groups.setdefault(run.data, {}).setdefault(run.settings, []).append(run)
+    return [
+        (own, note)
+        for _, kinds in sorted(groups.items())
+        for own, note in zip(kinds.values(), differing(kinds), strict=True)
+    ]
 
 
 def differing(keys: Iterable[Key]) -> list[dict[str, str]]:

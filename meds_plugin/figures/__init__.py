@@ -10,7 +10,7 @@ from meds_plugin.figures.of_run import inspection, scores, selection, theorem
 from meds_plugin.figures.of_sweep import ablation, against_noise, ranking, setting_curves
 from meds_plugin.figures.style import save, styled
 from meds_plugin.figures.tiles import tiles
-from meds_plugin.results import differing, read_run, separate
+from meds_plugin.results import read_run, separate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,18 +73,17 @@ def draw_sweep(
 def _sweep_figures(runs: Sequence[Run]) -> dict[str, Figure | None]:
     drawn: dict[str, Figure | None] = {}
     groups = separate(runs)
-    notes = differing([group[0].settings for group in groups])
-    for number, (group, values) in enumerate(zip(groups, notes, strict=True), start=1):
+    for number, (group, values) in enumerate(groups, start=1):
         suffix = f"_{number}" if len(groups) > 1 else ""
         own = {
             f"noise{suffix}": against_noise(group),
             f"ablation{suffix}": ablation(group),
             f"ranking{suffix}": ranking(group),
         }
-        note = ", ".join(f"{key}={value}" for key, value in values.items())
+        note = [f"data {group[0].data}", *(f"{key}={value}" for key, value in values.items())]
         for figure in own.values():
-            if figure is not None and note:
-                figure.text(0.01, 0.0, note[:160], fontsize=6, va="bottom")
+            if figure is not None:
+                figure.supxlabel(", ".join(note)[:150], fontsize=7, color="#555555")
         drawn |= own
     for key, figure in setting_curves(runs).items():
         drawn[f"setting_{re.sub(r'[^0-9A-Za-z]+', '_', key)}"] = figure

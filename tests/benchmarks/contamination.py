@@ -12,6 +12,7 @@ import argparse
 import csv
 import json
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -83,32 +84,30 @@ def simulated_sets(count: int) -> Iterator[tuple[str, Array, Array]]:
 def summary(judged: list[Judged]) -> dict[str, Any]:
     """Return coverage by noise level, and the calibration of the probabilities."""
     kinds = {
-        kind: [j for j in judged if j.kind == kind] for kind in sorted({j.kind for j in judged})
+        kind: [one for one in judged if one.kind == kind]
+        for kind in sorted({one.kind for one in judged})
     }
-    known = [j for j in judged if j.found.probability is not None]
     result: dict[str, Any] = {
         name: _coverage(own) for name, own in {**kinds, "all": judged}.items()
     }
-    if known:
-        chance = np.concatenate(
-            [j.found.probability for j in known if j.found.probability is not None]
-        )
-        truth = np.concatenate([j.truth for j in known]).astype(float)
+    known = [(one.found.probability, one.truth) for one in judged]
+    pairs = [(chance, truth) for chance, truth in known if chance is not None]
+    if pairs:
+        chance = np.concatenate([pair[0] for pair in pairs])
+        truth = np.concatenate([pair[1] for pair in pairs]).astype(float)
         result["brier"] = float(((chance - truth) ** 2).mean())
         result["brier_of_share"] = float(truth.mean() * (1 - truth.mean()))
         result["reliability"] = [
             {"from": low, "to": high, **_bin(chance, truth, low, high)}
-            for low, high in zip(BINS, BINS[1:], strict=False)
+            for low, high in pairwise(BINS)
         ]
     return result
 
 
 def text(report: dict[str, Any]) -> str:
     """Lay a summary out as a table."""
-    lines = [
-        f"{'true share':>12}{'sets':>6}{'told':>6}{'covered':>9}{'missed above':>14}"
-        f"{'width':>7}{'estimate':>10}{'truth':>7}"
-    ]
+    head = f"{'true share':>12}{'sets':>6}{'told':>6}{'covered':>9}{'missed above':>14}"
+    lines = [f"{head}{'width':>7}{'estimate':>10}{'truth':>7}"]
     for name, row in report.items():
         if isinstance(row, dict):
             cells = [_cell(row[key]) for key in ("covered", "above", "width", "estimate", "truth")]
@@ -164,14 +163,8 @@ def _clean(shape: str, count: int, draw: np.random.Generator) -> Array:
 
 
 def _bucket(share: float) -> str:
-    edges = (
-        (0.0, "0"),
-        (0.06, "to 0.06"),
-        (0.12, "to 0.12"),
-        (0.2, "to 0.20"),
-        (1.0, "above 0.20"),
-    )
-    return next(name for edge, name in edges if share <= edge)
+    edges = {0.0: "0", 0.06: "to 0.06", 0.12: "to 0.12", 0.2: "to 0.20", 1.0: "above 0.20"}
+    return next(name for edge, name in edges.items() if share <= edge)
 
 
 def _mean(values: list[float]) -> float | None:
