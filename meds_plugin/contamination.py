@@ -133,10 +133,10 @@ def pooled(parts: Mapping[str, Contamination], *, level: float = 0.9) -> Contami
         names = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
         return _unknown(level, images, f"unknown for {len(unknown)} of {len(parts)} ({names})")
 
-    def total(key: str) -> float:
-        return sum(getattr(part, key) * part.images for part in parts.values()) / images
-
-    return Contamination(total("estimate"), total("low"), total("high"), level, images, None)
+    shares = [(part.estimate, part.low, part.high) for part in parts.values()]
+    weights = [part.images / images for part in parts.values()]
+    total = np.array(weights) @ np.array(shares, dtype=np.float64)
+    return Contamination(*(float(value) for value in total), level, images, None)
 
 
 def contamination_report(
@@ -171,8 +171,9 @@ def contamination_report(
             scaled = standardised(own[inside])
             own[inside] = 0.0 if scaled is None else scaled
         part = parts[name] = estimate_contamination(own, level=level)
-        for place, index in enumerate(members if part.probability is not None else ()):
-            probability[index] = float(part.probability[place])
+        if part.probability is not None:
+            for index, value in zip(members, part.probability, strict=True):
+                probability[index] = float(value)
     report = {name: part.as_dict() for name, part in parts.items()}
     return {"categories": report, "all": pooled(parts, level=level).as_dict()}, probability
 

@@ -107,7 +107,7 @@ def latex(table: Table) -> str:
 
 def csv_table(tables: Sequence[Table]) -> str:
     """Return all tables as one CSV with a row a figure, in [0, 1]; ours and published apart."""
-    rows = []
+    rows: list[dict[str, object]] = []
     for table in tables:
         for (metric, detector, method, noise), cell in table.cells.items():
             ours = {"mean": cell.mean, "std": cell.std, "runs": cell.runs, "source": "ours"}
@@ -218,7 +218,8 @@ def _noise(noise: float | None) -> str:
 
 
 def _order(method: str) -> int:
-    return [*("plain", "meds"), *METHODS].index(method)
+    order: list[str] = ["plain", "meds", *METHODS]
+    return order.index(method)
 
 
 def _escaped(text: str) -> str:

@@ -15,6 +15,8 @@ from meds_plugin.results import find_runs, partner, read_run
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from meds_plugin.results import Run
+
 __all__ = ["main"]
 
 
@@ -37,14 +39,7 @@ def _draw(options: argparse.Namespace) -> list[Path]:
     path: Path = options.path
     if (path / "metrics.json").is_file():
         run = read_run(path)
-        if options.beside is not None:
-            beside = read_run(options.beside)
-            if partner(run, [beside], method=beside.method) is None:
-                msg = f"--beside {options.beside}: data, noise, seed or settings are not {path}'s"
-                raise UserError(msg)
-        else:
-            beside = partner(run, _siblings(path)) if run.method != "plain" else None
-        files = draw_run(run, beside=beside, formats=formats)
+        files = draw_run(run, beside=_beside(run, options.beside), formats=formats)
     else:
         runs, _ = find_runs(path)
         files = draw_sweep(runs, path / "figures", formats=formats)
@@ -56,12 +51,17 @@ def _draw(options: argparse.Namespace) -> list[Path]:
     return files
 
 
-def _siblings(path: Path) -> list:  # type: ignore[type-arg]
-    """Return the finished runs beside a run's folder."""
-    try:
-        return find_runs(path.resolve().parent)[0]
-    except UserError:
-        return []
+def _beside(run: Run, given: Path | None) -> Run | None:
+    """Return the run to draw beside another: the one given, or the plain one of its sweep."""
+    if given is not None:
+        other = read_run(given)
+        if partner(run, [other], method=other.method) is None:
+            msg = f"--beside {given}: data, noise, seed or settings are not {run.path}'s"
+            raise UserError(msg)
+        return other
+    folders = sorted(file.parent for file in run.path.resolve().parent.glob("*/metrics.json"))
+    others = [read_run(folder) for folder in folders if (folder / "config.yaml").is_file()]
+    return None if run.method == "plain" else partner(run, others)
 
 
 def _parser() -> argparse.ArgumentParser:

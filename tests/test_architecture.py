@@ -14,7 +14,17 @@ from tests.conftest import PROJECT
 if TYPE_CHECKING:
     from pathlib import Path
 
-PURE = ("distillation", "memory", "metrics", "ranking", "selection", "stages", "evaluation", "rng")
+PURE = (
+    "contamination",
+    "distillation",
+    "evaluation",
+    "memory",
+    "metrics",
+    "ranking",
+    "rng",
+    "selection",
+    "stages",
+)
 
 
 def imports(path: Path) -> set[str]:

@@ -35,6 +35,7 @@ def test_holds_both_packages_and_the_configurations(installed: Path) -> None:
         "meds_plugin/conf/config.yaml",
         "meds_plugin/weights/embedded.safetensors",
         "meds_plugin/weights/CARD.md",
+        "meds_plugin/published.csv",
         "meds_plugin/conf/experiment/paper_mvtec.yaml",
     ):
         assert (installed / name).is_file(), name

@@ -109,7 +109,7 @@ def setting_curves(runs: Sequence[Run]) -> dict[str, Figure]:
         figure, axes = grid(len(metrics), columns=len(metrics), size=(4.0, 2.9))
         for axis, metric in zip(axes, metrics, strict=True):
             for place, (label, members) in enumerate(sorted(lines.items())):
-                points = {}
+                points: dict[float, list[float | None]] = {}
                 for run in members:
                     points.setdefault(float(run.values[key]), []).append(run.metric(metric))
                 _line(axis, points, place=place, label=label, style="-")

@@ -37,7 +37,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 NORMAL, ANOMALOUS = COLOURS[0], COLOURS[1]
 FORMATS = ("png", "svg", "pdf")
 
-_RULES = {
+_RULES: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.spines.top": False,

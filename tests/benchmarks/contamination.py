@@ -134,15 +134,20 @@ def _judge(sets: Iterable[tuple[str, Array, Array]]) -> Iterator[Judged]:
 
 
 def _coverage(judged: list[Judged]) -> dict[str, Any]:
-    told = [(j.truth.mean(), j.found) for j in judged if j.found.estimate is not None]
+    said = [(float(one.truth.mean()), one.found) for one in judged]
+    told = [
+        (share, found.estimate, found.low, found.high)
+        for share, found in said
+        if found.estimate is not None and found.low is not None and found.high is not None
+    ]
     return {
         "sets": len(judged),
         "told": len(told),
-        "covered": _mean([float(f.low <= share <= f.high) for share, f in told]),  # type: ignore[operator]
-        "above": _mean([float(share > f.high) for share, f in told]),
-        "width": _mean([f.high - f.low for _, f in told]),  # type: ignore[operator]
-        "estimate": _mean([f.estimate for _, f in told]),  # type: ignore[misc]
-        "truth": _mean([float(share) for share, _ in told]),
+        "covered": _mean([float(low <= share <= high) for share, _, low, high in told]),
+        "above": _mean([float(share > high) for share, _, _, high in told]),
+        "width": _mean([high - low for _, _, low, high in told]),
+        "estimate": _mean([estimate for _, estimate, _, _ in told]),
+        "truth": _mean([share for share, _, _, _ in told]),
     }
 
 
