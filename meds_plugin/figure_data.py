@@ -37,8 +37,8 @@ def theorem_curve(model: MeDSWrapper, train: ImageDataset) -> list[dict[str, Any
     """Compute the gap of Theorem 1 against the subsampling ratio, in one pass a category.
 
     An image's memories are drawn from the other images, for a query of the theorem is none of
-    those stored. Patches count as anomalous where at least half of one is under the mask of an
-    added image. Call it on every rank, after ``fit``.
+    those stored. Anomalous patches are those of added images that the mask covers by half (where
+    it covers none so far, the one it covers most). Call it on every rank, after ``fit``.
 
     Args:
         model: The fitted model.
@@ -155,7 +155,8 @@ def _shrunk(images: Tensor) -> Tensor:
 
 
 def _covered(mask: Tensor | None, grid: tuple[int, int]) -> Tensor:
-    """Return ``[P]`` bool: patches that a mask covers by half or more; none without a mask."""
+    """Return ``[P]`` bool: patches half covered by a mask, else the most covered; none without."""
     if mask is None:
         return torch.zeros(grid[0] * grid[1], dtype=torch.bool)
-    return F.adaptive_avg_pool2d((mask > 0).float()[None], grid).flatten() >= _DEFECT
+    covered = F.adaptive_avg_pool2d((mask > 0).float()[None], grid).flatten()
+    return (covered > 0) & (covered >= min(_DEFECT, float(covered.max())))
