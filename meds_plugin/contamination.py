@@ -136,7 +136,8 @@ def pooled(parts: Mapping[str, Contamination], *, level: float = 0.9) -> Contami
     shares = [(part.estimate, part.low, part.high) for part in parts.values()]
     weights = [part.images / images for part in parts.values()]
     total = np.array(weights) @ np.array(shares, dtype=np.float64)
-    return Contamination(*(float(value) for value in total), level, images, None)
+    estimate, low, high = (float(value) for value in total)
+    return Contamination(estimate, low, high, level, images, None)
 
 
 def contamination_report(

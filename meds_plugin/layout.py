@@ -88,7 +88,7 @@ def markdown(table: Table) -> str:
         for label, cells in _lines(table, metric):
             lines.append(f"| {label} | {' | '.join(cells)} |")
         lines.append("")
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"missing: {line}  " for line in table.missing), ""])
 
 
 def latex(table: Table) -> str:
@@ -102,7 +102,8 @@ def latex(table: Table) -> str:
             values = " & ".join(c.replace(" ± ", " $\\pm$ ").replace("-", "--") for c in cells)
             lines.append(f"{_escaped(label)} & {values} \\\\")
         lines.append("\\hline")
-    return "\n".join([*lines, "\\end{tabular}", ""])
+    missing = [f"% missing: {line}" for line in table.missing]
+    return "\n".join([*lines, "\\end{tabular}", *missing, ""])
 
 
 def csv_table(tables: Sequence[Table]) -> str:
@@ -110,12 +111,19 @@ def csv_table(tables: Sequence[Table]) -> str:
     rows: list[dict[str, object]] = []
     for table in tables:
         for (metric, detector, method, noise), cell in table.cells.items():
-            ours = {"mean": cell.mean, "std": cell.std, "runs": cell.runs, "source": "ours"}
             key = (metric, detector, method, noise)
-            rows.append(dict(zip(_FIELDS, (table.title, *key), strict=False)) | ours)
+            row = {
+                "settings": table.title,
+                "metric": metric,
+                "detector": detector,
+                "method": method,
+                "noise": noise,
+            }
+            rows.append(
+                {**row, "mean": cell.mean, "std": cell.std, "runs": cell.runs, "source": "ours"}
+            )
             if key in table.published:
-                paper = {"mean": table.published[key], "source": "published"}
-                rows.append(dict(zip(_FIELDS, (table.title, *key), strict=False)) | paper)
+                rows.append({**row, "mean": table.published[key], "source": "published"})
     return csv_text(_FIELDS, rows)
 
 

@@ -37,12 +37,11 @@ def _collect(options: argparse.Namespace) -> None:
         raise UserError(msg)
     runs, unfinished = find_runs(options.path)
     tables = build_tables(runs)
-    missing = [f"{path}: not finished" for path in unfinished]
-    missing += [line for table in tables for line in table.missing]
+    missing = [f"missing: {path}: not finished" for path in unfinished]
     texts = {
-        "md": "\n".join([*map(markdown, tables), *(f"missing: {line}  " for line in missing), ""]),
+        "md": "\n".join([*map(markdown, tables), *(f"{line}  " for line in missing), ""]),
         "csv": csv_table(tables),
-        "latex": "\n".join([*map(latex, tables), *(f"% missing: {line}" for line in missing), ""]),
+        "latex": "\n".join([*map(latex, tables), *(f"% {line}" for line in missing), ""]),
     }
     print(texts[formats[0]])
     folder: Path = options.output or options.path

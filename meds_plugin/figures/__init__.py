@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from meds_plugin.errors import UserError
@@ -80,10 +81,10 @@ def _sweep_figures(runs: Sequence[Run]) -> dict[str, Figure | None]:
             f"ablation{suffix}": ablation(group),
             f"ranking{suffix}": ranking(group),
         }
-        note = [f"data {group[0].data}", *(f"{key}={value}" for key, value in values.items())]
+        note = ", ".join([f"data {group[0].data}", *(f"{k}={v}" for k, v in values.items())])
         for figure in own.values():
             if figure is not None:
-                figure.supxlabel(", ".join(note)[:150], fontsize=7, color="#555555")
+                figure.suptitle(f"{figure.get_suptitle()}\n{shorten(note, 110)}", fontsize=9)
         drawn |= own
     for key, figure in setting_curves(runs).items():
         drawn[f"setting_{re.sub(r'[^0-9A-Za-z]+', '_', key)}"] = figure

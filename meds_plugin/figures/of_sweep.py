@@ -7,7 +7,7 @@ import statistics
 from typing import TYPE_CHECKING, Any
 
 from meds_plugin.figures.style import COLOURS, MARKERS, grid, logarithmic
-from meds_plugin.stages import METHODS
+from meds_plugin.stages import METHODS, Method
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -28,7 +28,7 @@ LABELS = {
     "inspection_depth": "inspection depth (lower is better)",
 }
 _MAIN = ("I-AUROC", "I-AP", "P-AUPRO", "P-AP")
-_STYLES = {
+_STYLES: dict[str, Any] = {
     "meds": "-",
     "plain": "--",
     "memory": ":",
@@ -112,7 +112,7 @@ def setting_curves(runs: Sequence[Run]) -> dict[str, Figure]:
                 points: dict[float, list[float | None]] = {}
                 for run in members:
                     points.setdefault(float(run.values[key]), []).append(run.metric(metric))
-                _line(axis, points, place=place, label=label, style="-")
+                _line(axis, points, place=place, label=label, method=members[0].method)
             axis.set_xlabel(key)
             axis.set_ylabel(LABELS[metric])
             if _spans_decades([float(run.values[key]) for run in runs if key in run.values]):
@@ -136,8 +136,7 @@ def _noise_figure(
         for place, backbone in enumerate(backbones):
             for method in METHODS:
                 points = {z: _values(runs, metric, backbone, method, z) for z in noises}
-                label = f"{backbone}, {method}"
-                _line(axis, points, place=place, label=label, style=_STYLES[method])
+                _line(axis, points, place=place, label=f"{backbone}, {method}", method=method)
         axis.set_xticks(noises, [f"{noise:g}" for noise in noises])
         axis.set_xlabel("noise (share of added images)")
         axis.set_ylabel(LABELS[metric])
@@ -150,7 +149,7 @@ def _noise_figure(
 
 
 def _line(
-    axis: Axes, points: dict[float, list[Any]], *, place: int, label: str, style: Any
+    axis: Axes, points: dict[float, list[Any]], *, place: int, label: str, method: Method
 ) -> None:
     known = {x: [v for v in values if v is not None] for x, values in sorted(points.items())}
     known = {x: values for x, values in known.items() if values}
@@ -160,10 +159,11 @@ def _line(
     axis.errorbar(
         list(known),
         [mean for mean, _ in summaries],
-        yerr=[spread for _, spread in summaries],
+        yerr=[spread for _, spread in summaries] if any(s for _, s in summaries) else None,
         color=COLOURS[place % len(COLOURS)],
-        marker=MARKERS[place % len(MARKERS)],
-        linestyle=style,
+        marker=MARKERS[METHODS.index(method)],
+        markerfacecolor="white" if method == "plain" else None,
+        linestyle=_STYLES[method],
         markersize=4,
         linewidth=1.4,
         capsize=2,

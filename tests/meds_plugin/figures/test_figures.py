@@ -20,12 +20,21 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 pytest.importorskip("matplotlib", reason="the extra plots is not installed")
 
 
 def labels(axis: Axes) -> list[str]:
     return [str(line.get_label()) for line in axis.lines]
+
+
+def x_of(line: Line2D) -> list[float]:
+    return [float(value) for value in np.asarray(line.get_xdata())]
+
+
+def y_of(line: Line2D) -> list[float]:
+    return [float(value) for value in np.asarray(line.get_ydata())]
 
 
 def panels(figure: Figure | None) -> list[Axes]:
@@ -41,9 +50,9 @@ def test_scores_show_truth_and_threshold_where_they_are_known(tmp_path: Path) ->
     nut, tile = panels(scores(run))
     assert [nut.get_title(), tile.get_title()] == ["nut", "tile"]
     assert "score" in nut.get_xlabel()
-    heights = sum(bar.get_height() for bar in nut.containers[1])  # type: ignore[union-attr]
+    heights = sum(bar.get_height() for bar in nut.containers[1])
     assert heights == 8
-    assert [float(line.get_xdata()[0]) for line in nut.lines] == [1.4]  # type: ignore[index]
+    assert [x_of(line)[0] for line in nut.lines] == [1.4]
     blind = read_run(write_run(tmp_path / "1", method="plain", known=False))
     nut, _ = panels(scores(blind))
     assert nut.lines[:] == []
@@ -52,9 +61,9 @@ def test_scores_show_truth_and_threshold_where_they_are_known(tmp_path: Path) ->
 
 def test_selection_shows_what_is_kept_and_how_much_of_it_is_contaminated(tmp_path: Path) -> None:
     top, _, bottom, _ = panels(selection(read_run(write_run(tmp_path / "0"))))
-    assert list(top.lines[0].get_ydata()) == [20, 22, 24, 26]
-    assert list(top.lines[1].get_ydata()) == [0, 0, 1, 2]
-    assert list(bottom.lines[0].get_ydata()) == pytest.approx([2, 1.8, 1.6, 1.4])
+    assert y_of(top.lines[0]) == [20, 22, 24, 26]
+    assert y_of(top.lines[1]) == [0, 0, 1, 2]
+    assert y_of(bottom.lines[0]) == pytest.approx([2, 1.8, 1.6, 1.4])
     top, *_ = panels(selection(read_run(write_run(tmp_path / "1", known=False))))
     assert len(top.lines) == 1
     assert selection(read_run(write_run(tmp_path / "2", method="plain"))) is None
@@ -63,8 +72,8 @@ def test_selection_shows_what_is_kept_and_how_much_of_it_is_contaminated(tmp_pat
 def test_theorem_shows_means_gap_and_auroc(tmp_path: Path) -> None:
     means, gap, area = panels(theorem(read_run(write_run(tmp_path / "0"))))
     assert labels(means)[:2] == ["normal", "anomalous"]
-    assert list(gap.lines[-2].get_ydata()) == pytest.approx([0.199, 0.19, 0.1])
-    assert list(area.lines[0].get_ydata()) == [0.9] * 3
+    assert y_of(gap.lines[-2]) == pytest.approx([0.199, 0.19, 0.1])
+    assert y_of(area.lines[0]) == [0.9] * 3
     assert theorem(read_run(write_run(tmp_path / "1", method="plain"))) is None
 
 
@@ -73,8 +82,8 @@ def test_inspection_shows_the_plain_detector_beside(tmp_path: Path) -> None:
     (axis,) = panels(inspection(run, read_run(write_run(tmp_path / "1", method="plain"))))
     named = [name.split(":")[0] for name in labels(axis) if not name.startswith("_")]
     assert named == ["meds", "memory scores", "plain (beside)", "perfect list"]
-    found = axis.lines[0].get_ydata()
-    assert (found[0], found[-1]) == (0, 1)  # type: ignore[index]
+    found = y_of(axis.lines[0])
+    assert (found[0], found[-1]) == (0, 1)
     assert inspection(read_run(write_run(tmp_path / "2", known=False))) is None
 
 
@@ -98,7 +107,7 @@ def test_metrics_against_noise_have_a_line_a_method_and_bars_over_seeds(tmp_path
         "dinomaly, memory",
     ]
     line = first.containers[0].lines[0]  # type: ignore[attr-defined]
-    assert list(line.get_ydata()) == pytest.approx([0.85, 0.75])
+    assert y_of(line) == pytest.approx([0.85, 0.75])
     assert against_noise(runs[:1]) is None
     depth = panels(ranking(runs))[1]
     assert "lower is better" in depth.get_ylabel()
@@ -122,8 +131,8 @@ def test_a_setting_that_varies_alone_gets_a_curve(tmp_path: Path) -> None:
     axis = panels(figures["memory.ratio"])[0]
     assert (axis.get_xlabel(), axis.get_xscale()) == ("memory.ratio", "log")
     line = axis.containers[0].lines[0]  # type: ignore[attr-defined]
-    assert list(line.get_xdata()) == [0.01, 0.1, 1.0]
-    assert list(line.get_ydata()) == [0.5, 0.9, 0.7]
+    assert x_of(line) == [0.01, 0.1, 1.0]
+    assert y_of(line) == [0.5, 0.9, 0.7]
 
 
 def test_files_are_written_in_every_format_and_equal_each_time(tmp_path: Path) -> None:
