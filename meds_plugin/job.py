@@ -117,7 +117,7 @@ def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, 
     gap = theorem_curve(model, datamodule.train) if figures else []
     if trainer.is_global_zero:
         train = datamodule.train
-        dirt, probability = contamination_report(scores.score, train.categories, train.groups)
+        dirt, probability = contamination_report(scores.score.cpu(), train.categories, train.groups)
         folder.write_ranking(train.samples, scores, probability)
         folder.write_selection(model.selection.history if model.selection else [])
         folder.write_contamination(dirt)

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from meds_plugin.atomic import csv_text
 from meds_plugin.errors import UserError
+from meds_plugin.metrics import UndefinedMetricError
 from meds_plugin.published import NAMES, published_dataset, published_value
-from meds_plugin.results import differing, separate
+from meds_plugin.ranking import auprc, inspection_depth
+from meds_plugin.results import differing, read_rows, separate
 from meds_plugin.stages import METHODS
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ __all__ = ["METRICS", "RANKING", "Cell", "Table", "build_tables", "csv_table", "
 
 METRICS = ("I-AUROC", "I-AP", "P-AUPRO", "P-AP")  # the paper's four
 RANKING = ("auprc", "inspection_depth")
+STAGES = {"memory": "memory scores of MeDS", "distilled": "distilled scores of MeDS"}
 _TITLES = {"auprc": "AUPRC of the ranking", "inspection_depth": "inspection depth (low = good)"}
 _FIELDS = ("settings", "metric", "detector", "method", "noise", "mean", "std", "runs", "source")
 
@@ -96,7 +99,7 @@ def latex(table: Table) -> str:
     columns = "l" + "r" * len(table.noises)
     lines = [f"% {table.title}", f"\\begin{{tabular}}{{{columns}}}", "\\hline"]
     for metric in table.metrics:
-        heads = " & ".join(_noise(noise) for noise in table.noises)
+        heads = " & ".join(_escaped(_noise(noise)) for noise in table.noises)
         lines.append(f"{_escaped(_TITLES.get(metric, metric))} & {heads} \\\\ \\hline")
         for label, cells in _lines(table, metric):
             values = " & ".join(c.replace(" ± ", " $\\pm$ ").replace("-", "--") for c in cells)
@@ -150,8 +153,37 @@ def _table(runs: Sequence[Run], note: dict[str, str]) -> Table:
             paper = _paper(dataset, members[0], metric)
             if paper is not None:
                 table.published[key] = paper
+    for place, members in places.items():
+        if place[1] == "meds":
+            _add_stages(table, place, members)
     table.missing = _missing(places, noises)
     return table
+
+
+def _add_stages(table: Table, place: tuple[str, str, float | None], runs: Sequence[Run]) -> None:
+    """Judge the rankings that the earlier stages of MeDS make; runs store those scores, too."""
+    detector, _, noise = place
+    for stage, name in STAGES.items():
+        values = [pair for run in runs if (pair := _stage_ranking(run, stage)) is not None]
+        for number, metric in enumerate(RANKING if values else ()):
+            each = [pair[number] for pair in values]
+            std = statistics.stdev(each) if len(each) > 1 else None
+            table.cells[metric, detector, name, noise] = Cell(
+                statistics.fmean(each), std, len(each)
+            )
+
+
+def _stage_ranking(run: Run, stage: str) -> tuple[float, float] | None:
+    """Return AUPRC and inspection depth of a stage's scores, where they and the truth are known."""
+    rows = read_rows(run.path / "ranking.csv")
+    if not rows or not all(row[stage] for row in rows):
+        return None
+    scores = [float(row[stage]) for row in rows]
+    truth = [row["injected"] == "1" for row in rows]
+    try:
+        return auprc(scores, truth), inspection_depth(scores, truth)
+    except UndefinedMetricError:
+        return None
 
 
 def _paper(dataset: str | None, run: Run, metric: str) -> float | None:
@@ -226,7 +258,7 @@ def _noise(noise: float | None) -> str:
 
 
 def _order(method: str) -> int:
-    order: list[str] = ["plain", "meds", *METHODS]
+    order: list[str] = ["plain", "meds", *METHODS, *STAGES.values()]
     return order.index(method)
 
 

@@ -119,7 +119,7 @@ def _write_examples(path: Path) -> None:
         masks=np.stack([np.zeros((8, 8)), np.ones((8, 8)), np.full((8, 8), 255)]).astype(np.uint8),
         maps=np.ones((3, 4, 4), np.float16),
         scale=np.array([0.0, 2.0], np.float32),
-        paths=np.array(["nut/good/1.png", "nut/bad/$x_1.png", "nut/unknown/3.png"]),
+        paths=np.array(["nut/good/1.png", "nut/bad/$x_{1$.png", "nut/unknown/3.png"]),
         categories=np.array(["nut"] * 3),
     )
 

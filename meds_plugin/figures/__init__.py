@@ -84,7 +84,10 @@ def _sweep_figures(runs: Sequence[Run]) -> dict[str, Figure | None]:
         note = ", ".join([f"data {group[0].data}", *(f"{k}={v}" for k, v in values.items())])
         for figure in own.values():
             if figure is not None:
-                figure.suptitle(f"{figure.get_suptitle()}\n{shorten(note, 110)}", fontsize=9)
+                figure.suptitle(
+                    f"{figure.get_suptitle()}\n{shorten(note, int(13 * figure.get_figwidth()))}",
+                    fontsize=9,
+                )
         drawn |= own
     for key, figure in setting_curves(runs).items():
         drawn[f"setting_{re.sub(r'[^0-9A-Za-z]+', '_', key)}"] = figure

@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 
 __all__ = ["inspection", "scores", "selection", "theorem"]
 
+_MOST = 32  # categories that get a panel of their own
+
 
 def scores(run: Run) -> Figure | None:
     """Draw the histogram of every category's final scores, with threshold and, if known, truth."""
     ranking = read_rows(run.path / "ranking.csv")
     final = _last_thresholds(read_rows(run.path / "selection.csv"))
-    names = sorted({row["category"] for row in ranking})
+    names = _shown(ranking)
     if not names:
         return None
     figure, axes = grid(len(names))
@@ -69,7 +71,7 @@ def scores(run: Run) -> Figure | None:
 def selection(run: Run) -> Figure | None:
     """Draw what selection keeps over time, and its threshold."""
     rows = read_rows(run.path / "selection.csv")
-    names = sorted({row["category"] for row in rows})
+    names = _shown(rows)
     if not names:
         return None
     columns = min(4, len(names))
@@ -196,6 +198,11 @@ def _curve(axis: Axes, rows: Rows, key: str, *, label: str, color: str, style: s
         label=f"{label}: AUPRC {auprc(values, truth):.3f}, all within {depth:.0%}",
     )
     axis.plot([depth], [1.0], color=color, marker="o", ms=5, clip_on=False)
+
+
+def _shown(rows: Rows) -> list[str]:
+    """Return the names of the categories to draw, sorted; of very many, the first."""
+    return sorted({row["category"] for row in rows})[:_MOST]
 
 
 def _last_thresholds(rows: Rows) -> dict[str, list[float]]:

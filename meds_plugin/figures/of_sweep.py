@@ -46,6 +46,8 @@ def against_noise(runs: Sequence[Run]) -> Figure | None:
 def ranking(runs: Sequence[Run]) -> Figure | None:
     """Draw how well the ranking finds contaminated images, against noise."""
     found = [run for run in runs if run.metric("auprc") is not None]
+    if len(found) < 2:
+        return None
     names = ("auprc", "inspection_depth")
     return _noise_figure(found, names, "Ranking of the training images", least=1)
 

@@ -47,6 +47,7 @@ _RULES: dict[Any, Any] = {
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
     "legend.frameon": False,
+    "text.parse_math": False,  # names of files and categories may hold a $
     "legend.fontsize": 8,
     "svg.hashsalt": "meds_plugin",  # equal figures are equal files
     "svg.fonttype": "none",

@@ -60,6 +60,19 @@ def test_what_is_missing_is_a_dash_and_named(tmp_path: Path) -> None:
     assert "| HVQ + MeDS | - | 90.00 |" in markdown(table)
     assert table.missing == ["HVQ, method=meds, noise=10 %: no seed 0"]
     assert "HVQ + MeDS & -- & 90.00 \\\\" in latex(table)
+    assert "I-AUROC & 10 \\% & 40 \\% \\\\ \\hline" in latex(table)
+
+
+def test_the_rankings_of_the_stages_are_judged_too(tmp_path: Path) -> None:
+    (table,) = build_tables([read_run(write_run(tmp_path / "0"))])
+    rows = table.rows("auprc")
+    assert rows == [("Dinomaly", "meds"), ("Dinomaly", "memory scores of MeDS")]
+    cell = table.cells["auprc", "Dinomaly", "memory scores of MeDS", 0.4]
+    assert 0.5 < cell.mean <= 1
+    assert "| Dinomaly: memory scores of MeDS |" in markdown(table)
+    assert "memory scores" not in markdown(table).partition("AUPRC of the ranking")[0]
+    (blind,) = build_tables([read_run(write_run(tmp_path / "1", known=False))])
+    assert blind.rows("auprc") == []
 
 
 def test_mixed_settings_never_share_a_mean(tmp_path: Path) -> None:
