@@ -147,30 +147,28 @@ def _table(runs: Sequence[Run], note: dict[str, str]) -> Table:
             values = [v for run in members if (v := run.metric(metric)) is not None]
             if not values:
                 continue
-            std = statistics.stdev(values) if len(values) > 1 else None
             key = (metric, detector, method, noise)
-            table.cells[key] = Cell(statistics.fmean(values), std, len(values))
+            table.cells[key] = _cell(values)
             paper = _paper(dataset, members[0], metric)
             if paper is not None:
                 table.published[key] = paper
-    for place, members in places.items():
-        if place[1] == "meds":
-            _add_stages(table, place, members)
+        if method == "meds":
+            _add_stages(table, detector, noise, members)
     table.missing = _missing(places, noises)
     return table
 
 
-def _add_stages(table: Table, place: tuple[str, str, float | None], runs: Sequence[Run]) -> None:
+def _cell(values: Sequence[float]) -> Cell:
+    std = statistics.stdev(values) if len(values) > 1 else None
+    return Cell(statistics.fmean(values), std, len(values))
+
+
+def _add_stages(table: Table, detector: str, noise: float | None, runs: Sequence[Run]) -> None:
     """Judge the rankings that the earlier stages of MeDS make; runs store those scores, too."""
-    detector, _, noise = place
     for stage, name in STAGES.items():
         values = [pair for run in runs if (pair := _stage_ranking(run, stage)) is not None]
         for number, metric in enumerate(RANKING if values else ()):
-            each = [pair[number] for pair in values]
-            std = statistics.stdev(each) if len(each) > 1 else None
-            table.cells[metric, detector, name, noise] = Cell(
-                statistics.fmean(each), std, len(each)
-            )
+            table.cells[metric, detector, name, noise] = _cell([pair[number] for pair in values])
 
 
 def _stage_ranking(run: Run, stage: str) -> tuple[float, float] | None:

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -16,6 +16,8 @@ from meds_plugin.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from meds_plugin.stages import Method
 
 __all__ = ["Run", "differing", "find_runs", "flat", "partner", "read_rows", "read_run", "separate"]
 
@@ -51,9 +53,9 @@ class Run:
     config: dict[str, Any]
 
     @property
-    def method(self) -> str:
+    def method(self) -> Method:
         """The method, as in ``method=``."""
-        return str(self.config["method"])
+        return cast("Method", self.config["method"])
 
     @property
     def backbone(self) -> str:
