@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from meds_plugin.errors import UserError
+from meds_plugin.stages import METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -138,7 +139,10 @@ def read_run(path: Path) -> Run:
         metrics = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
         config = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"), resolve=True)
         run = Run(path, metrics, config)  # type: ignore[arg-type]
-        _ = run.method, run.backbone, run.seed, run.noise, run.categories, metrics["ranking"]
+        _ = run.backbone, run.seed, run.noise, run.categories, metrics["ranking"]["auprc"]
+        if run.method not in METHODS:
+            msg = f"method={run.method}"
+            raise ValueError(msg)  # noqa: TRY301 - told below, like all that is no run's
     except (KeyError, TypeError, ValueError, OSError, OmegaConfBaseException) as error:
         msg = f"{path}: metrics.json or config.yaml is no run's ({type(error).__name__}: {error})"
         raise UserError(msg) from None

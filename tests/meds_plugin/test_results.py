@@ -75,6 +75,8 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
         find_runs(tmp_path)
     with pytest.raises(UserError, match="no such folder"):
         find_runs(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="method=magic"):
+        read_run(write_run(tmp_path / "1", method="magic"))
     folder = write_run(tmp_path / "0")
     (folder / "metrics.json").write_text("{}")
     with pytest.raises(UserError, match="is no run's"):
