@@ -152,6 +152,7 @@ def _table(runs: Sequence[Run], note: dict[str, str]) -> Table:
             paper = _paper(dataset, members[0], metric)
             if paper is not None:
                 table.published[key] = paper
+    for (detector, method, noise), members in places.items():
         if method == "meds":
             _add_stages(table, detector, noise, members)
     table.missing = _missing(places, noises)
@@ -164,8 +165,10 @@ def _cell(values: Sequence[float]) -> Cell:
 
 
 def _add_stages(table: Table, detector: str, noise: float | None, runs: Sequence[Run]) -> None:
-    """Judge the rankings that the earlier stages of MeDS make; runs store those scores, too."""
+    """Judge the rankings that the earlier stages of MeDS make, where no run of their own does."""
     for stage, name in STAGES.items():
+        if ("auprc", detector, stage, noise) in table.cells:
+            continue
         values = [pair for run in runs if (pair := _stage_ranking(run, stage)) is not None]
         for number, metric in enumerate(RANKING if values else ()):
             table.cells[metric, detector, name, noise] = _cell([pair[number] for pair in values])

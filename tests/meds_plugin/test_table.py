@@ -71,6 +71,9 @@ def test_the_rankings_of_the_stages_are_judged_too(tmp_path: Path) -> None:
     assert 0.5 < cell.mean <= 1
     assert "| Dinomaly: memory scores of MeDS |" in markdown(table)
     assert "memory scores" not in markdown(table).partition("AUPRC of the ranking")[0]
+    runs = [read_run(write_run(tmp_path / name, method=name)) for name in ("meds", "memory")]
+    (own,) = build_tables(runs)
+    assert own.rows("auprc") == [("Dinomaly", "meds"), ("Dinomaly", "memory")]
     (blind,) = build_tables([read_run(write_run(tmp_path / "1", known=False))])
     assert blind.rows("auprc") == []
 
