@@ -136,9 +136,12 @@ def _noise_figure(
     backbones = sorted({run.backbone for run in runs})
     for axis, metric in zip(axes, metrics, strict=True):
         for place, backbone in enumerate(backbones):
-            for method in METHODS:
-                points = {z: _values(runs, metric, backbone, method, z) for z in noises}
-                _line(axis, points, place=place, label=f"{backbone}, {method}", method=method)
+            for order, method in enumerate(METHODS):
+                # Side by side, so that the bars of the spread can be told apart.
+                shift = (noises[-1] - noises[0]) * (order - 1) / 120
+                points = {z + shift: _values(runs, metric, backbone, method, z) for z in noises}
+                colour = place if len(backbones) > 1 else order
+                _line(axis, points, place=colour, label=f"{backbone}, {method}", method=method)
         axis.set_xticks(noises, [f"{noise:g}" for noise in noises])
         axis.set_xlabel("noise (share of added images)")
         axis.set_ylabel(LABELS[metric])
