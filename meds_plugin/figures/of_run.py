@@ -82,13 +82,15 @@ def selection(run: Run) -> Figure | None:
         top, bottom = (axes[(2 * band + part) * columns + column] for part in (0, 1))
         own = [row for row in rows if row["category"] == name]
         steps = [int(row["step"]) for row in own]
-        top.step(steps, [int(row["kept"]) for row in own], where="post", color=NORMAL, label="kept")
+        kept = [int(row["kept"]) for row in own]
+        top.step(steps, kept, where="post", marker=".", color=NORMAL, label="kept")
         dirty = [row.get("contaminated") for row in own]
         if all(dirty):
             top.step(
                 steps,
                 [int(value or 0) for value in dirty],
                 where="post",
+                marker=".",
                 color=ANOMALOUS,
                 linestyle="--",
                 label="of them contaminated",
