@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["tiles"]
 
-_COLUMNS = 8
+_COLUMNS = 9
 _UNKNOWN = 255
 _ROWS = ("image", "truth", "map")
 
@@ -30,8 +30,8 @@ def tiles(run: Run) -> Figure | None:
     with np.load(path, allow_pickle=False) as archive:
         kept: dict[str, NDArray[Any]] = {name: archive[name] for name in archive.files}
     count = len(kept["images"])
-    columns = min(_COLUMNS, count)
-    bands = math.ceil(count / columns)
+    bands = math.ceil(count / _COLUMNS)
+    columns = math.ceil(count / bands)
     figure, axes = grid(3 * bands * columns, columns=columns, size=(1.25, 1.25))
     low, high = (float(value) for value in kept["scale"])
     shown = None
