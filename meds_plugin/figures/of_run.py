@@ -170,7 +170,8 @@ def inspection(run: Run, beside: Run | None = None) -> Figure | None:
         return None
     figure, axes = grid(1, size=(4.6, 3.6))
     lines = [(run.method, ranking, "score")]
-    lines += [(f"{key} scores", ranking, key) for key in ("memory", "distilled") if ranking[0][key]]
+    earlier = [key for key in ("memory", "distilled") if ranking[0][key] and key != run.method]
+    lines += [(f"{key} scores", ranking, key) for key in earlier]
     other = read_rows(beside.path / "ranking.csv") if beside is not None else []
     if beside is not None and any(row["injected"] == "1" for row in other):
         lines.append((f"{beside.method} (beside)", other, "score"))
