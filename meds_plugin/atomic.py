@@ -58,7 +58,8 @@ def write_text(path: Path, text: str) -> None:
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write arrays without objects as a compressed npz file, atomically."""
     content = io.BytesIO()
-    np.savez_compressed(content, **arrays)
+    named: Any = dict(arrays)
+    np.savez_compressed(content, **named)
     write_bytes(path, content.getvalue())
 
 

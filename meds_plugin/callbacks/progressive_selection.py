@@ -56,7 +56,7 @@ class ProgressiveSelectionCallback(L.Callback):
         self.k = k
         self.top = top
         self.initial_scores: Tensor | None = None
-        self.history: list[dict[str, int | float | str | None]] = []
+        self.history: list[dict[str, Any]] = []
         self._initial = initial
         self._stream: TrainingStream | None = None
         self._module: L.LightningModule | None = None

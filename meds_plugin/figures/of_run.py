@@ -169,7 +169,7 @@ def inspection(run: Run, beside: Run | None = None) -> Figure | None:
     if not any(row["injected"] == "1" for row in ranking):
         return None
     figure, axes = grid(1, size=(4.6, 3.6))
-    lines = [(run.method, ranking, "score")]
+    lines: list[tuple[str, Rows, str]] = [(run.method, ranking, "score")]
     earlier = [key for key in ("memory", "distilled") if ranking[0][key] and key != run.method]
     lines += [(f"{key} scores", ranking, key) for key in earlier]
     other = read_rows(beside.path / "ranking.csv") if beside is not None else []

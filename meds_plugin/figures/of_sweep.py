@@ -119,8 +119,9 @@ def setting_curves(runs: Sequence[Run]) -> dict[str, Figure]:
             axis.set_ylabel(LABELS[metric])
             if _spans_decades([float(run.values[key]) for run in runs if key in run.values]):
                 logarithmic(axis)
-        axes[0].legend(fontsize=7)
-        figure.suptitle(f"{key}: mean and spread over seeds", fontsize=10)
+        handles, names = axes[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=min(3, len(names)))
+        figure.suptitle(f"{key} ({_seeds(runs)})", fontsize=10)
         figures[key] = figure
     return figures
 
@@ -147,10 +148,13 @@ def _noise_figure(
         axis.set_ylabel(LABELS[metric])
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
-    seeds = len({run.seed for run in runs})
-    spread = f"mean and spread of {seeds} seeds" if seeds > 1 else "one seed"
-    figure.suptitle(f"{title} ({spread})", fontsize=10)
+    figure.suptitle(f"{title} ({_seeds(runs)})", fontsize=10)
     return figure
+
+
+def _seeds(runs: Sequence[Run]) -> str:
+    seeds = len({run.seed for run in runs})
+    return f"mean and spread of {seeds} seeds" if seeds > 1 else "one seed"
 
 
 def _line(
