@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,9 +19,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from meds_plugin.data.dataset import ImageDataset
+    from meds_plugin.encodings import EncodedImages
     from meds_plugin.wrapper import MeDSWrapper
 
 __all__ = ["GAP_FIELDS", "RATIOS", "TestExamples", "theorem_curve"]
+
+log = logging.getLogger(__name__)
 
 RATIOS = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0)
 GAP_FIELDS = ("category", "ratio", "images", "normal", "anomalous", "gap", "auroc")
@@ -54,42 +58,51 @@ def theorem_curve(model: MeDSWrapper, train: ImageDataset) -> list[dict[str, Any
     if model.memory is None or model.memory.maps is None or model.stream is None:
         return []
     rows: list[dict[str, Any]] = []
-    reader = model.stream.images.reader
     patches = model.memory.maps[0].numel()
     sizes = [len(members) for members in group_indices(train.categories).values()]
     pairs = sum((size * patches) ** 2 for size in sizes)
     if pairs > _PAIRS and model.memory.seconds > _SECONDS:
         return rows
-    for name, indices in group_indices(train.categories).items():
-        members = indices.tolist()
-        truth = [train.samples[index].injected for index in members]
-        masks = [train.mask(i) if known else None for i, known in zip(members, truth, strict=True)]
-        if not any(truth) or any(m is None for m, t in zip(masks, truth, strict=True) if t):
-            continue
-        features, grid = patch_features(model.stream.images, members, device=model.device)
-        defect = torch.stack([_covered(mask, grid) for mask in masks])
-        if not bool(defect.any()) or bool(defect.all()):
-            continue
-        scores = gap_curve(
-            features, RATIOS, leave_self_out=True, strata=views_of(reader, members)
-        ).cpu()
-        # Normal patches are those of normal images: around a defect, features know of it.
-        clean = torch.tensor([not known for known in truth])[:, None].expand_as(defect)
-        for ratio, score in zip(RATIOS, scores, strict=True):
-            normal, anomalous = score[clean], score[defect]
-            both = torch.cat([normal, anomalous])
-            means = float(normal.mean()), float(anomalous.mean())
-            rows.append(
-                {
-                    "category": name,
-                    "ratio": ratio,
-                    "images": int(np.ceil(ratio * len(members))),
-                    "normal": f"{means[0]:.7g}",
-                    "anomalous": f"{means[1]:.7g}",
-                    "gap": f"{means[1] - means[0]:.7g}",
-                    "auroc": f"{auroc(both, torch.arange(len(both)) >= len(normal)):.7g}",
-                }
-            )
+    try:
+        for name, indices in group_indices(train.categories).items():
+            rows += _category_curve(model, model.stream.images, train, name, indices.tolist())
+    except RuntimeError as error:  # e.g. memory that other processes have taken since
+        log.warning("no curve of Theorem 1: %s", error)
+        return []
+    return rows
+
+
+def _category_curve(
+    model: MeDSWrapper, images: EncodedImages, train: ImageDataset, name: str, members: list[int]
+) -> list[dict[str, Any]]:
+    truth = [train.samples[index].injected for index in members]
+    masks = [train.mask(i) if known else None for i, known in zip(members, truth, strict=True)]
+    if not any(truth) or any(m is None for m, t in zip(masks, truth, strict=True) if t):
+        return []
+    features, grid = patch_features(images, members, device=model.device)
+    defect = torch.stack([_covered(mask, grid) for mask in masks])
+    # Normal patches are those of normal images: around a defect, features know of it.
+    clean = torch.tensor([not known for known in truth])[:, None].expand_as(defect)
+    if not bool(defect.any()) or not bool(clean.any()):
+        return []
+    views = views_of(images.reader, members)
+    scores = gap_curve(features, RATIOS, leave_self_out=True, strata=views).cpu()
+    rows = []
+    for ratio, score in zip(RATIOS, scores, strict=True):
+        normal, anomalous = score[clean], score[defect]
+        both = torch.cat([normal, anomalous])
+        means = float(normal.mean()), float(anomalous.mean())
+        rows.append(
+            {
+                "category": name,
+                "ratio": ratio,
+                "images": int(np.ceil(ratio * len(members))),
+                "normal": f"{means[0]:.7g}",
+                "anomalous": f"{means[1]:.7g}",
+                "gap": f"{means[1] - means[0]:.7g}",
+                "auroc": f"{auroc(both, torch.arange(len(both)) >= len(normal)):.7g}",
+            }
+        )
     return rows
 
 

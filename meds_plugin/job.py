@@ -91,13 +91,14 @@ def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, 
         trainer.save_checkpoint(folder.checkpoint)
     start = time.perf_counter()
     scores = model.training_scores()
+    figures = config.get("figures", True)  # runs of before lack it
     examples = TestExamples(datamodule.test)
     results = evaluate(
         model,
         datamodule,
         protocol=protocol,
         progress=shows_progress(trainer),
-        on_maps=examples.add,
+        on_maps=examples.add if figures else None,
     )
     seconds = {"memory": model.memory.seconds if model.memory else 0.0}
     seconds |= {"distill": 0.0, "finetune": 0.0} | model.seconds
@@ -113,7 +114,6 @@ def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, 
         "protocol": _protocol(config, model, protocol),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
     }
-    figures = config.get("figures", True)  # runs of before lack it
     gap = theorem_curve(model, datamodule.train) if figures else []
     if trainer.is_global_zero:
         train = datamodule.train
@@ -121,11 +121,10 @@ def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, 
         folder.write_ranking(train.samples, scores, probability)
         folder.write_selection(model.selection.history if model.selection else [])
         folder.write_contamination(dirt)
-        folder.write_figure_data(gap, examples.arrays() if figures else {})
         folder.write_metrics(metrics)
         print_report(metrics, folder.path, dirt)
         if figures:
-            print(draw_after_run(folder.path))
+            print(draw_after_run(folder, gap, examples))
     return metrics
 
 

@@ -31,6 +31,7 @@ _BESIDE = (
     "data.check",
     "data.num_workers",
     "data.source.progress",
+    "false_alarm_rate",
     "figures",
     "resume",
     "trainer",

@@ -36,6 +36,7 @@ def write_run(
             "seed": seed,
             "noise": noise,
             "noise_definition": "normal",
+            "noise_protocol": "overlap",
             "method": method,
             "encoder": {"model": "embedded", "weights": None},
             "data": {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from textwrap import shorten
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from meds_plugin.errors import UserError
 from meds_plugin.figures.of_run import inspection, scores, selection, theorem
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
+    from meds_plugin.figure_data import TestExamples
     from meds_plugin.results import Run
+    from meds_plugin.runfolder import RunFolder
 
 __all__ = ["draw_after_run", "draw_run", "draw_sweep"]
 
@@ -94,15 +96,25 @@ def _sweep_figures(runs: Sequence[Run]) -> dict[str, Figure | None]:
     return drawn
 
 
-def draw_after_run(path: Path) -> str:
-    """Draw a run's figures and say so in one line; nothing that goes wrong fails the run."""
+def draw_after_run(folder: RunFolder, gap: Sequence[dict[str, Any]], examples: TestExamples) -> str:
+    """Store what a run's figures need, draw them, and say so; nothing that fails fails the run.
+
+    Args:
+        folder: The finished run's.
+        gap: The curve of Theorem 1, or nothing.
+        examples: Test images with their maps.
+
+    Returns:
+        One line.
+    """
     try:
-        files = draw_run(read_run(path))
+        folder.write_figure_data(gap, examples.arrays())
+        files = draw_run(read_run(folder.path))
     except UserError as reason:
         return f"no figures: {reason}"
     except Exception as error:
         return f"no figures: {type(error).__name__}: {error}"
-    return f"{len(files)} figures are in {path / 'figures'}"
+    return f"{len(files)} figures are in {folder.path / 'figures'}"
 
 
 def _write(figures: dict[str, Figure | None], folder: Path, formats: Sequence[str]) -> list[Path]:

@@ -9,7 +9,7 @@ import pytest
 import meds_plugin
 from meds_plugin.errors import UserError
 from meds_plugin.layout import build_tables, csv_table, latex, markdown
-from meds_plugin.published import published_dataset, published_value
+from meds_plugin.published import _CATEGORIES, published_dataset, published_value
 from meds_plugin.results import read_run
 from meds_plugin.table import main
 from tests.conftest import SHARED
@@ -113,6 +113,7 @@ def test_published_figures_stand_beside_ours_only_for_the_same_data(tmp_path: Pa
         ("2", {"categories": VISA, "noise": 0.03}),
         ("3", {"categories": VISA, "noise": 0.05, "backbone": "anomalib"}),
         ("4", {"categories": VISA, "noise": 0.05, "noise_definition": "all"}),
+        ("5", {"categories": VISA, "noise": 0.05, "noise_protocol": "no_overlap"}),
     ):
         (table,) = build_tables([read_run(write_run(tmp_path / name, **other))])  # type: ignore[arg-type]
         assert "published" not in markdown(table), other
@@ -124,6 +125,11 @@ def test_published_figures_are_the_papers() -> None:
     assert published_value("mvtec", "dinomaly", "meds", "I-F1max", 0.4) is None
     assert published_dataset(VISA) == "visa"
     assert published_dataset(["nut"]) is None
+    assert {name: len(text.split()) for name, text in _CATEGORIES.items()} == {
+        "mvtec": 15,
+        "visa": 12,
+        "real_iad": 30,
+    }
 
 
 def test_the_copy_of_the_published_figures_is_whole() -> None:
