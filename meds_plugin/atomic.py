@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import json
 import os
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["csv_text", "replacing", "write_bytes", "write_csv", "write_json", "write_text"]
+    from numpy.typing import NDArray
+
+__all__ = [
+    "csv_text",
+    "replacing",
+    "write_arrays",
+    "write_bytes",
+    "write_csv",
+    "write_json",
+    "write_text",
+]
 
 
 @contextlib.contextmanager
@@ -40,6 +53,14 @@ def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays without objects as a compressed npz file, atomically."""
+    content = io.BytesIO()
+    named: Any = dict(arrays)
+    np.savez_compressed(content, **named)
+    write_bytes(path, content.getvalue())
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

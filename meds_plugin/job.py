@@ -22,10 +22,13 @@ from meds_plugin.calibration import calibrate
 from meds_plugin.callbacks.base import shows_progress
 from meds_plugin.callbacks.run_checkpoint import RunCheckpoint
 from meds_plugin.callbacks.stage_bar import StageBar
+from meds_plugin.contamination import contamination_report
 from meds_plugin.data import AnomalyDataModule, BadFilesError, DataSettings
 from meds_plugin.ensemble import MemorySettings
 from meds_plugin.errors import UserError
 from meds_plugin.evaluation import EvaluationProtocol
+from meds_plugin.figure_data import TestExamples, theorem_curve
+from meds_plugin.figures import draw_after_run
 from meds_plugin.frozen_encoder import FrozenEncoder
 from meds_plugin.launch import launched_rank
 from meds_plugin.optim import OptimizerSettings
@@ -95,7 +98,15 @@ def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, 
         trainer.save_checkpoint(folder.checkpoint)
     start = time.perf_counter()
     scores = model.training_scores()
-    results = evaluate(model, datamodule, protocol=protocol, progress=shows_progress(trainer))
+    figures = config.get("figures", True)  # runs of before lack it
+    examples = TestExamples(datamodule.test)
+    results = evaluate(
+        model,
+        datamodule,
+        protocol=protocol,
+        progress=shows_progress(trainer),
+        on_maps=examples.add if figures else None,
+    )
     size = datamodule.preprocess.input_size
     thresholds = calibrate(model, scores.selected, input_size=size, protocol=protocol, rate=rate)
     seconds = {"memory": model.memory.seconds if model.memory else 0.0}
@@ -113,18 +124,24 @@ def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, 
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
     }
     maps = training_maps(model) if review else None
+    gap = theorem_curve(model, datamodule.train) if figures else []
     if not trainer.is_global_zero:
         model.close_cache()
     trainer.strategy.barrier()  # what others use cannot be removed
     model.close_cache(remove=trainer.is_global_zero)
     if trainer.is_global_zero:
-        folder.write_ranking(datamodule.train.samples, scores)
+        train = datamodule.train
+        dirt, probability = contamination_report(scores.score.cpu(), train.categories, train.groups)
+        folder.write_ranking(train.samples, scores, probability)
         folder.write_selection(model.selection.history if model.selection else [])
         folder.write_thresholds(thresholds)
-        write_review(folder.path, datamodule.train, maps, progress=shows_progress(trainer))
+        folder.write_contamination(dirt)
+        write_review(folder.path, train, maps, progress=shows_progress(trainer))
         folder.write_metrics(metrics)
-        print_report(metrics, folder.path)
+        print_report(metrics, folder.path, dirt)
         print_comparison(config.data.exclude, folder.path)
+        if figures:
+            print(draw_after_run(folder, gap, examples))
     return metrics
 
 

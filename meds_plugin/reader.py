@@ -21,7 +21,8 @@ class ImageReader:
     sampler are not used. A data set may say what its images are by attributes with one name an
     image: ``groups``, within which images are selected; ``categories``, whose images make each
     other's memory (default: the groups); ``views``, from each of which memories are drawn. An
-    attribute ``augments`` says whether an image is another one each time it is read.
+    attribute ``augments`` says whether an image is another one each time it is read. Where
+    ``injected`` says of all which are contaminated, reports count those; nothing else looks at it.
 
     Args:
         loader: A `torch.utils.data.DataLoader` over a map-style data set.
@@ -47,6 +48,9 @@ class ImageReader:
         self.categories = _names(dataset, "categories", size) or self.groups
         self.views = _names(dataset, "views", size)
         self.augments = _augments(dataset)
+        truth = _names(dataset, "injected", size)
+        known = truth is not None and set(truth) <= {"True", "False"}
+        self.injected = [name == "True" for name in truth] if truth and known else None
         own_batches: Any = loader.batch_sampler
         self.batch_size = int(loader.batch_size or getattr(own_batches, "batch_size", 0) or 16)
         self._plan = _Plan()

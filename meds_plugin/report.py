@@ -10,12 +10,15 @@ if TYPE_CHECKING:
 __all__ = ["print_report", "table"]
 
 
-def print_report(metrics: dict[str, Any], folder: Path) -> None:
+def print_report(
+    metrics: dict[str, Any], folder: Path, contamination: dict[str, Any] | None = None
+) -> None:
     """Print the metrics of every category, the ranking's quality, and where everything lies.
 
     Args:
         metrics: Content of ``metrics.json``.
         folder: The run's folder.
+        contamination: Content of ``contamination.json``.
     """
     protocol, noise, ranking = metrics["protocol"], metrics["noise"], metrics["ranking"]
     asked = "as found" if noise["asked"] is None else f"{noise['asked']:g}"
@@ -34,9 +37,28 @@ def print_report(metrics: dict[str, Any], folder: Path) -> None:
             f"ranking of the training images: AUPRC {ranking['auprc']:.3f}; all defective images "
             f"are among the first {ranking['inspection_depth']:.0%}"
         )
+    if contamination is not None:
+        print(_how_dirty(contamination))
     print(f"everything is in {folder}: metrics.json, ranking.csv (most suspicious first), ...")
     if (folder / "review.html").is_file():
         print(f"to look at the training images, open {folder / 'review.html'} in a browser")
+
+
+def _how_dirty(contamination: dict[str, Any]) -> str:
+    """Say in one line how dirty the set is, or of which categories that cannot be told."""
+    categories = contamination["categories"]
+    known = {name: row for name, row in categories.items() if row["estimate"] is not None}
+    parts = [
+        f"{name} {row['estimate']:.0%} ({row['low']:.0%} to {row['high']:.0%})"
+        for name, row in known.items()
+    ]
+    if unknown := [name for name in categories if name not in known]:
+        reasons = {categories[name]["reason"] for name in unknown}
+        why = f": {reasons.pop()}" if len(reasons) == 1 else ""
+        names = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
+        parts.append(f"cannot be told for {names}{why}")
+    level = contamination["all"]["level"]
+    return f"contaminated, by the scores alone ({level:.0%} interval): {'; '.join(parts)}"
 
 
 def table(rows: dict[str, dict[str, float | None]]) -> str:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from meds_plugin.atomic import csv_text, write_csv, write_json, write_text
+from meds_plugin.atomic import csv_text, write_arrays, write_csv, write_json, write_text
 from meds_plugin.data.module import ManifestRow
 from meds_plugin.errors import UserError
+from meds_plugin.figure_data import GAP_FIELDS
 from meds_plugin.ranking import auprc, inspection_depth
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from meds_plugin.data import Problem, Sample
@@ -22,9 +24,19 @@ if TYPE_CHECKING:
 
 __all__ = ["RunFolder", "ranking_metrics"]
 
-RANKING = ("rank", "path", "category", "score", "selected", "injected", "memory", "distilled")
+RANKING = (
+    "rank",
+    "path",
+    "category",
+    "score",
+    "selected",
+    "injected",
+    "memory",
+    "distilled",
+    "probability",
+)
 PROBLEMS = ("path", "reason")
-SELECTION = ("step", "category", "kept", "threshold", "median", "mad")
+SELECTION = ("step", "category", "kept", "threshold", "median", "mad", "contaminated")
 
 
 class RunFolder:
@@ -103,8 +115,20 @@ class RunFolder:
         """Write ``bad_files.csv``: the images that stopped the run."""
         write_csv(self.path / "bad_files.csv", PROBLEMS, map(asdict, problems))
 
-    def write_ranking(self, samples: Sequence[Sample], scores: TrainingScores) -> None:
-        """Write ``ranking.csv``: training images from most to least suspicious."""
+    def write_ranking(
+        self,
+        samples: Sequence[Sample],
+        scores: TrainingScores,
+        probability: Sequence[float | None] | None = None,
+    ) -> None:
+        """Write ``ranking.csv``: training images from most to least suspicious.
+
+        Args:
+            samples: The training images.
+            scores: What a fit found out about them.
+            probability: The chance that each is contaminated, where it is known.
+        """
+        chances = probability or [None] * len(samples)
         order = sorted(range(len(samples)), key=lambda i: (-float(scores.score[i]), i))
         rows = (
             {
@@ -116,6 +140,7 @@ class RunFolder:
                 "injected": _flag(samples[i].injected),
                 "memory": _number(scores.memory, i),
                 "distilled": _number(scores.distilled, i),
+                "probability": None if (chance := chances[i]) is None else f"{chance:.4f}",
             }
             for rank, i in enumerate(order, start=1)
         )
@@ -129,6 +154,19 @@ class RunFolder:
         """Write ``threshold.json``: where alarms begin, and what that was chosen from."""
         if thresholds is not None:
             write_json(self.path / "threshold.json", thresholds.as_json())
+
+    def write_contamination(self, report: dict[str, Any]) -> None:
+        """Write ``contamination.json``: how dirty each category is, as far as scores tell."""
+        write_json(self.path / "contamination.json", report)
+
+    def write_figure_data(
+        self, gap: Sequence[dict[str, Any]], examples: Mapping[str, NDArray[Any]]
+    ) -> None:
+        """Write ``gap.csv`` and ``examples.npz``, where there is anything to write."""
+        if gap:
+            write_csv(self.path / "gap.csv", GAP_FIELDS, gap)
+        if examples:
+            write_arrays(self.path / "examples.npz", examples)
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """Write ``metrics.json``."""

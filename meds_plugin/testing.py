@@ -27,6 +27,8 @@ from meds_plugin.scoring import score_maps
 from meds_plugin.selection import group_indices
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from meds_plugin.data import AnomalyDataModule
@@ -44,6 +46,7 @@ def evaluate(
     *,
     protocol: EvaluationProtocol | None = None,
     progress: bool = False,
+    on_maps: Callable[[Tensor, Tensor], None] | None = None,
 ) -> dict[str, Any]:
     """Compute the seven metrics of every category's test images.
 
@@ -54,6 +57,8 @@ def evaluate(
         datamodule: The data it was fitted on.
         protocol: How maps become scores; default: the reference's for Dinomaly.
         progress: Show a progress bar.
+        on_maps: Called for each category with the indices ``[n]`` of its test images and their
+            maps ``[n, R, R]`` as they are evaluated.
 
     Returns:
         ``{"mean": {...}, "categories": {name: {...}}, "skipped": {name: {metric: reason}}}``;
@@ -90,6 +95,9 @@ def evaluate(
                 else _memory_maps(model, images, name, members[name].tolist())
             )
             own = maps if place == rank else own
+            if on_maps is not None:
+                size = datamodule.preprocess.input_size
+                on_maps(members[name], evaluation_maps(maps, size, protocol))
         if own is not None:
             indices = members[some[rank]]
             masks, without = _masks(test, indices.tolist(), protocol)

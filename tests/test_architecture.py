@@ -14,6 +14,17 @@ from tests.conftest import PROJECT
 if TYPE_CHECKING:
     from pathlib import Path
 
+PURE = (
+    "contamination",
+    "distillation",
+    "evaluation",
+    "memory",
+    "metrics",
+    "ranking",
+    "rng",
+    "selection",
+    "stages",
+)
 PURE = ("distillation", "memory", "metrics", "ranking", "selection", "stages", "evaluation", "rng")
 PURE_TOO = ("heatmap", "thresholds")  # what judges new images
 

@@ -41,6 +41,7 @@ TINY = (
     "steps.finetune=14",
     "checkpoint_every=3",
     "trainer.accelerator=cpu",
+    "figures=false",
 )
 METRICS = {"I-AUROC", "I-AP", "I-F1max", "P-AUROC", "P-AP", "P-F1max", "P-AUPRO"}
 
@@ -77,7 +78,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """One small run of the main job: its folder and what it printed."""
     folder = tmp_path_factory.mktemp("runs") / "a run, with = signs"
-    status, out, err = run("noise=0.4", *TINY, f"hydra.run.dir='{folder}'")
+    status, out, err = run("noise=0.4", *TINY, "figures=true", f"hydra.run.dir='{folder}'")
     assert status == 0, err
     return folder, out
 
@@ -113,6 +114,7 @@ def test_ranking_goes_from_most_to_least_suspicious(finished: tuple[Path, str]) 
         "injected",
         "memory",
         "distilled",
+        "probability",
     ]
     scores = [float(row["score"]) for row in ranking]
     assert scores == sorted(scores, reverse=True)
@@ -147,12 +149,57 @@ def test_the_review_page_shows_every_training_image(finished: tuple[Path, str]) 
 
 def test_selection_has_a_row_a_refresh_and_category(finished: tuple[Path, str]) -> None:
     selection = rows(finished[0] / "selection.csv")
-    assert list(selection[0]) == ["step", "category", "kept", "threshold", "median", "mad"]
+    contract = ["step", "category", "kept", "threshold", "median", "mad"]
+    assert list(selection[0]) == [*contract, "contaminated"]
+    assert all(0 <= int(row["contaminated"]) <= int(row["kept"]) for row in selection)
     assert selection[0]["step"] == "10"
     assert selection[0]["threshold"] == selection[0]["median"]
     pairs = [(int(row["step"]), row["category"]) for row in selection]
     assert len(pairs) == len(set(pairs))
     assert pairs == sorted(pairs)
+
+
+def test_the_last_selection_counts_the_contaminated_images_kept(
+    finished: tuple[Path, str],
+) -> None:
+    ranking = rows(finished[0] / "ranking.csv")
+    for last in rows(finished[0] / "selection.csv")[-2:]:
+        kept = [r for r in ranking if r["category"] == last["category"] and r["selected"] == "1"]
+        assert sum(int(row["injected"]) for row in kept) == int(last["contaminated"])
+
+
+def test_says_how_dirty_the_set_is_or_why_it_cannot(finished: tuple[Path, str]) -> None:
+    report = json.loads((finished[0] / "contamination.json").read_text())
+    assert set(report) == {"categories", "all"}
+    for name in ("gear", "weave"):
+        row = report["categories"][name]
+        assert row["images"] == 11
+        assert (row["estimate"], row["low"], row["high"]) == (None, None, None)
+        assert "too few" in row["reason"]
+    assert report["all"]["images"] == 22
+    assert "cannot be told for gear, weave" in finished[1]
+    assert all(row["probability"] == "" for row in rows(finished[0] / "ranking.csv"))
+
+
+def test_figures_are_drawn_and_their_data_is_kept(finished: tuple[Path, str]) -> None:
+    folder, out = finished
+    pytest.importorskip("matplotlib", reason="the extra plots is not installed")
+    names = {"scores", "selection", "theorem1", "tiles", "inspection"}
+    assert {path.name for path in (folder / "figures").iterdir()} == {f"{n}.png" for n in names}
+    assert "5 figures are in" in out
+    gap = rows(folder / "gap.csv")
+    assert {row["category"] for row in gap} == {"gear", "weave"}
+    for row in gap:
+        assert float(row["gap"]) == pytest.approx(
+            float(row["anomalous"]) - float(row["normal"]), abs=1e-5
+        )
+        assert 0 <= float(row["auroc"]) <= 1
+    with np.load(folder / "examples.npz", allow_pickle=False) as kept:
+        assert kept["images"].shape == (6, 32, 32, 3)
+        assert kept["masks"].shape == (6, 32, 32)
+        assert kept["maps"].shape == (6, 64, 64)
+        assert [bool(mask.any()) for mask in kept["masks"]] == [True, True, False] * 2
+        assert kept["scale"][0] < kept["scale"][1]
 
 
 def test_checkpoint_loads_without_pickle_and_is_small(finished: tuple[Path, str]) -> None:

@@ -23,6 +23,7 @@ SHORT = (
     "steps.distill=4",
     "steps.finetune=4",
     "trainer.accelerator=cpu",
+    "figures=false",
     "trainer.enable_progress_bar=false",
 )
 FILES = {

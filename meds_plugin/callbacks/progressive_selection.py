@@ -39,7 +39,8 @@ class ProgressiveSelectionCallback(L.Callback):
     Attributes:
         initial_scores: ``[N]`` scores of the first selection, higher = more anomalous.
         history: A row for each refresh and group: ``step, category, kept, threshold, median,
-            mad``. Both are saved in checkpoints.
+            mad, contaminated``, the last being the images kept that are known to be, ``None``
+            where that is unknown. Both are saved in checkpoints.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class ProgressiveSelectionCallback(L.Callback):
         self.k = k
         self.top = top
         self.initial_scores: Tensor | None = None
-        self.history: list[dict[str, int | float | str]] = []
+        self.history: list[dict[str, Any]] = []
         self._initial = initial
         self._stream: TrainingStream | None = None
         self._module: L.LightningModule | None = None
@@ -107,6 +108,7 @@ class ProgressiveSelectionCallback(L.Callback):
                     "threshold": selection.threshold,
                     "median": selection.median,
                     "mad": selection.mad,
+                    "contaminated": self._contaminated(selection.indices),
                 }
             )
         return torch.cat([selection.indices for selection in chosen.values()]).sort().values
@@ -128,6 +130,10 @@ class ProgressiveSelectionCallback(L.Callback):
         if progress == 0:
             return self.initial_scores
         return mix(self.initial_scores, self._current(), progress, self.total_steps)
+
+    def _contaminated(self, kept: Tensor) -> int | None:
+        truth = None if self._stream is None else self._stream.images.reader.injected
+        return None if truth is None else sum(truth[index] for index in kept.tolist())
 
     def _current(self) -> Tensor:
         if self._stream is None or self._module is None:

@@ -44,6 +44,7 @@ class ImageDataset(Dataset[Item]):
         groups: The group of each: images are selected among those of the same group.
         categories: The category of each; metrics and memories are kept for each.
         views: The camera view of each, or ``None``.
+        injected: Whether a noise protocol added it, or ``None``; for reports, never for training.
         labels: bool ``[N]``, true for images with a defect.
         preprocess: As given.
 
@@ -66,6 +67,7 @@ class ImageDataset(Dataset[Item]):
         self.groups = [sample.group for sample in self.samples]
         self.categories = [sample.category for sample in self.samples]
         self.views = [sample.view for sample in self.samples]
+        self.injected = [sample.injected for sample in self.samples]
         self.labels = torch.tensor([sample.is_anomaly for sample in self.samples], dtype=torch.bool)
         self._max_pixels = checked_limit(max_pixels)
 

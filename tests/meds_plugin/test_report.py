@@ -69,3 +69,25 @@ def test_a_folder_below_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot be written .* hydra\.run\.dir=DIR"):
         RunFolder(tmp_path / "file" / "run")
+
+
+def test_report_says_how_dirty_the_set_is(capsys: pytest.CaptureFixture[str]) -> None:
+    unknown = {"estimate": None, "low": None, "high": None, "level": 0.9, "images": 9}
+    nut = {"estimate": 0.12, "low": 0.08, "high": 0.31, "level": 0.9, "images": 90, "reason": None}
+    contamination = {
+        "categories": {"nut": nut, "tile": {**unknown, "reason": "too few to tell"}},
+        "all": {**unknown, "reason": "unknown for 1 of 2 (tile)"},
+    }
+    metrics = {
+        "categories": {"nut": {"I-AUROC": None}},
+        "mean": {"I-AUROC": None},
+        "skipped": {},
+        "protocol": {"method": "meds", "backbone": "dinomaly"},
+        "noise": {"asked": None, "file": None},
+        "ranking": {"auprc": None, "inspection_depth": None},
+    }
+    print_report(metrics, Path("run"), contamination)
+    assert (
+        "contaminated, by the scores alone (90% interval): nut 12% (8% to 31%); "
+        "cannot be told for tile: too few to tell"
+    ) in capsys.readouterr().out
