@@ -20,7 +20,7 @@ from meds_plugin.default_encoder import default_features
 from meds_plugin.detector import DetectorView, check_maps
 from meds_plugin.encodings import EncodedImages
 from meds_plugin.errors import UserError
-from meds_plugin.optim import OptimizerSettings, stable_adamw
+from meds_plugin.optim import OptimizerSettings, StableAdamW
 from meds_plugin.outcome import TrainingScores, training_scores
 from meds_plugin.probe import probe_detector
 from meds_plugin.rng import torch_seeded
@@ -196,7 +196,7 @@ class MeDSWrapper(L.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return the optimiser, and a schedule that starts anew with every stage."""
         settings = self.optimizer_settings
-        optimizer = stable_adamw(self.view.parameter_groups(), settings)
+        optimizer = StableAdamW(self.view.parameter_groups(), settings)
         schedule = LambdaLR(optimizer, lambda step: self.learning_rate(step) / settings.lr)
         return {
             "optimizer": optimizer,
