@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from backbones.layers import (
+    Dropout,
     LinearAttention,
     Mlp,
     TransformerBlock,
@@ -89,6 +90,38 @@ def test_dropout_acts_at_all_three_places_and_only_in_training() -> None:
     assert (mlp.eval()(tokens) != 0).all()
 
 
+def test_dropout_drops_at_its_rate_keeps_the_mean_and_follows_the_global_generator() -> None:
+    values = torch.full((101, 999), 2.0, requires_grad=True)
+    for rate in (0.1, 0.2, 0.7):
+        drop = Dropout(rate)
+        torch.manual_seed(4)
+        out = drop(values)
+        torch.manual_seed(4)
+        assert torch.equal(out, drop(values))
+        assert not torch.equal(out, drop(values))
+        lost = (out == 0).double()
+        assert float(lost.mean()) == pytest.approx(rate, abs=0.004)
+        assert float(out.detach().mean()) == pytest.approx(2.0, abs=0.03)
+        # Neither rows, columns nor neighbours are dropped together.
+        assert float(lost.mean(1).std()) < 0.03
+        assert float(lost.mean(0).std()) < 0.07
+        together = (lost[:, 1:] * lost[:, :-1]).mean()
+        assert float(together) == pytest.approx(rate**2, abs=0.006)
+        (gradient,) = torch.autograd.grad(out.sum(), values)
+        torch.testing.assert_close(gradient, out.detach() / 2)
+    half = Dropout(0.5)(torch.ones(64, dtype=torch.bfloat16))
+    assert half.dtype == torch.bfloat16
+    assert set(half.tolist()) == {0.0, 2.0}
+
+
+def test_dropout_at_the_ends_and_in_evaluation() -> None:
+    values = torch.rand(50) + 1
+    assert torch.equal(Dropout(0.0)(values), values)
+    assert not Dropout(1.0)(values).any()
+    assert torch.equal(Dropout(0.5).eval()(values), values)
+    assert Dropout(0.5)(torch.empty(0, 3)).shape == (0, 3)
+
+
 def test_initial_weights() -> None:
     attention = LinearAttention(64, 2)
     block = TransformerBlock(64, attention)
@@ -138,7 +171,7 @@ def test_the_flat_loss_weights_the_gradient_of_every_location() -> None:
         return factor
 
     weighted = start.clone().requires_grad_()
-    loss = flat_cosine_loss(targets, weighted, factors)
+    loss = flat_cosine_loss(targets.unbind(1), weighted.unbind(1), factors, patches=5)
     torch.autograd.backward(loss)
     torch.testing.assert_close(loss, expected)
     assert weighted.grad is not None
@@ -146,3 +179,12 @@ def test_the_flat_loss_weights_the_gradient_of_every_location() -> None:
     assert targets.grad is None
     torch.testing.assert_close(seen[0], cosine_distance(targets, start))
     assert not seen[0].requires_grad
+
+    groups = [torch.cat([torch.randn(3, 2, 7), each], dim=1) for each in start.unbind(1)]
+    longer = [group.requires_grad_() for group in groups]
+    prefixed = [torch.cat([torch.randn(3, 2, 7), each], dim=1) for each in targets.unbind(1)]
+    again = flat_cosine_loss(prefixed, longer, factors, patches=5)
+    torch.testing.assert_close(again, loss)
+    for group, first in enumerate(torch.autograd.grad(again, longer)):
+        assert not first[:, :2].any()
+        torch.testing.assert_close(first[:, 2:], weighted.grad[:, group])
