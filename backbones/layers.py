@@ -218,7 +218,8 @@ def _sums(
 
 
 def _squared_length(vectors: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(vectors, dim=-1).square()
+    lengths: Tensor = torch.linalg.vector_norm(vectors, dim=-1)
+    return lengths.square()
 
 
 def scale_gradient(values: Tensor, factor: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from meds_plugin.errors import UserError
 from meds_plugin.progress import track
 from meds_plugin.reader import ImageReader, images_of
 
@@ -30,6 +31,10 @@ class EncodedImages:
         view: The detector.
         limit_gb: Largest size to keep, in GB (10^9 bytes); 0 keeps nothing.
         categories: Names of the training categories; default: those of these images.
+        scoring_batch: Images scored at once (see `scoring.score_maps`).
+
+    Raises:
+        UserError: If that is no positive number.
     """
 
     def __init__(
@@ -39,7 +44,12 @@ class EncodedImages:
         *,
         limit_gb: float,
         categories: Iterable[str] | None = None,
+        scoring_batch: int | None = None,
     ) -> None:
+        if scoring_batch is not None and (not isinstance(scoring_batch, int) or scoring_batch < 1):
+            msg = f"scoring_batch must be a whole number, 1 or more, got {scoring_batch!r}"
+            raise UserError(msg)
+        self.scoring_batch = scoring_batch
         self.reader = reader
         self.view = view
         known = sorted(set(reader.categories if categories is None else categories))

@@ -230,6 +230,8 @@ def _model(config: DictConfig, datamodule: AnomalyDataModule) -> MeDSWrapper:
         example=random_images(*datamodule.preprocess.input_size, torch.device("cpu")),
         seed=config.seed,
         cache_gb=config.cache_gb,
+        scoring_batch=config.scoring_batch,
+        compile=config.compile,
     )
 
 

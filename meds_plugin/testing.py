@@ -72,6 +72,7 @@ def evaluate(
         model.view,
         limit_gb=0.0,
         categories=datamodule.train.categories,
+        scoring_batch=model.scoring_batch,
     )
     members = group_indices(test.categories)
     for name, indices in track(

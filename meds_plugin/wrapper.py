@@ -16,6 +16,7 @@ from meds_plugin.callbacks import (
 )
 from meds_plugin.callbacks.base import shows_progress, training_stream
 from meds_plugin.checkpoint import FrozenPart, check_saved, without
+from meds_plugin.compiling import compile_detector
 from meds_plugin.default_encoder import default_features
 from meds_plugin.detector import DetectorView, check_maps
 from meds_plugin.encodings import EncodedImages
@@ -67,6 +68,9 @@ class MeDSWrapper(L.LightningModule):
         cache_gb: Largest size, in GB, to which the encoded training images may be kept in memory
             where the detector has a frozen part; 0 encodes anew each time (needed when the data
             set augments its images).
+        scoring_batch: Images scored at once in selection and ranking; default: on a CPU the
+            training batch, elsewhere at least 64.
+        compile: Compile what trains (see `compile_detector`); ``True`` or a backend's name.
 
     Attributes:
         plan: The stages as step ranges.
@@ -93,6 +97,8 @@ class MeDSWrapper(L.LightningModule):
         example: Tensor | None = None,
         seed: int = 0,
         cache_gb: float = 4.0,
+        scoring_batch: int | None = None,
+        compile: bool | str = False,  # noqa: A002
     ) -> None:
         super().__init__()
         self.strict_loading = False  # frozen weights are not in the checkpoints
@@ -106,6 +112,7 @@ class MeDSWrapper(L.LightningModule):
         self.selection_top = selection_top
         self.seed = seed
         self.cache_gb = cache_gb
+        self.scoring_batch = scoring_batch
         self.seconds = {stage.name: 0.0 for stage in self.plan.stages}
         self.stream: TrainingStream | None = None
         self._initial: dict[str, Tensor] | None = None
@@ -113,6 +120,7 @@ class MeDSWrapper(L.LightningModule):
         probe_detector(
             self.view, frozen=self._frozen.prefixes, example=example, memory_encoder=features
         )
+        compile_detector(self.view, compile)
         self._clock = 0.0
         self._draw = (-1, 0)  # step, and batches seen in it
         self.memory: MemoryEnsembleCallback | None = None
@@ -166,7 +174,9 @@ class MeDSWrapper(L.LightningModule):
 
     def make_stream(self, reader: ImageReader) -> TrainingStream:
         """Make the stream of training batches; called once a fit, before any stage."""
-        images = EncodedImages(reader, self.view, limit_gb=self.cache_gb)
+        images = EncodedImages(
+            reader, self.view, limit_gb=self.cache_gb, scoring_batch=self.scoring_batch
+        )
         return TrainingStream(
             images, seed=self.seed, end_of_stage=lambda step: self.plan.at(step).end
         )

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from meds_plugin.detector import DetectorView
 from meds_plugin.encodings import EncodedImages
+from meds_plugin.errors import UserError
 from meds_plugin.metrics import image_score
 from meds_plugin.reader import ImageReader
 from meds_plugin.scoring import score_images, score_maps
@@ -46,3 +47,25 @@ def test_names_maps_that_are_no_numbers() -> None:
 def test_no_images_are_an_error() -> None:
     with pytest.raises(ValueError, match="no images"):
         score_maps(encoded(BareDetector()), [], device=CPU)
+
+
+def test_batches_are_of_the_size_that_was_asked_for() -> None:
+    sizes: list[int] = []
+
+    class Counting(BareDetector):
+        def forward(self, images: Tensor) -> Tensor:
+            sizes.append(len(images))
+            return super().forward(images)
+
+    view = DetectorView(Counting(), lambda images: images)
+    reader = ImageReader(loader(10))
+    small, large = (
+        score_maps(
+            EncodedImages(reader, view, limit_gb=0, scoring_batch=size), range(10), device=CPU
+        )
+        for size in (None, 7)
+    )
+    assert sizes == [4, 4, 2, 7, 3]
+    torch.testing.assert_close(small, large)
+    with pytest.raises(UserError, match="scoring_batch must be a whole number"):
+        EncodedImages(reader, view, limit_gb=0, scoring_batch=0)
