@@ -77,7 +77,5 @@ def test_dinomaly_compiled_ahead_of_time_goes_on_from_a_plain_checkpoint(tmp_pat
 
 
 def test_names_a_backend_that_does_not_exist() -> None:
-    with pytest.raises(
-        UserError, match=r"compile must be true, false or a backend .*inductor.*'x'"
-    ):
+    with pytest.raises(UserError, match=r"compile must be true, .*inductor.*got 'x'"):
         wrap(BareDetector(), compile="x")

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
-import pytest
+from typing import TYPE_CHECKING
+
 import torch
 
 from meds_plugin.rng import derive_seed, numpy_rng, torch_generator, torch_seeded
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def test_purposes_are_independent_of_each_other_and_of_order() -> None:
