@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import platform
 import time
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -73,6 +75,8 @@ def options_of(doc: str | None, sizes: dict[str, tuple[Any, str]]) -> argparse.N
     parser.add_argument("--output", type=Path, help="write the figures here as JSON")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
     return options
 
 
