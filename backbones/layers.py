@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -95,7 +95,7 @@ class LinearAttention(nn.Module):
             heads = qkv.float().view(batch, count, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
             # Copied once here, not by each product; taken apart so that gradients join once.
             query, key, value = heads.contiguous().unbind()
-            query, key = F.elu(query).add_(1.0), F.elu(key).add_(1.0)
+            query, key = _positive(query), _positive(key)
             summary = key.transpose(-2, -1) @ value
             weight = query @ key.sum(dim=-2).unsqueeze(-1)
             # The kernel rounds to 0 for entries under about -17; 0 / 0 would follow.
@@ -104,6 +104,30 @@ class LinearAttention(nn.Module):
             mixed = mixed.transpose(1, 2).reshape(batch, count, dim)
         out: Tensor = self.proj(mixed.to(qkv.dtype))
         return out
+
+
+def _positive(values: Tensor) -> Tensor:
+    """Return elu + 1: exp(x) below 0, x + 1 above."""
+    if values.device.type != "cpu" or torch.compiler.is_compiling():
+        return F.elu(values) + 1.0
+    # torch's elu and its gradient are slow on a CPU.
+    if values.requires_grad:
+        out: Tensor = _Positive.apply(values)  # type: ignore[no-untyped-call]
+        return out
+    return values.clamp_max(0.0).exp_().add_(values.clamp_min(0.0))
+
+
+class _Positive(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        out = _positive(values.detach())
+        ctx.save_for_backward(out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        out: Tensor = ctx.saved_tensors[0]
+        return out.clamp_max(1.0) * gradient  # the slope below 0 is the value
 
 
 class PreNormBlock(nn.Module):

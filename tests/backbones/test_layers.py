@@ -70,6 +70,26 @@ def test_linear_attention_survives_a_kernel_that_rounds_to_zero() -> None:
     assert all(torch.isfinite(p.grad).all() for p in layer.parameters() if p.grad is not None)
 
 
+@pytest.mark.parametrize("learning", [False, True])
+def test_the_kernel_is_elu_plus_one_with_its_gradient(learning: bool) -> None:
+    """Against the layer built of torch's own functions."""
+    layer = LinearAttention(16, 2)
+    tokens = (3 * torch.randn(2, 9, 16)).requires_grad_(learning)
+    query, key, value = layer.qkv(tokens).view(2, 9, 3, 2, 8).permute(2, 0, 3, 1, 4).unbind()
+    query, key = F.elu(query) + 1, F.elu(key) + 1
+    mixed = (query @ (key.mT @ value)) / (query @ key.sum(-2, keepdim=True).mT)
+    expected = layer.proj(mixed.transpose(1, 2).flatten(2))
+    with torch.set_grad_enabled(learning):
+        out = layer(tokens)
+    torch.testing.assert_close(out, expected)
+    if learning:
+        weights = [tokens, *layer.parameters()]
+        torch.testing.assert_close(
+            torch.autograd.grad(out.square().sum(), weights),
+            torch.autograd.grad(expected.square().sum(), weights),
+        )
+
+
 def test_a_block_is_two_residual_steps() -> None:
     block = TransformerBlock(16, LinearAttention(16, 2))
     tokens = torch.randn(2, 5, 16)
