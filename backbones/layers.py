@@ -112,7 +112,7 @@ def _positive(values: Tensor) -> Tensor:
         return F.elu(values) + 1.0
     # torch's elu and its gradient are slow on a CPU.
     if values.requires_grad:
-        out: Tensor = _Positive.apply(values)  # type: ignore[no-untyped-call]
+        out: Tensor = _Positive.apply(values)
         return out
     return values.clamp_max(0.0).exp_().add_(values.clamp_min(0.0))
 

@@ -38,7 +38,7 @@ class Questions(TorchDispatchMode):
     """Counts what makes the host wait for a device."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.asked: Counter[str] = Counter()
         self.calls = 0
 
@@ -62,11 +62,11 @@ class Watch(L.Callback):
 
     def on_train_batch_start(self, *args: Any) -> None:
         self._mode = Questions()
-        self._mode.__enter__()
+        self._mode.__enter__()  # type: ignore[no-untyped-call]
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
         assert self._mode is not None
-        self._mode.__exit__(None, None, None)
+        self._mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
         self.asked[trainer.global_step] = self._mode.asked
         self.calls += self._mode.calls
 

@@ -1,7 +1,7 @@
 """Compare the closed-form memory ensemble with the loop over drawn memories.
 
-Both run in one process, in turn; the shortest of the repeats counts, for other work on the machine
-only ever adds time. The loop scores a sample of the images, all of which cost it the same, against
+Both run in one process, in turn; the shortest of the repeats in CPU seconds counts, for other work
+on the machine only ever adds. The loop scores a sample of the images, all of which cost it the same, against
 all memories; its time is scaled up to all images. `python -m tests.benchmarks.memory --output FILE`
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,10 +21,12 @@ from torch import Tensor
 from meds_plugin.memory import bootstrap_scores, draw_subsets, expected_scores
 from meds_plugin.metrics import image_score
 from meds_plugin.rng import torch_generator
+from tests.benchmarks.common import measure, product_rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+CPU = torch.device("cpu")
 RATIO = 0.1
 
 
@@ -36,11 +37,6 @@ def main() -> None:
     features = synthetic_features(options.images, options.patches, options.channels)
     subsets = draw_subsets(options.images, RATIO, options.memories)
     sample = torch.arange(options.images)[:: max(1, options.images // options.loop_images)]
-
-    def peak(dtype: torch.dtype) -> float:
-        square = torch.randn(2048, 2048).to(dtype)
-        out = torch.empty_like(square)
-        return 2 * 2048**3 / _measure(lambda: torch.mm(square, square, out=out))[0] / 1e9
 
     runs: dict[str, Callable[[], Tensor]] = {
         "expected, float32": lambda: expected_scores(features, RATIO),
@@ -55,9 +51,9 @@ def main() -> None:
     for _ in range(options.repeats):
         for dtype in (torch.float32, torch.bfloat16):
             name = str(dtype).removeprefix("torch.")
-            peaks[name] = max(peaks[name], peak(dtype))
+            peaks[name] = max(peaks[name], product_rate(CPU, dtype) / 1e9)
         for name, run in runs.items():
-            took, scores[name] = _measure(run, 1)
+            took, scores[name] = measure(run, CPU)
             seconds[name] = min(seconds[name], took)
     seconds["loop over memories"] *= options.images / len(sample)
     report = _report(options, seconds, peaks, scores, sample)
@@ -99,19 +95,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--memories", type=int, default=100)
     parser.add_argument("--loop-images", type=int, default=2, help="images the loop scores")
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, help="write the figures here as JSON")
     return parser.parse_args()
-
-
-def _measure(run: Callable[[], Tensor], times: int = 5) -> tuple[float, Tensor]:
-    """Return the shortest time in seconds and the last result."""
-    best = float("inf")
-    for _ in range(times):
-        start = time.perf_counter()
-        result = run()
-        best = min(best, time.perf_counter() - start)
-    return best, result
 
 
 def _report(
@@ -160,7 +146,7 @@ def _report(
 def _print(report: dict[str, object]) -> None:
     size = ", ".join(f"{report[key]} {key}" for key in ("images", "patches", "channels"))
     print(f"{size}, {report['memories']} memories, {report['threads']} threads")
-    print(f"{'':20}{'seconds':>9}{'speedup':>9}{'of peak':>9}{'max diff':>10}{'mean diff':>11}")
+    print(f"{'':20}{'CPU s':>9}{'speedup':>9}{'of peak':>9}{'max diff':>10}{'mean diff':>11}")
     runs = report["runs"]
     assert isinstance(runs, dict)
     for name, row in runs.items():

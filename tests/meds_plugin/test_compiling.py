@@ -58,7 +58,7 @@ def test_a_compiled_detector_ends_with_the_same_weights(kind: type[nn.Module]) -
 
 def test_dinomaly_compiled_ahead_of_time_goes_on_from_a_plain_checkpoint(tmp_path: Path) -> None:
     images = loader_of(pictures(8, size=28))
-    detector = {"image_size": 28, "layers": (1, 2), "dropout": 0.0}
+    detector: dict[str, Any] = {"image_size": 28, "layers": (1, 2), "dropout": 0.0}
     plain = fit(small(Dinomaly, **detector), images)
     plain.trainer.save_checkpoint(tmp_path / "c.ckpt")
     assert compiled_frames() == 0
