@@ -51,13 +51,29 @@ def measure(run: Callable[[], T], device: torch.device, *, repeats: int = 1) -> 
     return best, result
 
 
-def product_rate(device: torch.device, dtype: torch.dtype, *, side: int = 2048) -> float:
-    """Return the floating-point operations a second of a square matrix product."""
-    square = torch.randn(side, side, device=device).to(dtype)
-    out = torch.empty_like(square)
-    torch.mm(square, square, out=out)
-    seconds, _ = measure(lambda: torch.mm(square, square, out=out), device, repeats=5)
-    return 2 * side**3 / seconds
+def product_rate(
+    device: torch.device, dtype: torch.dtype, shape: tuple[int, int, int] = (2048, 2048, 2048)
+) -> float:
+    """Return the floating-point operations a second of a product ``[a, b] @ [c, b].T``.
+
+    Args:
+        device: Where.
+        dtype: Of both factors and the result.
+        shape: (a, b, c).
+    """
+    rows, inner, columns = shape
+    left = torch.randn(rows, inner, device=device).to(dtype)
+    right = torch.randn(columns, inner, device=device).to(dtype)
+    out = torch.empty(rows, columns, device=device, dtype=dtype)
+    times = max(1, 2048**3 // (rows * inner * columns))
+
+    def run() -> None:
+        for _ in range(times):
+            torch.mm(left, right.t(), out=out)
+
+    run()
+    seconds, _ = measure(run, device, repeats=5)
+    return 2 * rows * inner * columns * times / seconds
 
 
 def options_of(doc: str | None, sizes: dict[str, tuple[Any, str]]) -> argparse.Namespace:
