@@ -43,8 +43,9 @@ class Dropout(nn.Dropout):
         count = input.numel()
         drawn = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
         levels = drawn.view(torch.int16)[:count].view(input.shape)
-        kept = levels >= dropped - _LEVELS // 2
-        return input * (kept * torch.tensor(_LEVELS / (_LEVELS - dropped), dtype=input.dtype))
+        factors = torch.empty(input.shape, dtype=input.dtype)
+        torch.ge(levels, dropped - _LEVELS // 2, out=factors)  # as 0 and 1
+        return input * factors.mul_(_LEVELS / (_LEVELS - dropped))
 
 
 class Mlp(nn.Module):

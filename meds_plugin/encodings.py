@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +13,8 @@ from meds_plugin.progress import track
 from meds_plugin.reader import ImageReader, images_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from meds_plugin.detector import DetectorView
 
@@ -32,6 +34,7 @@ class EncodedImages:
         limit_gb: Largest size to keep, in GB (10^9 bytes); 0 keeps nothing.
         categories: Names of the training categories; default: those of these images.
         scoring_batch: Images scored at once (see `scoring.score_maps`).
+        precision: Makes the context that they are scored in; default: none, float32.
 
     Raises:
         UserError: If that is no positive number.
@@ -45,11 +48,13 @@ class EncodedImages:
         limit_gb: float,
         categories: Iterable[str] | None = None,
         scoring_batch: int | None = None,
+        precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         if scoring_batch is not None and (not isinstance(scoring_batch, int) or scoring_batch < 1):
             msg = f"scoring_batch must be a whole number, 1 or more, got {scoring_batch!r}"
             raise UserError(msg)
         self.scoring_batch = scoring_batch
+        self.precision = precision
         self.reader = reader
         self.view = view
         known = sorted(set(reader.categories if categories is None else categories))

@@ -55,7 +55,7 @@ def score_maps(
     plan = chunked(range(rank, len(indices), world), _batch_size(images, device))
     wanted = [[int(indices[place]) for place in places] for places in plan]
     results: Tensor | None = None
-    with evaluating(images.view.detector):
+    with evaluating(images.view.detector), images.precision():
         batches = track(
             zip(plan, images.batches(wanted), strict=True),
             description=progress or "",

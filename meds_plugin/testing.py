@@ -73,6 +73,7 @@ def evaluate(
         limit_gb=0.0,
         categories=datamodule.train.categories,
         scoring_batch=model.scoring_batch,
+        precision=model.trainer.precision_plugin.forward_context,
     )
     members = group_indices(test.categories)
     for name, indices in track(

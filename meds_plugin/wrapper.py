@@ -175,7 +175,11 @@ class MeDSWrapper(L.LightningModule):
     def make_stream(self, reader: ImageReader) -> TrainingStream:
         """Make the stream of training batches; called once a fit, before any stage."""
         images = EncodedImages(
-            reader, self.view, limit_gb=self.cache_gb, scoring_batch=self.scoring_batch
+            reader,
+            self.view,
+            limit_gb=self.cache_gb,
+            scoring_batch=self.scoring_batch,
+            precision=self.trainer.precision_plugin.forward_context,
         )
         return TrainingStream(
             images, seed=self.seed, end_of_stage=lambda step: self.plan.at(step).end

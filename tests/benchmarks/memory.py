@@ -156,7 +156,8 @@ def _print(report: dict[str, object]) -> None:
     size = ", ".join(f"{report[key]} {key}" for key in ("images", "patches", "channels"))
     print(f"{size}, {report['memories']} memories, {report['threads']} threads")
     print(
-        f"{'':20}{'CPU s':>9}{'speedup':>9}{'of peak':>9}{'of alike':>9}{'max diff':>10}{'mean diff':>11}"
+        f"{'':20}{'CPU s':>9}{'speedup':>9}{'of peak':>9}{'of alike':>9}"
+        f"{'max diff':>10}{'mean diff':>11}"
     )
     runs = report["runs"]
     assert isinstance(runs, dict)

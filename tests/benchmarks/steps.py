@@ -1,7 +1,8 @@
 """Compare training steps and selection passes with and without the cache of encodings.
 
 Both fits run in one process, in turn, on the same images; the shortest time of each kind of step
-counts. The losses of all steps must be the same, bit for bit.
+counts. In float32, the losses of all steps must be the same, bit for bit. (Otherwise images are
+encoded once in float32, or in each step in the trainer's precision.)
 `python -m tests.benchmarks.steps --output FILE`
 """
 
@@ -84,7 +85,7 @@ def main() -> None:
     print(f"losses of all {len(losses['with'])} steps identical: {'yes' if same else 'NO'}")
     report = {**vars(options), "output": None, "machine": machine(CPU)}
     write({**report, "seconds": best, "ratios": ratios, "identical": same}, options.output)
-    if not same:
+    if not same and options.precision == "32-true":
         sys.exit(1)
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,7 +12,7 @@ from meds_plugin.errors import UserError
 from meds_plugin.metrics import image_score
 from meds_plugin.reader import ImageReader
 from meds_plugin.scoring import score_images, score_maps
-from tests.toys import BareDetector, ToyImages, loader
+from tests.toys import BareDetector, ToyImages, loader, quiet_trainer, wrap
 
 CPU = torch.device("cpu")
 
@@ -69,3 +71,23 @@ def test_batches_are_of_the_size_that_was_asked_for() -> None:
     torch.testing.assert_close(small, large)
     with pytest.raises(UserError, match="scoring_batch must be a whole number"):
         EncodedImages(reader, view, limit_gb=0, scoring_batch=0)
+
+
+@pytest.mark.parametrize(("precision", "expected"), [("32-true", False), ("bf16-mixed", True)])
+def test_selection_ranking_and_training_run_in_the_trainers_precision(
+    precision: Any, expected: bool
+) -> None:
+    seen: dict[bool, set[bool]] = {True: set(), False: set()}
+
+    class Watching(BareDetector):
+        def forward(self, images: Tensor) -> Tensor:
+            seen[self.training].add(torch.is_autocast_enabled("cpu"))
+            return super().forward(images)
+
+    model = wrap(Watching(), distill_steps=2, finetune_steps=6)
+    seen[True].clear()  # of the check
+    seen[False].clear()
+    quiet_trainer(model.total_steps, precision=precision).fit(model, loader())
+    scores = model.training_scores().score
+    assert seen == {True: {expected}, False: {expected}}
+    assert scores.dtype == torch.float32
