@@ -82,16 +82,7 @@ def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, 
     trainer = _trainer(config, folder, model)
     if first and not resuming:
         folder.write_config(OmegaConf.to_yaml(config, resolve=True))
-    try:
-        datamodule.setup("fit")
-    except BadFilesError as error:
-        if first:
-            folder.write_problems(error.problems)
-        raise
-    if first:
-        print(datamodule.summary)
-        folder.write_skipped(datamodule.skipped)
-        folder.write_manifest(datamodule.manifest_rows())
+    _set_up(datamodule, folder if first else None)
     checkpoint = folder.checkpoint if resuming and folder.checkpoint.is_file() else None
     trainer.fit(model, datamodule, ckpt_path=checkpoint, weights_only=True)
     if not model.plan.stages:
@@ -143,6 +134,20 @@ def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, 
         if figures:
             print(draw_after_run(folder, gap, examples))
     return metrics
+
+
+def _set_up(datamodule: AnomalyDataModule, folder: RunFolder | None) -> None:
+    """Find the images; where there is a folder, write down which they are, or why they cannot be."""
+    try:
+        datamodule.setup("fit")
+    except BadFilesError as error:
+        if folder is not None:
+            folder.write_problems(error.problems)
+        raise
+    if folder is not None:
+        print(datamodule.summary)
+        folder.write_skipped(datamodule.skipped)
+        folder.write_manifest(datamodule.manifest_rows())
 
 
 def resume(path: Path, overrides: list[str]) -> None:

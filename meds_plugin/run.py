@@ -75,9 +75,7 @@ def _main() -> None:
     end_with_the_sweep()
     _resume_in_place()
     sys.argv += rank_options()
-    rank = "LOCAL_RANK" in os.environ or os.environ.get("SLURM_PROCID", "0") != "0"
-    if rank and _SWEEP & set(sys.argv):
-        _refuse("start a sweep once, without torchrun or srun: each of its jobs starts its ranks")
+    _refuse_ranks_of_a_sweep()
     sweep = current(config_options(sys.argv[1:]))
     given = (option.rpartition("=")[2] for option in config_options(sys.argv[1:]))
     register_detectors([conf_dir(), *given])
@@ -106,6 +104,12 @@ def _main() -> None:
         _refuse(str(outcome.refusal))
     if status := outcome.status or sweep.report():
         sys.exit(status)
+
+
+def _refuse_ranks_of_a_sweep() -> None:
+    rank = "LOCAL_RANK" in os.environ or os.environ.get("SLURM_PROCID", "0") != "0"
+    if rank and _SWEEP & set(sys.argv):
+        _refuse("start a sweep once, without torchrun or srun: each of its jobs starts its ranks")
 
 
 def _start(config: DictConfig, outcome: _Outcome, sweep: Sweep) -> None:

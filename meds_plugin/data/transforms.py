@@ -85,8 +85,9 @@ class Preprocess:
     def window(self) -> tuple[float, float, float, float]:
         """Left, top, right and bottom edge of what the crop keeps, as shares of the image."""
         height, width = self.image_size
-        right, bottom = self._left + self.input_size[1], self._top + self.input_size[0]
-        return self._left / width, self._top / height, right / width, bottom / height
+        top, left = self.offset
+        right, bottom = left + self.input_size[1], top + self.input_size[0]
+        return left / width, top / height, right / width, bottom / height
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Turn an RGB image into float32 ``[3, H, W]``, normalised."""
