@@ -137,7 +137,7 @@ def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, 
 
 
 def _set_up(datamodule: AnomalyDataModule, folder: RunFolder | None) -> None:
-    """Find the images; where there is a folder, write down which they are, or why they cannot be."""
+    """Find the images and, where there is a folder, write down which they are."""
     try:
         datamodule.setup("fit")
     except BadFilesError as error:

@@ -25,7 +25,6 @@ PURE = (
     "selection",
     "stages",
 )
-PURE = ("distillation", "memory", "metrics", "ranking", "selection", "stages", "evaluation", "rng")
 PURE_TOO = ("heatmap", "thresholds")  # what judges new images
 
 
