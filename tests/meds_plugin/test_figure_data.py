@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from meds_plugin.atomic import write_arrays
 from meds_plugin.data import Sample
 from meds_plugin.data.dataset import ImageDataset
 from meds_plugin.data.transforms import Preprocess
+from meds_plugin.encodings import EncodedImages
 from meds_plugin.figure_data import GAP_FIELDS, RATIOS, TestExamples, _covered, theorem_curve
 from meds_plugin.memory import expected_scores
 from meds_plugin.reader import ImageReader
@@ -42,9 +43,9 @@ class Model:
     def __init__(self, data: ImageDataset, side: int = 4) -> None:
         maps = torch.empty(len(data), side, side, device="meta")
         self.memory = SimpleNamespace(seconds=1000.0, maps=maps)
-        view = SimpleNamespace(detector=torch.nn.Identity(), features=features)
+        view: Any = SimpleNamespace(detector=torch.nn.Identity(), features=features, encodes=False)
         reader = ImageReader(DataLoader(data, batch_size=3))
-        self.stream = SimpleNamespace(images=SimpleNamespace(reader=reader, view=view))
+        self.stream = SimpleNamespace(images=EncodedImages(reader, view))
         self.device = torch.device("cpu")
 
 

@@ -21,6 +21,7 @@ def test_paths_become_absolute_and_nothing_else_changes(
             "data": {"root": 2024, "file": None, "exclude": "/else/where.txt", "image_size": 32},
             "encoder": {"weights": "random"},
             "noise_file": "lists/a.csv",
+            "cache": {"dir": "kept"},
         }
     )
     anchor_paths(config)
@@ -33,6 +34,7 @@ def test_paths_become_absolute_and_nothing_else_changes(
         },
         "encoder": {"weights": "random"},
         "noise_file": str(tmp_path / "lists/a.csv"),
+        "cache": {"dir": str(tmp_path / "kept")},
     }
 
 
