@@ -83,7 +83,7 @@ class FrozenEncoder(nn.Module):
         raise NotImplementedError
 
     def maps_and_features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Return what `layer_maps` and `features` do, from one pass.
+        """Return what `layer_maps` and `features` do, where an encoder can from one pass.
 
         Args:
             images: ``[B, 3, H, W]`` of the encoder's input size, normalised as it was trained.
@@ -91,7 +91,7 @@ class FrozenEncoder(nn.Module):
         Raises:
             ValueError: If the images have another size.
         """
-        raise NotImplementedError
+        return self.layer_maps(images), self.features(images)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return memory features (see `features`)."""
