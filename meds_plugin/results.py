@@ -26,7 +26,10 @@ Key = tuple[tuple[str, str], ...]
 
 # What changes where a run lies or how long it takes, not what comes out.
 _BESIDE = (
-    "cache_gb",
+    "cache.dir",
+    "cache.disk_gb",
+    "cache.gb",
+    "cache_gb",  # runs of before
     "checkpoint_every",
     "data.check",
     "data.num_workers",
@@ -34,6 +37,7 @@ _BESIDE = (
     "false_alarm_rate",
     "figures",
     "resume",
+    "review",
     "trainer",
 )
 _OWN = ("seed", "noise", "method", "data.noise")  # what a table has rows and columns for

@@ -42,9 +42,10 @@ def test_separates_what_must_not_be_averaged(tmp_path: Path) -> None:
         read_run(write_run(tmp_path / "1", seed=1, noise=0.1, method="plain", backbone="hvq")),
         read_run(write_run(tmp_path / "2", steps__distill=20)),
         read_run(write_run(tmp_path / "3", cache_gb=1.0)),
+        read_run(write_run(tmp_path / "4", cache__gb=0.0, cache__dir="/kept", review=False)),
     ]
     groups = separate(runs)
-    assert [[run.path.name for run in group] for group, _ in groups] == [["0", "1", "3"], ["2"]]
+    assert [[run.path.name for run in group] for group, _ in groups] == [["0", "1", "3", "4"], ["2"]]
     assert [note for _, note in groups] == [{"steps.distill": "10"}, {"steps.distill": "20"}]
 
 
