@@ -85,35 +85,34 @@ def evaluate(
     rank, world = rank_and_world()
     mine: dict[str, tuple[dict[str, float | None], dict[str, str]]] = {}
     names = track(members, description="evaluation", total=len(members), enabled=progress)
+    size = datamodule.preprocess.input_size
     # All ranks score a category together; then each computes the metrics of one.
     for some in iter(lambda: list(itertools.islice(names, world)), []):
-        own: Tensor | None = None
+        own: tuple[Tensor, Tensor] | None = None
         for place, name in enumerate(some):
-            maps = (
-                score_maps(images, members[name].tolist(), device=model.device)
-                if model.plan.stages
-                else _memory_maps(model, images, name, members[name].tolist())
-            )
-            own = maps if place == rank else own
+            maps = _maps(model, images, name, members[name].tolist())
+            if place != rank and on_maps is None:
+                continue
+            evaluated = evaluation_maps(maps, size, protocol)
             if on_maps is not None:
-                size = datamodule.preprocess.input_size
-                on_maps(members[name], evaluation_maps(maps, size, protocol))
+                on_maps(members[name], evaluated)
+            if place == rank:
+                own = maps, evaluated
         if own is not None:
+            maps, evaluated = own
             indices = members[some[rank]]
             masks, without = _masks(test, indices.tolist(), protocol)
             mine[some[rank]] = category_metrics(
-                evaluation_maps(own, datamodule.preprocess.input_size, protocol),
+                evaluated,
                 masks,
                 test.labels[indices],
                 protocol,
-                scores=_own_scores(model, own),
+                scores=_own_scores(model, maps),
                 no_masks=without,
             )
-    for found in from_all(mine):
-        for name, (metrics, reasons) in found.items():
-            categories[name] = metrics
-            if reasons:
-                skipped[name] = reasons
+    together = {name: result for found in from_all(mine) for name, result in found.items()}
+    categories |= {name: metrics for name, (metrics, _) in together.items()}
+    skipped |= {name: reasons for name, (_, reasons) in together.items() if reasons}
     return {
         "mean": mean_metrics(list(categories.values())),
         "categories": dict(sorted(categories.items())),
@@ -138,6 +137,13 @@ def _own_scores(model: MeDSWrapper, maps: Tensor) -> Tensor | None:
                 for part in maps.split(_CHUNK)  # a score may be made at the images' size
             ]
         )
+
+
+def _maps(model: MeDSWrapper, images: EncodedImages, group: str, indices: list[int]) -> Tensor:
+    """Return the maps of a category's test images ``[n, h, w]``; every rank gets all."""
+    if model.plan.stages:
+        return score_maps(images, indices, device=model.device)
+    return _memory_maps(model, images, group, indices)
 
 
 def _memory_maps(
