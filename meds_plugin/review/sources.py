@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from meds_plugin.building import plain
 from meds_plugin.data.dataset import ImageDataset
 from meds_plugin.data.samples import Sample
 from meds_plugin.data.transforms import Preprocess
@@ -58,7 +59,7 @@ def dataset_of(run: Path, names: Sequence[str]) -> ImageDataset:
         sample = found.get(name) or found.get(name.rstrip("#").rpartition("#")[0])
         gone = Sample(name, "", None, Path(os.devnull, "gone"))
         samples.append(replace(sample, path=name) if sample else gone)
-    preprocess = Preprocess(_plain(data.image_size), _plain(data.crop))
+    preprocess = Preprocess(plain(data.image_size), plain(data.crop))
     return ImageDataset(samples, preprocess, max_pixels=data.max_pixels)
 
 
@@ -69,7 +70,3 @@ def _samples(data: DictConfig) -> dict[str, Sample]:
     except (UserError, InstantiationException):
         return {}
     return {sample.path: sample for sample in [*found.test, *found.train]}
-
-
-def _plain(node: Any) -> Any:
-    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from meds_plugin.atomic import write_bytes
+from meds_plugin.atomic import write_arrays
 from meds_plugin.errors import UserError
 from meds_plugin.review.heatmaps import Heatmaps
 from meds_plugin.review.thumbnails import Thumbnail
@@ -49,9 +48,7 @@ def save_pictures(run: Path, pictures: Pictures) -> None:
     }
     if maps is not None:
         arrays |= {"maps": maps.values, "scale": np.array([maps.low, maps.high])}
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    write_bytes(run / STORE, buffer.getvalue())
+    write_arrays(run / STORE, arrays)
 
 
 def load_pictures(run: Path, count: int) -> Pictures | None:
