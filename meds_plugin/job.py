@@ -14,9 +14,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig, OmegaConf
 
-from meds_plugin.building import build as _build
-from meds_plugin.building import build_detector
-from meds_plugin.building import plain as _plain
+from meds_plugin.building import build, build_detector, plain
 from meds_plugin.cache_settings import CacheSettings
 from meds_plugin.calibration import calibrate
 from meds_plugin.callbacks.base import shows_progress
@@ -74,7 +72,7 @@ def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, 
     _quieten()
     review = _flag(config, "review")
     # What can be wrong is built in order of what it costs to find out.
-    protocol = EvaluationProtocol(**_plain(config.evaluation))
+    protocol = EvaluationProtocol(**plain(config.evaluation))
     rate = check_rate(config.get("false_alarm_rate", 0.01))  # runs of before lack it
     anchor_paths(config)
     datamodule = _data(config)
@@ -182,7 +180,7 @@ def resume(path: Path, overrides: list[str]) -> None:
 def _data(config: DictConfig) -> AnomalyDataModule:
     data = config.data
     return AnomalyDataModule(
-        source=_build(data.source),
+        source=build(data.source),
         settings=DataSettings(
             noise=config.noise,
             noise_protocol=config.noise_protocol,
@@ -195,17 +193,17 @@ def _data(config: DictConfig) -> AnomalyDataModule:
             check=data.check,
         ),
         seed=config.seed,
-        image_size=_plain(data.image_size),
-        crop=_plain(data.crop),
+        image_size=plain(data.image_size),
+        crop=plain(data.crop),
         batch_size=data.batch_size,
         num_workers=data.num_workers,
     )
 
 
 def _model(config: DictConfig, datamodule: AnomalyDataModule, folder: RunFolder) -> MeDSWrapper:
-    memory = MemorySettings(**_plain(config.memory))
-    optimizer = OptimizerSettings(**_plain(config.backbone.optimizer))
-    cache = CacheSettings(**_plain(config.cache))
+    memory = MemorySettings(**plain(config.memory))
+    optimizer = OptimizerSettings(**plain(config.backbone.optimizer))
+    cache = CacheSettings(**plain(config.cache))
     if cache.dir is None:
         cache = replace(cache, dir=str(folder.path / "cache"), shared=False)
     # The wrapper checks this again, but only once an encoder is there, perhaps downloaded.
@@ -230,7 +228,7 @@ def _model(config: DictConfig, datamodule: AnomalyDataModule, folder: RunFolder)
 
 
 def _trainer(config: DictConfig, folder: RunFolder, model: MeDSWrapper) -> L.Trainer:
-    settings = {key: value for key, value in _plain(config.trainer).items() if value is not None}
+    settings = {key: value for key, value in plain(config.trainer).items() if value is not None}
     settings.setdefault("max_steps", model.total_steps)
     if str(settings["precision"]).endswith("-true") and settings["precision"] != "32-true":
         msg = (
@@ -280,11 +278,11 @@ def _protocol(
         "total_steps": model.total_steps,
         "steps_done": model.global_step,
         "batch_size": config.data.batch_size,
-        "image_size": _plain(config.data.image_size),
-        "crop": _plain(config.data.crop),
-        "input_size": _plain(config.encoder.image_size),
-        "memory": _plain(config.memory),
-        "selection": _plain(config.selection),
+        "image_size": plain(config.data.image_size),
+        "crop": plain(config.data.crop),
+        "input_size": plain(config.encoder.image_size),
+        "memory": plain(config.memory),
+        "selection": plain(config.selection),
         # The detector's own image score knows no share.
         "evaluation": evaluation.as_dict() | ({"image_top": None} if scores_itself(model) else {}),
     }

@@ -13,7 +13,7 @@ import time
 from datetime import datetime, timedelta
 from typing import Any
 
-__all__ = ["follow_parent", "launched_rank", "rank_options", "started", "under_torchrun"]
+__all__ = ["follow_parent", "launched_rank", "rank_options", "started"]
 
 # Set to something else than 0 in every process but the first.
 _RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
@@ -30,18 +30,13 @@ def launched_rank() -> int:
     return next((int(rank) for rank in given if rank != "0"), 0)
 
 
-def under_torchrun() -> bool:
-    """Whether torchrun started this process."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
-
-
 def started() -> str:
     """Return the name of the run's folder where none is given: all ranks return the same.
 
     It is the time of the start, the first rank's under torchrun, and the job's number where SLURM
     runs several processes.
     """
-    if under_torchrun() and int(os.environ["WORLD_SIZE"]) > 1:
+    if _under_torchrun() and int(os.environ["WORLD_SIZE"]) > 1:
         from torch.distributed.rendezvous import rendezvous
 
         store, rank, _ = next(rendezvous("env://", timeout=_PATIENCE))
@@ -77,6 +72,11 @@ def follow_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True, name="follow-parent").start()
+
+
+def _under_torchrun() -> bool:
+    """Whether torchrun started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def _now() -> str:
