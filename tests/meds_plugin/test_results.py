@@ -45,7 +45,8 @@ def test_separates_what_must_not_be_averaged(tmp_path: Path) -> None:
         read_run(write_run(tmp_path / "4", cache__gb=0.0, cache__dir="/kept", review=False)),
     ]
     groups = separate(runs)
-    assert [[run.path.name for run in group] for group, _ in groups] == [["0", "1", "3", "4"], ["2"]]
+    names = [[run.path.name for run in group] for group, _ in groups]
+    assert names == [["0", "1", "3", "4"], ["2"]]
     assert [note for _, note in groups] == [{"steps.distill": "10"}, {"steps.distill": "20"}]
 
 
