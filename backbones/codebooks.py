@@ -91,6 +91,9 @@ class Codebooks(nn.Module):
         self.register_buffer("embed_avg", embed.clone())
         self.register_buffer("started", torch.full((sets,), init != "data"))
         self.register_buffer("draws", torch.zeros((), dtype=torch.long))
+        # Version of `started` in which all sets were seen to have begun: asking it each time would
+        # make an accelerator wait.
+        self._begun_at = -1
 
     def forward(self, tokens: Tensor, category: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Replace tokens by codes; in training, move the codes.
@@ -152,9 +155,9 @@ class Codebooks(nn.Module):
         """Update the moving averages, and the codes of the categories that are there."""
         sets, codes, dim = self.embed.shape
         places = self._places(ids, category).flatten()
-        counts = torch.bincount(places, minlength=sets * codes).view(sets, codes).float()
+        counts = _counts(places, sets * codes).view(sets, codes)
         sums = tokens.new_zeros(sets * codes, dim).index_add_(0, places, tokens.flatten(0, 1))
-        images = torch.bincount(category, minlength=sets).float().unsqueeze(1)
+        images = _counts(category, sets).unsqueeze(1)
         counts, sums, images = sum_over_ranks(counts, sums.view_as(self.embed), images)
         keep = self.decay**images
         share = (1.0 - keep) / images.clamp_min(1.0)
@@ -165,13 +168,19 @@ class Codebooks(nn.Module):
         present = (images > 0).unsqueeze(-1)
         self.embed.copy_(torch.where(present, self.embed_avg / smooth.unsqueeze(-1), self.embed))
 
+    def _all_begun(self) -> bool:
+        """Whether all sets have codes; what was seen once holds until somebody writes to it."""
+        if self._begun_at != self.started._version and bool(self.started.all()):
+            self._begun_at = self.started._version
+        return self._begun_at == self.started._version
+
     @torch.no_grad()
     def _draw(self, tokens: Tensor, category: Tensor) -> None:
         """Put tokens of the batch in the place of codes that have not begun or stand for none.
 
         In a distributed job, a set takes them from the first process that has images of it.
         """
-        if not self.revival and bool(self.started.all()):
+        if not self.revival and self._all_begun():
             return
         sets, codes = self.cluster_size.shape
         images = torch.bincount(category, minlength=sets)
@@ -199,6 +208,12 @@ class Codebooks(nn.Module):
         self.embed_avg.copy_(torch.where(lost.unsqueeze(-1), heavy, self.embed_avg))
         self.started |= everywhere > 0
         self.draws += 1
+
+
+def _counts(places: Tensor, size: int) -> Tensor:
+    """Return how often each of 0..size-1 is there; `torch.bincount` waits for an accelerator."""
+    ones = torch.ones(len(places), device=places.device)
+    return ones.new_zeros(size).index_add_(0, places, ones)
 
 
 def sum_over_ranks(*values: Tensor) -> tuple[Tensor, ...]:

@@ -15,7 +15,6 @@ from backbones.layers import (
     LinearAttention,
     Mlp,
     TransformerBlock,
-    flat_cosine_loss,
     init_weights,
 )
 from backbones.reconstruction import ReconstructionDetector
@@ -86,8 +85,8 @@ class Dinomaly(ReconstructionDetector):
             init_weights(self.bottleneck)
             init_weights(self.decoder)
 
-    def rebuild(self, encoded: Tensor) -> Tensor:
-        """Return the rebuilt patch tokens ``[B, G, P, D]`` of ``[B, G, T, D]`` from `encode`."""
+    def rebuild(self, encoded: Tensor) -> list[Tensor]:
+        """Return for each group rebuilt tokens ``[B, T, D]`` of ``[B, G, T, D]`` from `encode`."""
         return self.decode(self.fuse(encoded))
 
     def loss(self, encoded: Tensor, *, step: int, total_steps: int) -> Tensor:
@@ -102,8 +101,8 @@ class Dinomaly(ReconstructionDetector):
         share = self.hard_mining
         if step < self.hard_mining_steps:
             share = self.hard_mining * step / self.hard_mining_steps
-        return flat_cosine_loss(
-            self.patches(encoded),
+        return self.cosine_loss(
+            encoded,
             self.rebuild(encoded),
             lambda distances: hard_mining_factors(distances, share, self.hard_mining_factor),
         )

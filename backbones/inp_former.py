@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backbones.layers import Mlp, PreNormBlock, flat_cosine_loss, init_weights
+from backbones.layers import Mlp, PreNormBlock, init_weights
 from backbones.reconstruction import ReconstructionDetector
 from meds_plugin.errors import UserError
 from meds_plugin.rng import torch_seeded
@@ -89,8 +89,8 @@ class INPFormer(ReconstructionDetector):
             init_weights(self.aggregation)
             init_weights(self.decoder)
 
-    def rebuild(self, encoded: Tensor) -> Tensor:
-        """Return the rebuilt patch tokens ``[B, G, P, D]`` of ``[B, G, P, D]`` from `encode`."""
+    def rebuild(self, encoded: Tensor) -> list[Tensor]:
+        """Return for each group rebuilt tokens ``[B, P, D]`` of ``[B, G, P, D]`` from `encode`."""
         tokens = self.fuse(encoded)
         return self.decode(tokens, self.gather(tokens))
 
@@ -112,8 +112,8 @@ class INPFormer(ReconstructionDetector):
         del step, total_steps
         tokens = self.fuse(encoded)
         prototypes = self.gather(tokens)
-        cosine = flat_cosine_loss(
-            self.patches(encoded),
+        cosine = self.cosine_loss(
+            encoded,
             self.decode(tokens, prototypes),
             lambda distances: adaptive_factors(distances, self.mining_power),
         )

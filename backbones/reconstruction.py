@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from backbones.layers import cosine_distance
+from backbones.layers import cosine_distance, flat_cosine_loss
 from meds_plugin.encoder import require_vit
 from meds_plugin.encoder_weights import check_state_dict
 from meds_plugin.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from typing_extensions import Self
 
@@ -96,8 +96,8 @@ class ReconstructionDetector(nn.Module):
         """
         return self._fuse_groups(self.encoder.block_tokens(images))
 
-    def rebuild(self, encoded: Tensor) -> Tensor:
-        """Return the rebuilt patch tokens ``[B, G, P, D]`` of ``[B, G, T, D]`` from `encode`."""
+    def rebuild(self, encoded: Tensor) -> list[Tensor]:
+        """Return for each group rebuilt tokens ``[B, T, D]`` of ``[B, G, T, D]`` from `encode`."""
         raise NotImplementedError
 
     def anomaly_map(self, encoded: Tensor) -> Tensor:
@@ -106,8 +106,9 @@ class ReconstructionDetector(nn.Module):
         Args:
             encoded: ``[B, G, T, D]`` from `encode`.
         """
-        distances = cosine_distance(self.patches(encoded), self.rebuild(encoded))
-        return distances.mean(dim=1).view(-1, *self.encoder.grid)
+        pairs = zip(encoded.unbind(dim=1), self.rebuild(encoded), strict=True)
+        distances = torch.stack([cosine_distance(*pair) for pair in pairs]).mean(dim=0)
+        return self.patches(distances.unsqueeze(-1)).reshape(-1, *self.encoder.grid)
 
     def features(self, images: Tensor) -> Tensor:
         """Return memory features ``[B, P, D]`` of the encoder (see `ViTEncoder.features`)."""
@@ -132,7 +133,7 @@ class ReconstructionDetector(nn.Module):
             Targets and reconstructions, for each group ``[B, D, h, w]``.
         """
         encoded = self.encode(images)
-        return self._on_grid(self.patches(encoded)), self._on_grid(self.rebuild(encoded))
+        return self._on_grid(encoded.unbind(dim=1)), self._on_grid(self.rebuild(encoded))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return all parameters but the encoder's as one group."""
@@ -163,15 +164,27 @@ class ReconstructionDetector(nn.Module):
         self.load_state_dict(given, strict=False)
 
     def patches(self, tokens: Tensor) -> Tensor:
-        """Return the patch tokens ``[B, G, P, D]`` of ``[B, G, T, D]``."""
-        return tokens[:, :, -self._patch_count :]
+        """Return the patch tokens ``[B, P, D]`` of ``[B, T, D]``."""
+        return tokens[:, -self._patch_count :]
 
     def fuse(self, encoded: Tensor) -> Tensor:
         """Return the mean over all target blocks, ``[B, T, D]``, of ``[B, G, T, D]``."""
         fused = (encoded * self._group_weights).sum(dim=1)
         return fused.to(self._group_weights.dtype)
 
-    def decode(self, tokens: Tensor, *context: Tensor) -> Tensor:
+    def cosine_loss(
+        self, encoded: Tensor, rebuilt: Sequence[Tensor], factors: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """Return the loss of rebuilt tokens, of their patches only (see `flat_cosine_loss`).
+
+        Args:
+            encoded: ``[B, G, T, D]`` from `encode`.
+            rebuilt: For each group ``[B, T, D]``.
+            factors: Of the gradient, from ``[B, G, P]`` distances.
+        """
+        return flat_cosine_loss(encoded.unbind(dim=1), rebuilt, factors, patches=self._patch_count)
+
+    def decode(self, tokens: Tensor, *context: Tensor) -> list[Tensor]:
         """Run the bottleneck and the decoder.
 
         Args:
@@ -179,7 +192,7 @@ class ReconstructionDetector(nn.Module):
             context: What every decoder block takes beside the tokens.
 
         Returns:
-            ``[B, G, P, D]`` mean outputs of each group's decoder blocks, patches only.
+            For each group ``[B, T, D]``: the mean output of its decoder blocks.
         """
         for layer in self.bottleneck:
             tokens = layer(tokens)
@@ -188,26 +201,24 @@ class ReconstructionDetector(nn.Module):
             tokens = block(tokens, *context)
             outputs.append(tokens)
         outputs.reverse()
-        rebuilt = [_mean(outputs, group) for group in self.decoder_groups]
-        return torch.stack([each[:, -self._patch_count :] for each in rebuilt], dim=1)
+        return [_mean(outputs, group) for group in self.decoder_groups]
 
     def _fuse_groups(self, tokens: Sequence[Tensor]) -> Tensor:
         """Return ``[B, G, T, D]`` of the target blocks' outputs."""
         kept = [each[:, self._dropped_tokens :] for each in tokens]
         return torch.stack([_mean(kept, group) for group in self.groups], dim=1)
 
-    def _on_grid(self, tokens: Tensor) -> list[Tensor]:
-        """Lay the patches ``[B, G, P, D]`` out on the grid, for each group ``[B, D, h, w]``."""
-        return [
-            group.mT.reshape(*group.mT.shape[:2], *self.encoder.grid) for group in tokens.unbind(1)
-        ]
+    def _on_grid(self, tokens: Sequence[Tensor]) -> list[Tensor]:
+        """Lay the patches among ``[B, T, D]`` out on the grid, for each group ``[B, D, h, w]``."""
+        columns = [self.patches(group).mT for group in tokens]
+        return [each.reshape(*each.shape[:2], *self.encoder.grid) for each in columns]
 
 
 def _mean(tokens: Sequence[Tensor], members: Sequence[int]) -> Tensor:
     total = tokens[members[0]]
     for index in members[1:]:
         total = total + tokens[index]
-    return total / len(members)
+    return total / len(members) if len(members) > 1 else total
 
 
 def _halves(count: int) -> tuple[tuple[int, ...], ...]:

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from torch.nn import functional as F
+
+from meds_plugin.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["distillation_loss", "match_grid"]
+__all__ = ["DistillLoss", "check_loss", "distillation_loss", "match_grid"]
+
+DistillLoss = Literal["l2", "l1"]
+
+
+def check_loss(kind: object) -> None:
+    """Refuse a loss that is not known.
+
+    Raises:
+        UserError: Naming the key.
+    """
+    if kind not in get_args(DistillLoss):
+        msg = f"distillation.loss must be {' or '.join(get_args(DistillLoss))}, got {kind!r}"
+        raise UserError(msg)
 
 
 def distillation_loss(
-    maps: Tensor, targets: Tensor, *, kind: Literal["l2", "l1"] = "l2", weight: float = 10.0
+    maps: Tensor, targets: Tensor, *, kind: DistillLoss = "l2", weight: float = 10.0
 ) -> Tensor:
     """Compare anomaly maps with memory scores on the same images.
 
@@ -27,18 +42,14 @@ def distillation_loss(
         A scalar >= 0.
 
     Raises:
-        ValueError: If ``kind`` is unknown.
+        UserError: If ``kind`` is unknown.
 
     Source:
         Paper, section "distillation"; factor and l2 default from the reference.
     """
+    check_loss(kind)
     maps, targets = match_grid(maps, targets)
-    if kind == "l2":
-        return weight * F.mse_loss(maps, targets)
-    if kind == "l1":
-        return weight * F.l1_loss(maps, targets)
-    msg = f"distillation.loss must be l2 or l1, got {kind!r}"
-    raise ValueError(msg)
+    return weight * (F.mse_loss if kind == "l2" else F.l1_loss)(maps, targets)
 
 
 def match_grid(maps: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from meds_plugin.cache_settings import CacheSettings
 from meds_plugin.detector import grid_of
+from meds_plugin.errors import UserError
 from meds_plugin.kept import FrozenCache, content_key, output_key
 from meds_plugin.modes import evaluating
 from meds_plugin.probe_images import random_images
@@ -19,7 +21,8 @@ from meds_plugin.ranks import from_all, gather_in_order, my_chunks, rank_and_wor
 from meds_plugin.reader import ImageReader, images_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from meds_plugin.detector import DetectorView
     from meds_plugin.kept import Kept, Kind
@@ -45,6 +48,11 @@ class EncodedImages:
         cache: What is kept and where; default: encodings in memory.
         categories: Names of the training categories; default: those of these images.
         known: Other images, among which the same ones may be; their results are used.
+        scoring_batch: Images scored at once (see `scoring.score_maps`).
+        precision: Makes the context that they are scored in; default: none, float32.
+
+    Raises:
+        UserError: If ``scoring_batch`` is no positive number.
     """
 
     def __init__(
@@ -56,7 +64,14 @@ class EncodedImages:
         cache: FrozenCache | None = None,
         categories: Iterable[str] | None = None,
         known: EncodedImages | None = None,
+        scoring_batch: int | None = None,
+        precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
+        if scoring_batch is not None and (not isinstance(scoring_batch, int) or scoring_batch < 1):
+            msg = f"scoring_batch must be a whole number, 1 or more, got {scoring_batch!r}"
+            raise UserError(msg)
+        self.scoring_batch = scoring_batch
+        self.precision = precision
         self.reader = reader
         self.view = view
         self.cache = cache or FrozenCache(CacheSettings(gb=limit_gb))

@@ -50,10 +50,23 @@ def torch_seeded(
     Args:
         seed: The run's seed.
         *purpose: What is drawn (see `derive_seed`).
-        device: Also restore the generator of this accelerator; the CPU's always is.
+        device: Also seed and restore the generator of this accelerator; the CPU's always is.
     """
     devices = [] if device is None or device.type == "cpu" else [device]
     kind = devices[0].type if devices else "cuda"
+    number = derive_seed(seed, *purpose)
     with torch.random.fork_rng(devices=devices, device_type=kind):
-        torch.manual_seed(derive_seed(seed, *purpose))
+        # torch.manual_seed would also note, each time, a seed for every kind of device that is not
+        # in use: milliseconds a training step, and memory that is not given back.
+        torch.default_generator.manual_seed(number)
+        for each in devices:
+            _seed_accelerator(each, number)
         yield
+
+
+def _seed_accelerator(device: torch.device, number: int) -> None:
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(number)
+    else:
+        torch.get_device_module(device).manual_seed(number)

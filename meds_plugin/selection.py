@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
+from meds_plugin.errors import UserError
+
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
 
-__all__ = ["Selection", "group_indices", "mix", "select", "select_by_group"]
+__all__ = ["Selection", "check_settings", "group_indices", "mix", "select", "select_by_group"]
 
 
 class Selection(NamedTuple):
@@ -27,6 +30,23 @@ class Selection(NamedTuple):
     threshold: float
     median: float
     mad: float
+
+
+def check_settings(k: object, top: object) -> None:
+    """Refuse settings out of their range.
+
+    Args:
+        k: Final multiple of the MAD.
+        top: Share of a map's values in an image's score.
+
+    Raises:
+        UserError: Naming the key.
+    """
+    for key, value, largest in (("selection.k", k, math.inf), ("selection.top", top, 1.0)):
+        if not isinstance(value, (int, float)) or not 0 <= value <= largest:
+            limit = "" if largest == math.inf else f" and at most {largest:g}"
+            msg = f"{key} must be a number of at least 0{limit}, got {value!r}"
+            raise UserError(msg)
 
 
 def mix(initial: Tensor, current: Tensor, step: int, total_steps: int) -> Tensor:

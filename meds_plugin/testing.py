@@ -80,6 +80,8 @@ def evaluate(
         model.view,
         categories=datamodule.train.categories,
         known=model.stream.images if model.stream is not None else None,
+        scoring_batch=model.scoring_batch,
+        precision=model.trainer.precision_plugin.forward_context,
     )
     members = group_indices(test.categories)
     rank, world = rank_and_world()

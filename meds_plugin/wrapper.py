@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 from torch.optim.lr_scheduler import LambdaLR
@@ -17,15 +16,17 @@ from meds_plugin.callbacks import (
 )
 from meds_plugin.callbacks.base import shows_progress, training_stream
 from meds_plugin.checkpoint import FrozenPart, check_saved, fingerprint, without
+from meds_plugin.compiling import compile_detector
 from meds_plugin.default_encoder import default_features
 from meds_plugin.detector import DetectorView, check_maps
+from meds_plugin.distillation import check_loss
 from meds_plugin.encodings import EncodedImages
-from meds_plugin.errors import UserError
 from meds_plugin.kept import FrozenCache, open_folder
-from meds_plugin.optim import OptimizerSettings, stable_adamw
+from meds_plugin.optim import OptimizerSettings, StableAdamW
 from meds_plugin.outcome import TrainingScores, training_scores
 from meds_plugin.probe import probe_detector
 from meds_plugin.rng import torch_seeded
+from meds_plugin.selection import check_settings
 from meds_plugin.stages import Method, plan_stages
 from meds_plugin.stream import TrainingStream
 from meds_plugin.unused import prepare_ddp
@@ -36,13 +37,12 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from typing_extensions import Self
 
+    from meds_plugin.distillation import DistillLoss
     from meds_plugin.ensemble import MemorySettings
     from meds_plugin.kept import Kind
     from meds_plugin.reader import ImageReader
 
 __all__ = ["MeDSWrapper", "TrainingScores"]
-
-DistillLoss = Literal["l2", "l1"]
 
 
 class MeDSWrapper(L.LightningModule):
@@ -70,6 +70,9 @@ class MeDSWrapper(L.LightningModule):
         seed: Keys the order of images and the detector's randomness in training.
         cache: What is kept of the frozen part's outputs; default: up to 4 GB in memory. Nothing is
             kept for a data set or a detector that augments.
+        scoring_batch: Images scored at once in selection and ranking; default: on a CPU the
+            training batch, elsewhere at least 64.
+        compile: Compile what trains (see `compile_detector`); ``True`` or a backend's name.
 
     Attributes:
         plan: The stages as step ranges.
@@ -96,19 +99,23 @@ class MeDSWrapper(L.LightningModule):
         example: Tensor | None = None,
         seed: int = 0,
         cache: CacheSettings | None = None,
+        scoring_batch: int | None = None,
+        compile: bool | str = False,  # noqa: A002
     ) -> None:
         super().__init__()
         self.strict_loading = False  # frozen weights are not in the checkpoints
         self.detector = detector
         self.memory_encoder = features
         self.view = DetectorView(detector, features or default_features)
-        _check_settings(distill_loss, selection_k, selection_top)
+        check_loss(distill_loss)
+        check_settings(selection_k, selection_top)
         self.method = method
         self.plan = plan_stages(method, distill_steps=distill_steps, finetune_steps=finetune_steps)
         self.optimizer_settings = optimizer or OptimizerSettings()
         self.selection_top = selection_top
         self.seed = seed
         self.cache_settings = cache or CacheSettings()
+        self.scoring_batch = scoring_batch
         self._cache = FrozenCache()
         self.seconds = {stage.name: 0.0 for stage in self.plan.stages}
         self.stream: TrainingStream | None = None
@@ -117,6 +124,7 @@ class MeDSWrapper(L.LightningModule):
         probe_detector(
             self.view, frozen=self._frozen.prefixes, example=example, memory_encoder=features
         )
+        compile_detector(self.view, compile)
         self._clock = 0.0
         self._draw = (-1, 0)  # step, and batches seen in it
         self.memory: MemoryEnsembleCallback | None = None
@@ -177,7 +185,13 @@ class MeDSWrapper(L.LightningModule):
             folder=open_folder(self.cache_settings),
             weights=self._frozen_weights,
         )
-        images = EncodedImages(reader, self.view, cache=self._cache)
+        images = EncodedImages(
+            reader,
+            self.view,
+            cache=self._cache,
+            scoring_batch=self.scoring_batch,
+            precision=self.trainer.precision_plugin.forward_context,
+        )
         return TrainingStream(
             images, seed=self.seed, end_of_stage=lambda step: self.plan.at(step).end
         )
@@ -209,7 +223,7 @@ class MeDSWrapper(L.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return the optimiser, and a schedule that starts anew with every stage."""
         settings = self.optimizer_settings
-        optimizer = stable_adamw(self.view.parameter_groups(), settings)
+        optimizer = StableAdamW(self.view.parameter_groups(), settings)
         schedule = LambdaLR(optimizer, lambda step: self.learning_rate(step) / settings.lr)
         return {
             "optimizer": optimizer,
@@ -379,18 +393,3 @@ class MeDSWrapper(L.LightningModule):
         step, seen = self._draw
         self._draw = (self.global_step, seen + 1 if step == self.global_step else 0)
         return torch_seeded(self.seed, "train", *self._draw, self.global_rank, device=self.device)
-
-
-def _check_settings(loss: object, k: object, top: object) -> None:
-    """Refuse settings out of their range, by the command line's names."""
-    if loss not in get_args(DistillLoss):
-        msg = f"distillation.loss must be {' or '.join(get_args(DistillLoss))}, got {loss!r}"
-        raise UserError(msg)
-    for key, value, largest in (
-        ("selection.k", k, math.inf),
-        ("selection.top", top, 1.0),
-    ):
-        if not isinstance(value, (int, float)) or not 0 <= value <= largest:
-            limit = "" if largest == math.inf else f" and at most {largest:g}"
-            msg = f"{key} must be a number of at least 0{limit}, got {value!r}"
-            raise UserError(msg)

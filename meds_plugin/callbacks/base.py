@@ -43,7 +43,9 @@ def training_stream(trainer: L.Trainer, module: L.LightningModule) -> TrainingSt
         view = DetectorView(module, default_features)
         last = trainer.max_steps
         stream = TrainingStream(
-            EncodedImages(reader, view, limit_gb=0.0),
+            EncodedImages(
+                reader, view, limit_gb=0.0, precision=trainer.precision_plugin.forward_context
+            ),
             seed=0,
             end_of_stage=lambda _: last if last > 0 else 2**62,
             raw=True,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from meds_plugin.distillation import DistillLoss
     from meds_plugin.stream import TrainingStream
 
 __all__ = ["DistillationCallback"]
@@ -44,7 +45,7 @@ class DistillationCallback(L.Callback):
         end: int,
         targets: Tensor | None = None,
         *,
-        loss: Literal["l2", "l1"] = "l2",
+        loss: DistillLoss = "l2",
         weight: float = 10.0,
         top: float = 0.01,
     ) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from meds_plugin.encoder import build_encoder
-from meds_plugin.optim import OptimizerSettings, stable_adamw
+from meds_plugin.optim import OptimizerSettings, StableAdamW
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,7 +121,7 @@ class Reference:
             settings: With the warm-up of three steps.
         """
         trace = f"trace.{stage}"
-        optimizer = stable_adamw(model.parameter_groups(), settings)
+        optimizer = StableAdamW(model.parameter_groups(), settings)
         trainable = model.parameter_groups()[0]["params"]
         for step in range(6):
             rate = settings.lr_at(step, total=8)

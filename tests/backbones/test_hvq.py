@@ -16,7 +16,7 @@ from meds_plugin.detector import DetectorView, check_detector, check_maps
 from meds_plugin.encoder import build_encoder
 from meds_plugin.errors import UserError
 from meds_plugin.frozen_encoder import FrozenEncoder
-from meds_plugin.optim import OptimizerSettings, stable_adamw
+from meds_plugin.optim import OptimizerSettings, StableAdamW
 from tests.toys import loader, port_names, quiet_trainer, wrap
 
 if TYPE_CHECKING:
@@ -534,7 +534,7 @@ def test_initial_weights_and_codes_come_from_the_seed_alone() -> None:
 def test_it_learns_and_dropout_acts_in_training_only() -> None:
     model = make(dropout=0.2).train()
     encoded = some(8)
-    optimizer = stable_adamw(model.parameter_groups(), OptimizerSettings(lr=3e-3))
+    optimizer = StableAdamW(model.parameter_groups(), OptimizerSettings(lr=3e-3))
     losses = []
     for step in range(40):
         optimizer.zero_grad()

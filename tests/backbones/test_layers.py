@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from backbones.layers import (
+    Dropout,
     LinearAttention,
     Mlp,
     TransformerBlock,
@@ -69,6 +70,26 @@ def test_linear_attention_survives_a_kernel_that_rounds_to_zero() -> None:
     assert all(torch.isfinite(p.grad).all() for p in layer.parameters() if p.grad is not None)
 
 
+@pytest.mark.parametrize("learning", [False, True])
+def test_the_kernel_is_elu_plus_one_with_its_gradient(learning: bool) -> None:
+    """Against the layer built of torch's own functions."""
+    layer = LinearAttention(16, 2)
+    tokens = (3 * torch.randn(2, 9, 16)).requires_grad_(learning)
+    query, key, value = layer.qkv(tokens).view(2, 9, 3, 2, 8).permute(2, 0, 3, 1, 4).unbind()
+    query, key = F.elu(query) + 1, F.elu(key) + 1
+    mixed = (query @ (key.mT @ value)) / (query @ key.sum(-2, keepdim=True).mT)
+    expected = layer.proj(mixed.transpose(1, 2).flatten(2))
+    with torch.set_grad_enabled(learning):
+        out = layer(tokens)
+    torch.testing.assert_close(out, expected)
+    if learning:
+        weights = [tokens, *layer.parameters()]
+        torch.testing.assert_close(
+            torch.autograd.grad(out.square().sum(), weights),
+            torch.autograd.grad(expected.square().sum(), weights),
+        )
+
+
 def test_a_block_is_two_residual_steps() -> None:
     block = TransformerBlock(16, LinearAttention(16, 2))
     tokens = torch.randn(2, 5, 16)
@@ -87,6 +108,38 @@ def test_dropout_acts_at_all_three_places_and_only_in_training() -> None:
     rates.append((out == 0).float().mean())
     assert [float(rate) for rate in rates] == pytest.approx([0.5, 0.5, 0.5], abs=0.05)
     assert (mlp.eval()(tokens) != 0).all()
+
+
+def test_dropout_drops_at_its_rate_keeps_the_mean_and_follows_the_global_generator() -> None:
+    values = torch.full((101, 999), 2.0, requires_grad=True)
+    for rate in (0.1, 0.2, 0.7):
+        drop = Dropout(rate)
+        torch.manual_seed(4)
+        out = drop(values)
+        torch.manual_seed(4)
+        assert torch.equal(out, drop(values))
+        assert not torch.equal(out, drop(values))
+        lost = (out == 0).double()
+        assert float(lost.mean()) == pytest.approx(rate, abs=0.004)
+        assert float(out.detach().mean()) == pytest.approx(2.0, abs=0.03)
+        # Neither rows, columns nor neighbours are dropped together.
+        assert float(lost.mean(1).std()) < 0.03
+        assert float(lost.mean(0).std()) < 0.07
+        together = (lost[:, 1:] * lost[:, :-1]).mean()
+        assert float(together) == pytest.approx(rate**2, abs=0.006)
+        (gradient,) = torch.autograd.grad(out.sum(), values)
+        torch.testing.assert_close(gradient, out.detach() / 2)
+    half = Dropout(0.5)(torch.ones(64, dtype=torch.bfloat16))
+    assert half.dtype == torch.bfloat16
+    assert set(half.tolist()) == {0.0, 2.0}
+
+
+def test_dropout_at_the_ends_and_in_evaluation() -> None:
+    values = torch.rand(50) + 1
+    assert torch.equal(Dropout(0.0)(values), values)
+    assert not Dropout(1.0)(values).any()
+    assert torch.equal(Dropout(0.5).eval()(values), values)
+    assert Dropout(0.5)(torch.empty(0, 3)).shape == (0, 3)
 
 
 def test_initial_weights() -> None:
@@ -138,7 +191,7 @@ def test_the_flat_loss_weights_the_gradient_of_every_location() -> None:
         return factor
 
     weighted = start.clone().requires_grad_()
-    loss = flat_cosine_loss(targets, weighted, factors)
+    loss = flat_cosine_loss(targets.unbind(1), weighted.unbind(1), factors, patches=5)
     torch.autograd.backward(loss)
     torch.testing.assert_close(loss, expected)
     assert weighted.grad is not None
@@ -146,3 +199,12 @@ def test_the_flat_loss_weights_the_gradient_of_every_location() -> None:
     assert targets.grad is None
     torch.testing.assert_close(seen[0], cosine_distance(targets, start))
     assert not seen[0].requires_grad
+
+    groups = [torch.cat([torch.randn(3, 2, 7), each], dim=1) for each in start.unbind(1)]
+    longer = [group.requires_grad_() for group in groups]
+    prefixed = [torch.cat([torch.randn(3, 2, 7), each], dim=1) for each in targets.unbind(1)]
+    again = flat_cosine_loss(prefixed, longer, factors, patches=5)
+    torch.testing.assert_close(again, loss)
+    for group, first in enumerate(torch.autograd.grad(again, longer)):
+        assert not first[:, :2].any()
+        torch.testing.assert_close(first[:, 2:], weighted.grad[:, group])

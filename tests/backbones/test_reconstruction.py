@@ -15,7 +15,7 @@ from backbones.inp_former import INPFormer
 from meds_plugin.detector import DetectorView, check_detector, check_maps
 from meds_plugin.encoder import build_encoder
 from meds_plugin.errors import UserError
-from meds_plugin.optim import OptimizerSettings, stable_adamw
+from meds_plugin.optim import OptimizerSettings, StableAdamW
 from tests.backbones.small import loader_of, pictures, small, widen
 from tests.conftest import PROJECT
 from tests.toys import quiet_trainer, wrap
@@ -199,7 +199,7 @@ def test_initial_weights_come_from_the_seed_alone(kind: Kind) -> None:
 def test_it_learns(kind: Kind) -> None:
     model = small(kind)
     encoded = model.encode(torch.randn(4, 3, 56, 56))
-    optimizer = stable_adamw(model.parameter_groups(), OptimizerSettings())
+    optimizer = StableAdamW(model.parameter_groups(), OptimizerSettings())
     losses = []
     for step in range(20):
         optimizer.zero_grad()

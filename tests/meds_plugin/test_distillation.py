@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from meds_plugin.distillation import distillation_loss, match_grid
+from meds_plugin.errors import UserError
 
 
 def test_is_ten_times_the_mean_squared_or_absolute_difference() -> None:
@@ -35,5 +36,5 @@ def test_a_coarser_map_meets_the_mean_of_its_targets() -> None:
 
 
 def test_refuses_unknown_losses() -> None:
-    with pytest.raises(ValueError, match="must be l2 or l1"):
+    with pytest.raises(UserError, match="must be l2 or l1"):
         distillation_loss(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1), kind="huber")  # type: ignore[arg-type]

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from meds_plugin.rng import derive_seed, numpy_rng, torch_generator, torch_seeded
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def test_purposes_are_independent_of_each_other_and_of_order() -> None:
@@ -26,3 +31,12 @@ def test_the_global_generator_is_put_back() -> None:
     assert torch.equal(torch.rand(2), undisturbed)
     with torch_seeded(0, "init"):
         assert torch.equal(torch.rand(2), inside)
+
+
+def test_only_generators_in_use_are_seeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.manual_seed keeps a seed, with a stack trace, for each kind of device not in use."""
+    monkeypatch.delattr(torch, "manual_seed")
+    with torch_seeded(0, "init"):
+        first = torch.rand(2)
+    with torch_seeded(0, "init", device=torch.device("cpu")):
+        assert torch.equal(torch.rand(2), first)

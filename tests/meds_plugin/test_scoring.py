@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 from meds_plugin.detector import DetectorView
 from meds_plugin.encodings import EncodedImages
+from meds_plugin.errors import UserError
 from meds_plugin.metrics import image_score
 from meds_plugin.reader import ImageReader
 from meds_plugin.scoring import score_images, score_maps
-from tests.toys import BareDetector, ToyImages, loader
+from tests.toys import BareDetector, ToyImages, loader, quiet_trainer, wrap
 
 CPU = torch.device("cpu")
 
@@ -46,3 +49,45 @@ def test_names_maps_that_are_no_numbers() -> None:
 def test_no_images_are_an_error() -> None:
     with pytest.raises(ValueError, match="no images"):
         score_maps(encoded(BareDetector()), [], device=CPU)
+
+
+def test_batches_are_of_the_size_that_was_asked_for() -> None:
+    sizes: list[int] = []
+
+    class Counting(BareDetector):
+        def forward(self, images: Tensor) -> Tensor:
+            sizes.append(len(images))
+            return super().forward(images)
+
+    view = DetectorView(Counting(), lambda images: images)
+    reader = ImageReader(loader(10))
+    small, large = (
+        score_maps(
+            EncodedImages(reader, view, limit_gb=0, scoring_batch=size), range(10), device=CPU
+        )
+        for size in (None, 7)
+    )
+    assert sizes == [4, 4, 2, 7, 3]
+    torch.testing.assert_close(small, large)
+    with pytest.raises(UserError, match="scoring_batch must be a whole number"):
+        EncodedImages(reader, view, limit_gb=0, scoring_batch=0)
+
+
+@pytest.mark.parametrize(("precision", "expected"), [("32-true", False), ("bf16-mixed", True)])
+def test_selection_ranking_and_training_run_in_the_trainers_precision(
+    precision: Any, expected: bool
+) -> None:
+    seen: dict[bool, set[bool]] = {True: set(), False: set()}
+
+    class Watching(BareDetector):
+        def forward(self, images: Tensor) -> Tensor:
+            seen[self.training].add(torch.is_autocast_enabled("cpu"))
+            return super().forward(images)
+
+    model = wrap(Watching(), distill_steps=2, finetune_steps=6)
+    seen[True].clear()  # of the check
+    seen[False].clear()
+    quiet_trainer(model.total_steps, precision=precision).fit(model, loader())
+    scores = model.training_scores().score
+    assert seen == {True: {expected}, False: {expected}}
+    assert scores.dtype == torch.float32

@@ -1,0 +1,135 @@
+"""The benchmarks at toy sizes, and their baseline against the package."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from backbones.dinomaly import Dinomaly
+from meds_plugin.distillation import distillation_loss
+from meds_plugin.memory import bootstrap_scores, draw_subsets
+from meds_plugin.metrics import image_score
+from meds_plugin.optim import OptimizerSettings, StableAdamW
+from tests.backbones.small import pictures, small, widen
+from tests.benchmarks import end_to_end, gpu, steps
+from tests.benchmarks.reference import ReferenceLoop, memory_loop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+@pytest.fixture
+def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """Return a function that runs a benchmark's main and gives the figures it wrote."""
+
+    def run(module: Any, *arguments: str) -> dict[str, Any]:
+        output = tmp_path / "figures.json"
+        monkeypatch.setattr(sys, "argv", ["benchmark", *arguments, "--output", str(output)])
+        module.main()
+        found: dict[str, Any] = json.loads(output.read_text())
+        return found
+
+    return run
+
+
+def test_the_baseline_trains_and_scores_as_the_package_does() -> None:
+    models = []
+    for _ in range(2):
+        model = small(Dinomaly, layers=(1, 2), dropout=0.0)
+        widen(model)
+        models.append(model)
+    theirs, ours = models
+    ours.load_state_dict(theirs.state_dict())
+    loop = ReferenceLoop(theirs, batch=4)
+    images = pictures(8, size=56)
+    targets = torch.rand(8, 4, 4)
+    params = ours.parameter_groups()[0]["params"]
+    optimizer = StableAdamW(params, OptimizerSettings())
+    encoded = ours.encode(images)
+    loss = distillation_loss(ours.anomaly_map(encoded), targets)
+    update(loop.distill(images, targets), loss, params, optimizer)
+    loss = ours.loss(encoded, step=ours.hard_mining_steps, total_steps=10)
+    update(loop.finetune(images), loss, params, optimizer)
+    for name, weight in ours.state_dict().items():
+        torch.testing.assert_close(theirs.state_dict()[name], weight, rtol=1e-4, atol=1e-6)
+    with torch.no_grad():
+        expected = image_score(ours.anomaly_map(encoded), 0.01)
+    torch.testing.assert_close(loop.score(images), expected, rtol=1e-4, atol=1e-6)
+
+
+def update(
+    theirs: float, loss: torch.Tensor, params: list[torch.nn.Parameter], optimizer: StableAdamW
+) -> None:
+    assert theirs == pytest.approx(float(loss.detach()), rel=1e-5)
+    optimizer.zero_grad()
+    torch.autograd.backward(loss)
+    torch.nn.utils.clip_grad_norm_(params, 0.1)
+    optimizer.step()
+
+
+def test_the_baselines_memories_score_as_the_packages() -> None:
+    features = torch.randn(12, 9, 5)
+    sample = torch.tensor([0, 7])
+    subsets = draw_subsets(12, 0.1, 6, generator=torch.Generator().manual_seed(0))
+    expected = bootstrap_scores(features, subsets)[sample]
+    found = memory_loop(features, sample, memories=6)
+    torch.testing.assert_close(found, expected, rtol=0.0, atol=1.1e-5)
+
+
+def test_steps_with_and_without_cache_have_the_same_losses(
+    report: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = report(
+        steps, "--images", "6", "--batch", "2", "--size", "32", "--steps", "3", "--repeats", "1"
+    )
+    assert found["identical"]
+    assert set(found["ratios"]) == set(found["seconds"]["with"])
+    assert all(value > 0 for value in found["seconds"]["without"].values())
+    assert "losses of all 6 steps identical: yes" in capsys.readouterr().out
+
+
+def test_a_whole_run_is_set_against_all_parts_of_the_references(
+    report: Callable[..., dict[str, Any]],
+) -> None:
+    sizes = "--categories 2 --images 6 --batch 2 --size 32 --steps 4 --memories 3 --loop-steps 2"
+    found = report(end_to_end, *sizes.split(), "--loop-images", "1")
+    parts, passes = found["reference"], found["passes"]
+    total = parts["encoding for the memory"] * 6 + parts["memory loop"] * 12
+    total += 4 * (parts["distillation steps"] + parts["fine-tuning steps"])
+    total += passes * parts["selection passes"]
+    assert found["reference_total"] == pytest.approx(total)
+    assert found["ratio"] == pytest.approx(total / found["ours"])
+
+
+def test_the_gpu_benchmark_runs_through_at_toy_size(
+    report: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = report(gpu, "--device", "cpu", "--tiny")
+    assert set(found["ours"]) == set(found["reference"])
+    passes = 1 + 10_000 / (gpu.KEPT * 20 / 4)
+    for kind in ("ours", "reference"):
+        part = found[kind]
+        total = part["encoding"] + part["memory scores"] + passes * part["selection pass"]
+        total += 10_000 * (part["distillation step"] + part["fine-tuning step"])
+        assert found[f"{kind}_total"] == pytest.approx(total)
+    shares = found["share_of_product_rate"]
+    assert set(shares) == set(found["ours"]) - {"selection pass"}
+    assert all(0 < share < 1.5 for share in shares.values())
+    assert "images/s of encoding" in capsys.readouterr().out
+
+
+def test_the_gpu_benchmark_says_where_it_was_not_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["gpu"])
+    gpu.main()
+    assert "not run" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["gpu", "--device", "cpu"])
+    with pytest.raises(SystemExit, match="--tiny"):
+        gpu.main()
