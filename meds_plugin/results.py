@@ -31,6 +31,7 @@ _BESIDE = (
     "cache.gb",
     "cache_gb",  # runs of before
     "checkpoint_every",
+    "compile",
     "data.check",
     "data.num_workers",
     "data.source.progress",
@@ -38,6 +39,7 @@ _BESIDE = (
     "figures",
     "resume",
     "review",
+    "scoring_batch",
     "trainer",
 )
 _OWN = ("seed", "noise", "method", "data.noise")  # what a table has rows and columns for

@@ -39,7 +39,7 @@ _SCENES: dict[str, Callable[[int, np.random.Generator], tuple[Canvas, Pose]]] = 
 CATEGORIES: tuple[str, ...] = tuple(sorted(_SCENES))
 
 MODES = 3
-_CYCLE = (0, 1, 0, 2, 1, 0)  # which mode the n-th picture of a kind shows: 3 : 2 : 1
+_CYCLE = (0, 0, 1, 0, 0, 2)  # which mode the n-th picture of a kind shows: 4 : 1 : 1
 _STRENGTH = (1.0, 0.85, 0.65)  # the rarest mode is the faintest
 _REACH = {"board": (0.12, 0.30), "gear": (0.25, 0.31), "weave": (0.14, 0.32), "wood": (0.14, 0.32)}
 _MIN_SIZE, _MAX_SIZE = 32, 1024

@@ -80,12 +80,12 @@ def scratch(canvas: Canvas, place: Place, *, core: Colour, edge: Colour) -> None
     """A deep groove and one or two fine ones beside it, one flank lit and the other dark."""
     points = place.line(place.shape.uniform(0.30, 0.42), 11, jag=0.05)
     normal = np.array([[-np.sin(place.angle), np.cos(place.angle)]])
-    grooves = [(points, 0.013)]
+    grooves = [(points, 0.018)]
     for side in (-1.0, 1.0)[: int(place.shape.integers(1, 3))]:
         first = int(place.shape.integers(0, 4))
-        gap = side * place.shape.uniform(0.016, 0.030) * place.size
+        gap = side * place.shape.uniform(0.022, 0.034) * place.size
         gap += 0.002 * place.vary.normal()
-        grooves.append((points[first : first + 8] + gap * normal, 0.008))
+        grooves.append((points[first : first + 8] + gap * normal, 0.011))
     for line, width in grooves:
         fade = np.clip(np.sin(np.linspace(0.1, 0.9, len(line)) * np.pi) * 1.5, 0.25, 1.0)
         groove = stroke(line, width * place.size * fade).within(canvas.solid)
@@ -121,6 +121,7 @@ def crack(
     length: float = 0.36,
     jag: float = 0.22,
     lean: float = 1.0,
+    width: float = 0.017,
 ) -> None:
     """A dark zigzag with one branch, a thin bright lip on the side of the light.
 
@@ -133,7 +134,7 @@ def crack(
     reach = 0.3 * length * place.size * (1.0 + 0.1 * place.vary.normal())
     steps = np.linspace(0, reach, 6)[:, None] * np.array([[np.cos(turn), np.sin(turn)]])
     branch = main[fork] + steps + place.shape.normal(size=(6, 2)) * 0.004
-    wide = 0.017 * place.size
+    wide = width * place.size
     for line, width in (
         (main, np.linspace(wide, 0.005, 14)),
         (branch, np.linspace(wide * 0.5, 0.004, 6)),
@@ -186,7 +187,7 @@ def fibre(canvas: Canvas, place: Place, *, colour: Colour) -> None:
     cos, sin = np.cos(place.angle), np.sin(place.angle)
     curl = curl @ np.array([[cos, sin], [-sin, cos]]) + place.centre
     curl += 0.002 * place.vary.normal(size=(1, 2))
-    thread = stroke(curl, 0.013 * place.size)
+    thread = stroke(curl, 0.016 * place.size)
     canvas.tint(thread.moved(0.009, 0.009), (0.5,) * 3, opacity=0.7, soft=0.014)
     canvas.paint(thread, colour, opacity=0.95)
     canvas.paint(stroke(curl - 0.002, 0.004), np.asarray(colour) * 1.25 + 0.08, opacity=0.8)
@@ -243,7 +244,7 @@ def bridge(canvas: Canvas, place: Place) -> None:
     x, y, angle = canvas.spots[place.pick(len(canvas.spots))]
     dx, dy = 0.002 * place.vary.normal(size=2)
     place = replace(place, x=x + dx, y=y + dy, angle=angle)
-    lump = place.patch(0.032, 0.10, stretch=1.5)
+    lump = place.patch(0.046, 0.10, stretch=1.5)
     canvas.tint(lump.moved(0.004, 0.006), (0.5,) * 3, opacity=0.6, soft=0.01)
     canvas.paint(lump, (0.60, 0.62, 0.62))
     canvas.paint(lump.grown(-0.012).moved(-0.003, -0.003), (0.88, 0.89, 0.88), soft=0.014)
@@ -260,7 +261,7 @@ FLAWS: dict[str, dict[str, Flaw]] = {
     },
     "gear": {
         "crack": partial(
-            crack, colour=(0.07, 0.065, 0.06), light=(0.86, 0.86, 0.86), length=0.22, jag=0.15
+            crack, colour=(0.07, 0.065, 0.06), light=(0.86, 0.86, 0.86), length=0.30, jag=0.15, width=0.026
         ),
         "discolour": partial(discolour, inner=(0.62, 0.66, 1.05), outer=(1.0, 0.80, 0.52)),
         "foreign": partial(foreign, threads=(0.18, 0.20, 0.42), chips=(0.60, 0.42, 0.20)),

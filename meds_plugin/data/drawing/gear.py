@@ -24,7 +24,7 @@ _STEEL = np.array((0.985, 1.0, 1.02), np.float32)
 def gear(size: int, rng: np.random.Generator) -> tuple[Canvas, Pose]:
     """Draw a turned steel gear on a plain light ground."""
     canvas = Canvas(size)
-    pose = Pose.random(rng, shift=0.018, angle=0.10, scale=0.012)
+    pose = Pose.random(rng, shift=0.012, angle=0.05, scale=0.008)
     body, shade, radius, theta = _relief(size)
 
     ground = 1.0 + 0.012 * canvas.noise(rng, 60) + 0.012 * canvas.noise(rng, 3)
@@ -43,7 +43,7 @@ def gear(size: int, rng: np.random.Generator) -> tuple[Canvas, Pose]:
     canvas.rgb += body[..., None] * (steel[..., None] * _STEEL - canvas.rgb)
     canvas.print_number("2047", 0.5, 0.655, 0.042, (0.24, 0.24, 0.25))
     canvas.solid = Shape((0.0, 0.0, 1.0, 1.0), _distance)
-    canvas.parts = [_tooth(index * 2 * np.pi / TEETH) for index in range(TEETH)]
+    canvas.parts = [_teeth((index + 0.5) * 2 * np.pi / TEETH) for index in range(TEETH)]
     return canvas, pose
 
 
@@ -74,9 +74,9 @@ def _relief(size: int) -> tuple[Floats, Floats, Floats, Floats]:
     return body, shade.astype(np.float32), radius, theta
 
 
-def _tooth(angle: float) -> Shape:
-    """Return the tooth at `angle`, down to its root."""
-    reach = 2 * np.pi / TEETH * 0.5
+def _teeth(angle: float) -> Shape:
+    """Return the two teeth beside `angle`, down to their roots."""
+    reach = 2 * np.pi / TEETH
     x, y = 0.5 + 0.385 * np.cos(angle), 0.5 + 0.385 * np.sin(angle)
 
     def distance(px: Floats, py: Floats) -> Floats:
@@ -86,4 +86,4 @@ def _tooth(angle: float) -> Shape:
         inside = np.maximum((off - reach) * radius, 0.352 - radius)
         return np.asarray(np.maximum(inside, _distance(px, py)), np.float32)
 
-    return Shape((x - 0.1, y - 0.1, x + 0.1, y + 0.1), distance)
+    return Shape((x - 0.16, y - 0.16, x + 0.16, y + 0.16), distance)

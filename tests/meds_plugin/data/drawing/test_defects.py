@@ -41,7 +41,7 @@ def test_a_mode_keeps_its_shape_while_its_pictures_vary(category: str, kind: str
         )
         return np.asarray(ndimage.binary_dilation(marked > 0, iterations=2))
 
-    first, again, varied, other = mask(0, "a"), mask(0, "a"), mask(2, "b"), mask(1, "a")
+    first, again, varied, other = mask(0, "a"), mask(0, "a"), mask(1, "b"), mask(2, "a")
     np.testing.assert_array_equal(first, again)
     overlap = (first & varied).sum() / (first | varied).sum()
     assert overlap > 0.25
