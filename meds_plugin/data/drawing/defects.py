@@ -261,7 +261,12 @@ FLAWS: dict[str, dict[str, Flaw]] = {
     },
     "gear": {
         "crack": partial(
-            crack, colour=(0.07, 0.065, 0.06), light=(0.86, 0.86, 0.86), length=0.30, jag=0.15, width=0.026
+            crack,
+            colour=(0.07, 0.065, 0.06),
+            light=(0.86, 0.86, 0.86),
+            length=0.30,
+            jag=0.15,
+            width=0.026,
         ),
         "discolour": partial(discolour, inner=(0.62, 0.66, 1.05), outer=(1.0, 0.80, 0.52)),
         "foreign": partial(foreign, threads=(0.18, 0.20, 0.42), chips=(0.60, 0.42, 0.20)),
