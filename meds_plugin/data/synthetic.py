@@ -50,9 +50,9 @@ def synthetic_split(
     categories: Sequence[str] | None = None,
     seed: int = 0,
     size: int | Sequence[int] = 128,
-    train_normal: int = 60,
+    train_normal: int = 30,
     test_normal: int = 20,
-    test_defective: int = 30,
+    test_defective: int = 15,
     progress: bool = False,
 ) -> Split:
     """Draw a data set of product pictures.
