@@ -41,9 +41,10 @@ class Dropout(nn.Dropout):
         if not self.training or dropped == 0 or plain or dropped == _LEVELS:
             return F.dropout(input, self.p, training=self.training)
         count = input.numel()
-        drawn = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
+        drawn = torch.empty(-(-count // 4), dtype=torch.int64, device=input.device)
+        drawn.random_(-(2**63), None)
         levels = drawn.view(torch.int16)[:count].view(input.shape)
-        factors = torch.empty(input.shape, dtype=input.dtype)
+        factors = torch.empty_like(input)
         torch.ge(levels, dropped - _LEVELS // 2, out=factors)  # as 0 and 1
         return input * factors.mul_(_LEVELS / (_LEVELS - dropped))
 

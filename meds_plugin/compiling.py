@@ -13,27 +13,22 @@ if TYPE_CHECKING:
 
     from meds_plugin.detector import DetectorView
 
-__all__ = ["compile_detector"]
+__all__ = ["check_backend", "compile_detector"]
 
 
-def compile_detector(view: DetectorView, how: bool | str) -> None:
+def compile_detector(view: DetectorView, backend: str) -> None:
     """Have `torch.compile` rewrite the modules that train when they are first called.
 
     A detector that is only called is compiled as a whole. Of one with methods of its own, each
-    trainable submodule is: a method that takes the number of the step would be compiled anew in
-    every step. Blocks of one kind share what was compiled.
+    topmost submodule is all of whose parameters train: a method that takes the number of the step
+    would be compiled anew in every step. Blocks of one kind share what was compiled.
 
     Args:
         view: The detector.
-        how: ``False``: not at all. ``True``: by torch's default backend. Or a backend's name.
-
-    Raises:
-        UserError: If there is no such backend.
+        backend: From `check_backend`; empty: it stays as it is.
     """
-    if how is False:
+    if not backend:
         return
-    backend = "inductor" if how is True else how
-    _check(backend)
     if view.own("anomaly_map") is None and view.own("loss") is None:
         view.detector.compile(backend=backend)
         return
@@ -43,17 +38,27 @@ def compile_detector(view: DetectorView, how: bool | str) -> None:
 
 
 def _parts(module: nn.Module, trained: set[int]) -> Iterator[nn.Module]:
-    """Yield the topmost submodules with parameters that train; lists are only looked into."""
+    """Yield the topmost submodules that train as a whole; lists are only looked into."""
     for child in module.children():
-        if not any(id(parameter) in trained for parameter in child.parameters()):
-            continue
-        if isinstance(child, (nn.ModuleList, nn.ModuleDict)):
-            yield from _parts(child, trained)
-        else:
+        trains = [id(parameter) in trained for parameter in child.parameters()]
+        if all(trains) and trains and not isinstance(child, (nn.ModuleList, nn.ModuleDict)):
             yield child
+        elif any(trains):
+            yield from _parts(child, trained)
 
 
-def _check(backend: object) -> None:
+def check_backend(how: bool | str) -> str:
+    """Return the backend's name, empty where nothing is to be compiled.
+
+    Args:
+        how: ``False``: not at all. ``True``: by torch's default backend. Or a backend's name.
+
+    Raises:
+        UserError: If there is no such backend.
+    """
+    if how is False:
+        return ""
+    backend = "inductor" if how is True else how
     from torch import _dynamo
 
     known = _dynamo.list_backends(exclude_tags=())
@@ -63,3 +68,4 @@ def _check(backend: object) -> None:
             f"({', '.join(sorted(known))}), got {backend!r}"
         )
         raise UserError(msg)
+    return backend

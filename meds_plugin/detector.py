@@ -138,12 +138,13 @@ class DetectorView:
         if encode is None:
             return images
         with torch.no_grad(), evaluating(self.detector):
-            return self.as_tensor("encode", encode(images))
+            return _whole(self.as_tensor("encode", encode(images)))
 
     def features(self, images: Tensor) -> Tensor:
         """Return memory features ``[B, P, D]`` or ``[B, D, h, w]`` without gradient."""
         with torch.no_grad():
-            return self.as_tensor("features", self._own.get("features", self._encoder)(images))
+            run = self._own.get("features", self._encoder)
+            return _whole(self.as_tensor("features", run(images)))
 
     def encode_and_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return what `encode` and `features` do, from one pass where the detector has one.
@@ -162,7 +163,7 @@ class DetectorView:
                 f"encode and features return; it returned {_kind(pair)}"
             )
             raise DetectorError(msg)
-        return pair
+        return _whole(pair[0]), _whole(pair[1])
 
     def anomaly_map(self, encoded: Tensor, *, category: Tensor | None = None) -> Tensor:
         """Return maps ``[B, h, w]``, differentiable, higher = more anomalous.
@@ -280,6 +281,15 @@ def check_detector(view: DetectorView) -> None:
     if view.own("loss"):
         _check_signature(view, "loss", "(encoded, *, step, total_steps)", step=0, total_steps=1)
     _check_parameters(view)
+
+
+def _whole(output: Tensor) -> Tensor:
+    """Return a frozen output in float32 where autocast has halved it: how it is kept is a setting.
+
+    The last layer decides what autocast gives, so that it would differ from detector to detector.
+    """
+    halved = torch.is_autocast_enabled(output.device.type) and output.is_floating_point()
+    return output.float() if halved else output
 
 
 def _method(detector: nn.Module, name: str) -> Callable[..., Any] | None:

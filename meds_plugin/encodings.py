@@ -49,7 +49,7 @@ class EncodedImages:
         categories: Names of the training categories; default: those of these images.
         known: Other images, among which the same ones may be; their results are used.
         scoring_batch: Images scored at once (see `scoring.score_maps`).
-        precision: Makes the context that they are scored in; default: none, float32.
+        precision: Makes the context that they are encoded and scored in; default: none, float32.
 
     Raises:
         UserError: If ``scoring_batch`` is no positive number.
@@ -67,7 +67,8 @@ class EncodedImages:
         scoring_batch: int | None = None,
         precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
-        if scoring_batch is not None and (not isinstance(scoring_batch, int) or scoring_batch < 1):
+        whole = isinstance(scoring_batch, int) and not isinstance(scoring_batch, bool)
+        if scoring_batch is not None and not (whole and scoring_batch >= 1):
             msg = f"scoring_batch must be a whole number, 1 or more, got {scoring_batch!r}"
             raise UserError(msg)
         self.scoring_batch = scoring_batch
@@ -261,7 +262,7 @@ class EncodedImages:
         return outputs
 
     def _run(self, kinds: Sequence[Kind], images: Tensor) -> dict[Kind, Tensor]:
-        with evaluating(self.view.detector):
+        with evaluating(self.view.detector), self.precision():
             if len(kinds) == 2:
                 encoded, features = self.view.encode_and_features(images)
                 return {"encoded": encoded, "features": features}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import platform
@@ -36,11 +37,12 @@ TOLERANCE = 1e-3  # of the largest value; other programs add up in another order
 
 
 class _Exportable(nn.Module):
-    """A scorer for images of one category, or of unknown ones, with named outputs."""
+    """A scorer in float32, for images of one category or of unknown ones, with named outputs."""
 
     def __init__(self, scorer: Scorer, place: int) -> None:
         super().__init__()
-        self.scorer = scorer
+        self.scorer = copy.copy(scorer)
+        self.scorer.precision = "32-true"  # runtimes differ in what they can halve
         self.place = place
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:

@@ -224,8 +224,8 @@ def _model(config: DictConfig, datamodule: AnomalyDataModule, folder: RunFolder)
         example=random_images(*datamodule.preprocess.input_size, torch.device("cpu")),
         seed=config.seed,
         cache=cache,
-        scoring_batch=config.scoring_batch,
-        compile=config.compile,
+        scoring_batch=config.get("scoring_batch"),  # runs of before lack both
+        compile=config.get("compile", False),
     )
 
 

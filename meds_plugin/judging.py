@@ -10,6 +10,7 @@ from meds_plugin.default_encoder import default_features
 from meds_plugin.detector import DetectorView, check_maps
 from meds_plugin.evaluation import resize_and_blur
 from meds_plugin.metrics import image_score
+from meds_plugin.modes import mixed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,16 +47,23 @@ class Scorer(nn.Module):
         detector: The detector.
         input_size: Height and width of the images it takes, in pixels.
         protocol: How maps become scores.
+        precision: The trainer's, in which the detector computes.
     """
 
     def __init__(
-        self, detector: nn.Module, input_size: tuple[int, int], protocol: EvaluationProtocol
+        self,
+        detector: nn.Module,
+        input_size: tuple[int, int],
+        protocol: EvaluationProtocol,
+        *,
+        precision: str = "32-true",
     ) -> None:
         super().__init__()
         self.detector = detector
         self.view = DetectorView(detector, default_features)
         self.input_size = input_size
         self.protocol = protocol
+        self.precision = precision
         self.eval().requires_grad_(requires_grad=False)
 
     def forward(self, images: Tensor, category: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -68,6 +76,7 @@ class Scorer(nn.Module):
         Returns:
             ``[B, R, R]`` evaluated maps and ``[B]`` image scores, higher = more anomalous.
         """
-        maps = self.view.anomaly_map(self.view.encode(images), category=category).float()
+        with mixed(self.precision, images.device):
+            maps = self.view.anomaly_map(self.view.encode(images), category=category).float()
         check_maps(maps, batch=images.shape[0], name=self.view.name_of("anomaly_map"), finite=False)
         return judged(self.view, maps, self.input_size, self.protocol)

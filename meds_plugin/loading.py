@@ -70,7 +70,12 @@ def load(
     thresholds = Thresholds.read(file) if file.is_file() else None
     names = saved["meds"].get("categories") or sorted(thresholds.scores if thresholds else ())
     return Predictor(
-        Scorer(detector, preprocess.input_size, protocol),
+        Scorer(
+            detector,
+            preprocess.input_size,
+            protocol,
+            precision=str(OmegaConf.select(config, "trainer.precision")),
+        ),
         preprocess,
         categories=[str(name) for name in names],
         thresholds=thresholds,

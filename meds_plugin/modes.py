@@ -1,16 +1,25 @@
-"""Training and evaluation mode of a detector whose frozen part must never leave the latter."""
+"""How a detector runs: its modes, whose frozen part must never train, and its precision."""
 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from torch import nn
 
-__all__ = ["evaluating", "freeze_modes", "frozen_prefixes"]
+__all__ = ["evaluating", "freeze_modes", "frozen_prefixes", "mixed"]
+
+_HALF = {
+    "bf16-mixed": torch.bfloat16,
+    "bf16": torch.bfloat16,
+    "16-mixed": torch.float16,
+    "16": torch.float16,
+}
 
 
 @contextlib.contextmanager
@@ -23,6 +32,17 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part, training in modes.items():
             part.training = training
+
+
+def mixed(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Return a context in which a detector computes as in a trainer of that precision.
+
+    Args:
+        precision: Lightning's name: ``bf16-mixed``, ``16-mixed``; others mean float32.
+        device: Where it computes.
+    """
+    dtype = _HALF.get(precision)
+    return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype)
 
 
 def frozen_prefixes(module: nn.Module, trainable: Iterable[nn.Parameter]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from meds_plugin.detector import check_maps
 from meds_plugin.modes import evaluating
 from meds_plugin.progress import track
-from meds_plugin.ranks import gather_in_order, my_chunks
+from meds_plugin.ranks import gather_in_order, my_chunks, rank_and_world
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -93,7 +93,9 @@ def score_images(
 def _batch_size(images: EncodedImages, device: torch.device) -> int:
     """Return how many images to score at once, where it was not said.
 
-    An accelerator wants work that fills it; a CPU is fastest with what its caches hold.
+    An accelerator wants work that fills it; a CPU is fastest with what its caches hold. Several
+    ranks need batches enough to share.
     """
     own = images.reader.batch_size
-    return images.scoring_batch or (own if device.type == "cpu" else max(own, _ACCELERATOR_BATCH))
+    alone = device.type != "cpu" and rank_and_world()[1] == 1
+    return images.scoring_batch or (max(own, _ACCELERATOR_BATCH) if alone else own)

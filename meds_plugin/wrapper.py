@@ -16,7 +16,7 @@ from meds_plugin.callbacks import (
 )
 from meds_plugin.callbacks.base import shows_progress, training_stream
 from meds_plugin.checkpoint import FrozenPart, check_saved, fingerprint, without
-from meds_plugin.compiling import compile_detector
+from meds_plugin.compiling import check_backend, compile_detector
 from meds_plugin.default_encoder import default_features
 from meds_plugin.detector import DetectorView, check_maps
 from meds_plugin.distillation import check_loss
@@ -72,7 +72,7 @@ class MeDSWrapper(L.LightningModule):
             kept for a data set or a detector that augments.
         scoring_batch: Images scored at once in selection and ranking; default: on a CPU the
             training batch, elsewhere at least 64.
-        compile: Compile what trains (see `compile_detector`); ``True`` or a backend's name.
+        compile: Compile what trains (see `compiling`); ``True`` or a backend's name.
 
     Attributes:
         plan: The stages as step ranges.
@@ -116,6 +116,7 @@ class MeDSWrapper(L.LightningModule):
         self.seed = seed
         self.cache_settings = cache or CacheSettings()
         self.scoring_batch = scoring_batch
+        self._backend = check_backend(compile)
         self._cache = FrozenCache()
         self.seconds = {stage.name: 0.0 for stage in self.plan.stages}
         self.stream: TrainingStream | None = None
@@ -124,7 +125,6 @@ class MeDSWrapper(L.LightningModule):
         probe_detector(
             self.view, frozen=self._frozen.prefixes, example=example, memory_encoder=features
         )
-        compile_detector(self.view, compile)
         self._clock = 0.0
         self._draw = (-1, 0)  # step, and batches seen in it
         self.memory: MemoryEnsembleCallback | None = None
@@ -207,6 +207,7 @@ class MeDSWrapper(L.LightningModule):
             self.stream.on_pass(self._enter_stage)
             stages = [stage.name for stage in self.plan.stages]
             prepare_ddp(self.trainer.strategy, self, self.stream.images, stages=stages)
+            compile_detector(self.view, self._backend)
 
     def on_fit_start(self) -> None:
         """Encode the training images once and, if the method needs them, keep initial weights."""

@@ -1,7 +1,8 @@
 """Time the paper's setting on a GPU, and the reference's loops beside it.
 
 DINOv2-reg base with random weights on images made up on the device, in bfloat16: encoding, memory
-scores, training steps, a selection pass; and a float32 rendering of what the reference does
+scores, training steps, a selection pass, with everything on the device (a run takes what exceeds
+`cache.gb` from the host or from files); and a float32 rendering of what the reference does
 (`tests.benchmarks.reference`). Both totals are worked out from these for all steps, with as many
 selection passes as METHOD counts. Without a GPU nothing is timed. `python -m tests.benchmarks.gpu`
 """

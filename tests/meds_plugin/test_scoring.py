@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from meds_plugin.cache_settings import CacheSettings
 from meds_plugin.detector import DetectorView
 from meds_plugin.encodings import EncodedImages
 from meds_plugin.errors import UserError
 from meds_plugin.metrics import image_score
 from meds_plugin.reader import ImageReader
 from meds_plugin.scoring import score_images, score_maps
-from tests.toys import BareDetector, ToyImages, loader, quiet_trainer, wrap
+from tests.toys import BareDetector, FullDetector, ToyImages, loader, quiet_trainer, wrap
 
 CPU = torch.device("cpu")
 
@@ -71,6 +72,8 @@ def test_batches_are_of_the_size_that_was_asked_for() -> None:
     torch.testing.assert_close(small, large)
     with pytest.raises(UserError, match="scoring_batch must be a whole number"):
         EncodedImages(reader, view, limit_gb=0, scoring_batch=0)
+    with pytest.raises(UserError, match="got True"):
+        EncodedImages(reader, view, limit_gb=0, scoring_batch=True)
 
 
 @pytest.mark.parametrize(("precision", "expected"), [("32-true", False), ("bf16-mixed", True)])
@@ -91,3 +94,30 @@ def test_selection_ranking_and_training_run_in_the_trainers_precision(
     scores = model.training_scores().score
     assert seen == {True: {expected}, False: {expected}}
     assert scores.dtype == torch.float32
+
+
+@pytest.mark.parametrize("gb", [0.0, 1.0])
+@pytest.mark.parametrize(("precision", "expected"), [("32-true", False), ("bf16-mixed", True)])
+def test_the_frozen_part_runs_in_it_too_whatever_is_kept(
+    precision: Any, expected: bool, gb: float
+) -> None:
+    seen: set[bool] = set()
+
+    class Watching(FullDetector):
+        def encode(self, images: Tensor) -> Tensor:
+            seen.add(torch.is_autocast_enabled("cpu"))
+            return super().encode(images)
+
+    model = wrap(Watching(), distill_steps=2, finetune_steps=6, cache=CacheSettings(gb=gb))
+    seen.clear()  # of the check
+    quiet_trainer(model.total_steps, precision=precision).fit(model, loader())
+    model.training_scores()
+    assert seen == {expected}
+
+
+def test_halved_outputs_of_the_frozen_part_come_in_float32() -> None:
+    view = DetectorView(FullDetector(), lambda images: images)
+    with torch.autocast("cpu", torch.bfloat16):
+        images = ToyImages(2).images
+        assert view.encode(images).dtype == torch.float32
+        assert {part.dtype for part in view.encode_and_features(images)} == {torch.float32}

@@ -135,12 +135,12 @@ def crack(
     steps = np.linspace(0, reach, 6)[:, None] * np.array([[np.cos(turn), np.sin(turn)]])
     branch = main[fork] + steps + place.shape.normal(size=(6, 2)) * 0.004
     wide = width * place.size
-    for line, width in (
+    for line, widths in (
         (main, np.linspace(wide, 0.005, 14)),
         (branch, np.linspace(wide * 0.5, 0.004, 6)),
     ):
-        lip = stroke(line + 0.004, width).within(canvas.solid)
-        gap = stroke(line, width).within(canvas.solid)
+        lip = stroke(line + 0.004, widths).within(canvas.solid)
+        gap = stroke(line, widths).within(canvas.solid)
         canvas.paint(lip, light, opacity=0.6 * place.strength)
         canvas.paint(gap, colour, opacity=min(1.0, place.strength + 0.15))
         canvas.mark(lip)
