@@ -63,7 +63,9 @@ def stub(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sweeping(stub: Path, *arguments: str) -> subprocess.Popen[str]:
     """Start the command line with such jobs."""
     code = (
-        "import sys; from meds_plugin.run import main\n"
+        "import signal, sys; from meds_plugin.run import main\n"
+        # A shell's background jobs, which the tests may be one of, are deaf to it.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"sys.executable = {str(stub)!r}; sys.argv[0] = 'meds'; main()"
     )
     return subprocess.Popen(
@@ -184,7 +186,7 @@ def test_changed_settings_are_refused_in_one_line(sweep: Sweep, tmp_path: Path) 
     assert status == 2
     first = err.splitlines()[0]
     assert f"job noise-0 failed: {tmp_path}/noise-0 holds a run with other settings" in first
-    assert "(steps.finetune: 300, now 7): give those again" in first
+    assert "(steps.finetune: 1000, now 7): give those again" in first
     # The refusal has touched nothing.
     assert sweep("-m", "noise=0,0.1", where)[0] == 0
     assert counts(tmp_path) == {"noise-0": 1, "noise-0.1": 1, "noise-0.2": 1}
