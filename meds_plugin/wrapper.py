@@ -70,8 +70,8 @@ class MeDSWrapper(L.LightningModule):
         seed: Keys the order of images and the detector's randomness in training.
         cache: What is kept of the frozen part's outputs; default: up to 4 GB in memory. Nothing is
             kept for a data set or a detector that augments.
-        scoring_batch: Images scored at once in selection and ranking; default: on a CPU the
-            training batch, elsewhere at least 64.
+        scoring_batch: Images scored at once in selection and ranking; default: the training
+            batch, on one accelerator at least 64.
         compile: Compile what trains (see `compiling`); ``True`` or a backend's name.
 
     Attributes:

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from backbones.dinomaly import Dinomaly
 from meds_plugin.cache_settings import CacheSettings
+from meds_plugin.encoder import build_encoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "WITHOUT_CACHE",
     "clock",
+    "detector_of",
     "machine",
     "measure",
     "options_of",
@@ -35,6 +38,12 @@ T = TypeVar("T")
 WITHOUT_CACHE: dict[str, Any] = {
     "cache": CacheSettings(gb=0)
 }  # what makes `MeDSWrapper` encode every time
+
+
+def detector_of(options: argparse.Namespace) -> Dinomaly:
+    """Return Dinomaly on the embedded encoder, by the options ``size`` and ``depth``."""
+    encoder = build_encoder(model="embedded", image_size=options.size, layers=[2, 3, 4, 5])
+    return Dinomaly(encoder, decoder_depth=options.depth)
 
 
 def clock(device: torch.device) -> float:

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from backbones.dinomaly import Dinomaly
-from meds_plugin.encoder import build_encoder
 from meds_plugin.ensemble import MemorySettings
+from meds_plugin.memory import draw_subsets
 from meds_plugin.wrapper import MeDSWrapper
 from tests.backbones.small import pictures
-from tests.benchmarks.common import machine, measure, options_of, show, write
+from tests.benchmarks.common import detector_of, machine, measure, options_of, show, write
 from tests.benchmarks.reference import ReferenceLoop, memory_loop
 from tests.toys import quiet_trainer
 
@@ -106,12 +105,6 @@ def main() -> None:
     write({**report, **figures, "ratio": total / own, "ratio_bf16": total / half}, options.output)
 
 
-def detector_of(options: Namespace) -> Dinomaly:
-    """Return the detector that both train."""
-    encoder = build_encoder(model="embedded", image_size=options.size, layers=[2, 3, 4, 5])
-    return Dinomaly(encoder, decoder_depth=options.depth)
-
-
 def ours(
     data: Images, options: Namespace, *, precision: Literal["32-true", "bf16-mixed"] = "32-true"
 ) -> tuple[float, int]:
@@ -143,7 +136,8 @@ def theirs(data: Images, options: Namespace) -> dict[str, float]:
     category = data.images[: options.images]
     encoding, features = measure(lambda: loop.features(category), CPU)
     sample = torch.arange(options.loop_images)
-    scoring, maps = measure(lambda: memory_loop(features, sample, memories=options.memories), CPU)
+    subsets = draw_subsets(len(features), 0.1, options.memories)
+    scoring, maps = measure(lambda: memory_loop(features, subsets, sample), CPU)
     targets = maps[:1].repeat(len(batch), 1).view(len(batch), *loop.detector.encoder.grid)
     steps: dict[str, list[float]] = {"distill": [], "finetune": []}
     for _ in range(options.loop_steps + 1):

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from backbones.dinomaly import Dinomaly
 from meds_plugin.distillation import distillation_loss
 from meds_plugin.encoder import build_encoder
-from meds_plugin.memory import expected_scores
+from meds_plugin.memory import draw_subsets, expected_scores
 from meds_plugin.metrics import image_score
 from meds_plugin.optim import OptimizerSettings, StableAdamW
 from tests.benchmarks.common import clock, machine, measure, product_rate, show, write
@@ -172,10 +172,9 @@ class Benchmark:
         loop.features(few)
         some, _ = measure(lambda: loop.features(self.pool), self.device)
         features = self._images_features(loop, len(group))
+        subsets = draw_subsets(len(features), 0.1, self.sizes["memories"])
         sample = torch.arange(self.sizes["loop_images"], device=self.device)
-        scoring, maps = measure(
-            lambda: memory_loop(features, sample, memories=self.sizes["memories"]), self.device
-        )
+        scoring, maps = measure(lambda: memory_loop(features, subsets, sample), self.device)
         targets = maps[:1].repeat(len(few), 1).view(len(few), *loop.detector.encoder.grid)
         loop.score(few)
         scored, _ = measure(lambda: loop.score(self.pool), self.device)

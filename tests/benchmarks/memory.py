@@ -9,33 +9,38 @@ that of a large square one, and that of products of the shape that the features 
 
 from __future__ import annotations
 
-import argparse
-import json
 import platform
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from scipy.stats import spearmanr
 from torch import Tensor
 
 from meds_plugin.memory import bootstrap_scores, draw_subsets, expected_scores
 from meds_plugin.metrics import image_score
 from meds_plugin.rng import torch_generator
-from tests.benchmarks.common import measure, product_rate
+from tests.benchmarks.common import measure, options_of, product_rate, write
+from tests.benchmarks.reference import memory_loop
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable
 
 CPU = torch.device("cpu")
 RATIO = 0.1
+SIZES = {
+    "images": (120, "images"),
+    "patches": (784, "patches of each"),
+    "channels": (384, "channels"),
+    "memories": (100, "drawn memories of the loop"),
+    "loop-images": (2, "images that the loop scores"),
+    "repeats": (2, "times that each runs"),
+}
 
 
 def main() -> None:
     """Measure, print a table, write figures where asked."""
-    options = _options()
-    torch.set_num_threads(options.threads)
+    options = options_of(__doc__, SIZES)
     features = synthetic_features(options.images, options.patches, options.channels)
     subsets = draw_subsets(options.images, RATIO, options.memories)
     sample = torch.arange(options.images)[:: max(1, options.images // options.loop_images)]
@@ -44,7 +49,7 @@ def main() -> None:
         "expected, float32": lambda: expected_scores(features, RATIO),
         "expected, bfloat16": lambda: expected_scores(features, RATIO, dtype=torch.bfloat16),
         "bootstrap, float32": lambda: bootstrap_scores(features, subsets),
-        "loop over memories": lambda: loop(features, subsets, sample),
+        "loop over memories": lambda: memory_loop(features, subsets, sample),
     }
     seconds = dict.fromkeys(runs, float("inf"))
     peaks = {"float32": 0.0, "bfloat16": 0.0}
@@ -64,8 +69,7 @@ def main() -> None:
     seconds["loop over memories"] *= options.images / len(sample)
     report = _report(options, seconds, peaks, alike, scores, sample)
     _print(report)
-    if options.output is not None:
-        options.output.write_text(json.dumps(report, indent=2) + "\n")
+    write(report, options.output)
 
 
 def synthetic_features(images: int, patches: int, channels: int) -> Tensor:
@@ -80,30 +84,6 @@ def synthetic_features(images: int, patches: int, channels: int) -> Tensor:
         defect = torch.randn(channels, generator=draw)
         features[image, image : image + size] += (0.3 + 0.1 * (image % 11)) * defect
     return features
-
-
-def loop(features: Tensor, subsets: list[Tensor], sample: Tensor) -> Tensor:
-    """Score some images as the reference does: a product for each memory, then its minimum."""
-    unit = F.normalize(features, dim=-1)
-    total = torch.zeros(len(sample), features.shape[1])
-    for subset in subsets:
-        memory = unit[subset].flatten(0, 1).t()
-        for row, image in zip(total, unit[sample], strict=True):
-            row += (1 - torch.round(image @ memory, decimals=5)).amin(1)
-    return total / len(subsets)
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--images", type=int, default=120)
-    parser.add_argument("--patches", type=int, default=784)
-    parser.add_argument("--channels", type=int, default=384)
-    parser.add_argument("--memories", type=int, default=100)
-    parser.add_argument("--loop-images", type=int, default=2, help="images the loop scores")
-    parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", type=Path, help="write the figures here as JSON")
-    return parser.parse_args()
 
 
 def _report(

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from backbones.layers import Dropout
-from meds_plugin.memory import draw_subsets
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from backbones.dinomaly import Dinomaly
 
 __all__ = ["ReferenceLoop", "memory_loop"]
@@ -104,29 +105,24 @@ class ReferenceLoop:
 
 
 @torch.no_grad()
-def memory_loop(
-    features: Tensor, sample: Tensor, *, memories: int, ratio: float = 0.1, seed: int = 0
-) -> Tensor:
+def memory_loop(features: Tensor, subsets: Sequence[Tensor], sample: Tensor) -> Tensor:
     """Score the patches of some images against drawn memories, one product after the other.
 
     Args:
         features: ``[N, P, D]``.
+        subsets: The images of each memory.
         sample: ``[n]`` images to score, each of which takes the same time.
-        memories: Their number.
-        ratio: Share of the images in a memory.
-        seed: Of the draws.
 
     Returns:
         ``[n, P]`` mean cosine distances.
     """
     unit = F.normalize(features, dim=-1)
-    draw = torch.Generator().manual_seed(seed)
     total = torch.zeros(len(sample), features.shape[1], device=features.device)
-    for subset in draw_subsets(len(features), ratio, memories, generator=draw):
+    for subset in subsets:
         memory = unit[subset.to(unit.device)].flatten(0, 1).t()
         for row, image in zip(total, unit[sample], strict=True):
             row += (1 - torch.round(image @ memory, decimals=5)).amin(1)
-    return total / memories
+    return total / len(subsets)
 
 
 def _damp(gradient: Tensor, *, easy: Tensor) -> Tensor:

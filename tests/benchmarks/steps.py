@@ -15,12 +15,19 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from backbones.dinomaly import Dinomaly
-from meds_plugin.encoder import build_encoder
 from meds_plugin.scoring import score_images
 from meds_plugin.wrapper import MeDSWrapper
 from tests.backbones.small import pictures
-from tests.benchmarks.common import WITHOUT_CACHE, clock, machine, measure, options_of, show, write
+from tests.benchmarks.common import (
+    WITHOUT_CACHE,
+    clock,
+    detector_of,
+    machine,
+    measure,
+    options_of,
+    show,
+    write,
+)
 from tests.toys import quiet_trainer
 
 if TYPE_CHECKING:
@@ -91,9 +98,8 @@ def main() -> None:
 
 def fit(images: Tensor, options: Any, settings: dict[str, Any]) -> tuple[dict[str, float], Tensor]:
     """Train once; return the seconds of each part and the losses of all steps."""
-    encoder = build_encoder(model="embedded", image_size=options.size, layers=[2, 3, 4, 5])
     model = MeDSWrapper(
-        Dinomaly(encoder, decoder_depth=options.depth),
+        detector_of(options),
         distill_steps=options.steps,
         finetune_steps=options.steps,
         **settings,

@@ -77,7 +77,7 @@ def test_the_baselines_memories_score_as_the_packages() -> None:
     sample = torch.tensor([0, 7])
     subsets = draw_subsets(12, 0.1, 6, generator=torch.Generator().manual_seed(0))
     expected = bootstrap_scores(features, subsets)[sample]
-    found = memory_loop(features, sample, memories=6)
+    found = memory_loop(features, subsets, sample)
     torch.testing.assert_close(found, expected, rtol=0.0, atol=1.1e-5)
 
 
