@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from meds_plugin.conf_dir import conf_dir
+from meds_plugin.cores import give_way
 from meds_plugin.errors import UserError
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def serve(
     if {"-h", "--help"} & set(arguments):
         print(Path(conf_dir(), f"{name}.yaml").read_text(encoding="utf-8"), end="")
         return 0
+    give_way()
     try:
         work(read_options(name, arguments, texts=texts))
     except UserError as error:

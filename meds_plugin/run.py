@@ -15,6 +15,7 @@ from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
 from meds_plugin.conf_dir import conf_dir
+from meds_plugin.cores import give_way
 from meds_plugin.errors import UserError
 from meds_plugin.launch import follow_parent, launched_rank, rank_options, started
 from meds_plugin.registry import GENERIC, register_detectors
@@ -68,6 +69,7 @@ def _unread() -> bool:
 
 
 def _main() -> None:
+    give_way()
     follow_parent()
     if "MEDS_STARTED" not in os.environ:
         os.environ["MEDS_STARTED"] = started()
