@@ -38,7 +38,7 @@ def score_maps(
         indices: Which images; each rank runs its share of the batches, all get all results.
         device: Where the detector is.
         reduce: Turns the maps ``[B, h, w]`` of a batch into ``[B]`` scores, which are returned
-            instead.
+            instead; in float32 whatever the run's precision, as when test images are judged.
         progress: Name for a progress bar; ``None`` shows none.
 
     Returns:
@@ -53,7 +53,7 @@ def score_maps(
         raise ValueError(msg)
     plan = my_chunks(indices, _batch_size(images, device))
     results: list[Tensor] = []
-    with evaluating(images.view.detector), images.precision():
+    with evaluating(images.view.detector):
         batches = track(
             images.batches(plan),
             description=progress or "",
@@ -62,8 +62,9 @@ def score_maps(
         )
         for batch in batches:
             on_device = {key: value.to(device) for key, value in batch.items()}
-            encoded = images.encoded(on_device)
-            got = images.view.anomaly_map(encoded, category=on_device["category"]).float()
+            with images.precision():
+                encoded = images.encoded(on_device)
+                got = images.view.anomaly_map(encoded, category=on_device["category"]).float()
             check_maps(got, batch=len(batch["index"]), name=images.view.name_of("anomaly_map"))
             results.append((got if reduce is None else reduce(got)).cpu())
     return gather_in_order(torch.cat(results) if results else None)

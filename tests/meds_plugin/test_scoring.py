@@ -115,6 +115,22 @@ def test_the_frozen_part_runs_in_it_too_whatever_is_kept(
     assert seen == {expected}
 
 
+def test_a_detectors_own_image_score_is_computed_in_full_precision_throughout() -> None:
+    seen: list[tuple[bool, torch.dtype]] = []
+
+    class Scoring(BareDetector):
+        def image_score(self, maps: Tensor) -> Tensor:
+            seen.append((torch.is_autocast_enabled("cpu"), maps.dtype))
+            return maps.flatten(1).amax(1)
+
+    model = wrap(Scoring(), distill_steps=2, finetune_steps=6)
+    seen.clear()  # of the check
+    quiet_trainer(model.total_steps, precision="bf16-mixed").fit(model, loader())
+    model.training_scores()
+    assert seen
+    assert set(seen) == {(False, torch.float32)}
+
+
 def test_halved_outputs_of_the_frozen_part_come_in_float32() -> None:
     view = DetectorView(FullDetector(), lambda images: images)
     with torch.autocast("cpu", torch.bfloat16):
