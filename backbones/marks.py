@@ -60,7 +60,7 @@ def add_marks(clean: Tensor, draw: Draw, marked: float) -> Tensor:
     Args:
         clean: ``[V, 3, S, S]`` in [0, 1].
         draw: Random numbers.
-        marked: Share of the pictures with a first mark; a second has half the chance.
+        marked: Chance of a first mark for each 64 pixels of the side; a second has half of it.
 
     Returns:
         The pictures with the marks, in [0, 1].

@@ -78,7 +78,7 @@ def draw_mosaics(
         patch: Side of a patch in pixels.
         regions: Textures a mosaic.
         single: Share of mosaics of one texture only.
-        marked: Share of views with foreign marks.
+        marked: Chance of foreign marks in a view (see `marks.add_marks`).
         aligned: Share of mosaics whose views show the same cut of their textures, but for a shift
             of up to four pixels.
     """

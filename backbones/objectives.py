@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,9 @@ from torch.nn import functional as F
 from backbones.mosaics import CLEAN, DOUBTFUL, MARKED, MIXED, Mosaics, draw_mosaics
 from backbones.procedural import texture_bank
 from meds_plugin.rng import torch_generator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["IMAGE_SIZE", "HeldOut", "detection", "patch_features", "recognition"]
 
@@ -52,8 +55,10 @@ def recognition(features: Tensor, head: nn.Module, batch: Mosaics) -> Tensor:
         batch: What the patches show; mixed ones do not count.
 
     Returns:
-        A scalar >= 0.
+        A scalar >= 0; 0 where all patches are mixed.
     """
+    if bool((batch.textures == MIXED).all()):
+        return 0.0 * features.sum()
     return F.cross_entropy(
         head(features.flatten(0, 1)), batch.textures.flatten(), ignore_index=MIXED
     )
@@ -89,50 +94,83 @@ class HeldOut:
         seed: Of the training run.
         canvas: Side of a texture in pixels.
         textures: Their number.
+        views: Stored ones and ones to judge, so many of each a texture on average; half of the
+            latter have marks.
     """
 
-    def __init__(self, seed: int, *, canvas: int, textures: int = 12) -> None:
+    def __init__(self, seed: int, *, canvas: int, textures: int = 12, views: int = 16) -> None:
         bank = texture_bank(textures, canvas, seed=seed, purpose="held-out")
-        generator = torch_generator(seed, "pretrain", "held-out")
-        self.batches = [
+        self.stored, self.judged = (
             draw_mosaics(
-                each, generator, mosaics=len(each), views=12, size=IMAGE_SIZE, single=1, marked=0.5
+                bank,
+                torch_generator(seed, "pretrain", "held-out", purpose),
+                mosaics=textures * views // 2,
+                size=IMAGE_SIZE,
+                regions=1,
+                marked=marked,
+                aligned=0.0,
             )
-            for each in bank.split(3)
-        ]
+            for purpose, marked in (("stored", 0.0), ("judged", 0.2))
+        )
 
     @torch.no_grad()
     def score(self, network: nn.Module) -> tuple[float, float]:
-        """Return AUROC over images (by the largest patch distance) and over patches."""
-        device = next(network.parameters()).device
-        scores = []
-        for batch in self.batches:
-            features = patch_features(network, batch.images.to(device)).cpu()
-            for mosaic in batch.mosaic.unique():
-                own = batch.mosaic == mosaic
-                scores.append(_find(F.normalize(features[own], dim=-1), batch.marks[own]))
-        known = torch.tensor([score for score in scores if score is not None])
-        image, patch = known.mean(dim=0).tolist()
-        return image, patch
+        """Return AUROC over images (by the largest patch distance) and over patches.
+
+        Both are means over textures, in [0, 1]. Images with no mark but doubtful ones do not
+        count.
+        """
+        stored, judged = (_features(network, batch) for batch in (self.stored, self.judged))
+        shown_by_stored, shown = (_texture(batch) for batch in (self.stored, self.judged))
+        found = []
+        for texture in shown.unique():
+            memory = stored[shown_by_stored == texture].flatten(0, 1)
+            own = shown == texture
+            if len(memory):
+                found.append(_find(judged[own], self.judged.marks[own], memory))
+        return _mean(each[0] for each in found), _mean(each[1] for each in found)
 
 
-def _find(features: Tensor, marks: Tensor) -> tuple[float, float] | None:
-    """Store the first half of the clean views, search with all other views."""
-    clean = (marks == CLEAN).all(dim=1).nonzero()[:, 0]
-    stored = clean[: (len(clean) + 1) // 2]
-    rest = torch.ones(len(marks), dtype=torch.bool)
-    rest[stored] = False
-    defect = marks[rest] == MARKED
-    images = defect.any(dim=1)
-    if not len(stored) or not bool(images.any()) or bool(images.all()):
-        return None
-    distance = 1 - (features[rest] @ features[stored].flatten(0, 1).T).amax(dim=-1)
-    sure = marks[rest] != DOUBTFUL
-    return _auroc(distance.amax(dim=1), images), _auroc(distance[sure], defect[sure])
+def _features(network: nn.Module, batch: Mosaics) -> Tensor:
+    device = next(network.parameters()).device
+    parts = [patch_features(network, part.to(device)).cpu() for part in batch.images.split(32)]
+    return F.normalize(torch.cat(parts), dim=-1)
 
 
-def _auroc(scores: Tensor, positive: Tensor) -> float:
+def _texture(batch: Mosaics) -> Tensor:
+    """Return the texture that each view shows all over, ``[V]``."""
+    return batch.textures.amax(dim=1)
+
+
+def _find(features: Tensor, marks: Tensor, memory: Tensor) -> tuple[float | None, float | None]:
+    """Return the AUROC of images and of patches by the distance to the nearest stored patch.
+
+    Args:
+        features: ``[V, P, D]`` of unit length.
+        marks: ``[V, P]``.
+        memory: ``[M, D]`` of unit length.
+
+    Returns:
+        ``None`` where there are not both, clean ones and marked ones.
+    """
+    distance = 1 - (features @ memory.T).amax(dim=-1)
+    marked, sure = marks == MARKED, marks != DOUBTFUL
+    told = marked.any(dim=1) | sure.all(dim=1)
+    return (
+        _auroc(distance.amax(dim=1)[told], marked.any(dim=1)[told]),
+        _auroc(distance[sure], marked[sure]),
+    )
+
+
+def _mean(values: Iterable[float | None]) -> float:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else float("nan")
+
+
+def _auroc(scores: Tensor, positive: Tensor) -> float | None:
     """Return the chance that a positive scores higher than a negative; ties do not matter here."""
-    ranks = scores.argsort().argsort().double() + 1
     count, others = int(positive.sum()), int((~positive).sum())
+    if not count or not others:
+        return None
+    ranks = scores.argsort().argsort().double() + 1
     return float((ranks[positive].sum() - count * (count + 1) / 2) / (count * others))

@@ -45,8 +45,8 @@ def test_the_plugin_never_imports_the_backbones() -> None:
 
 
 def test_backbones_use_the_lower_part_of_the_plugin_only() -> None:
-    lower = {"conf_dir", "detector", "encoder", "encoder_weights", "errors", "frozen_encoder"}
-    allowed = lower | {"metrics", "optim", "reader", "rng"}
+    lower = {"atomic", "detector", "encoder", "encoder_weights", "errors", "frozen_encoder"}
+    allowed = lower | {"metrics", "optim", "options", "reader", "rng"}
     for path in (PROJECT / "backbones").rglob("*.py"):
         used = {n.split(".")[1] for n in imports(path) if n.startswith("meds_plugin.")}
         assert used <= allowed, path

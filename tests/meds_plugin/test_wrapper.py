@@ -208,7 +208,7 @@ def test_three_lines_are_enough() -> None:
     model = MeDSWrapper(BareDetector())
     trainer = quiet_trainer(4)
     trainer.fit(model, loader())
-    assert model.total_steps == 2000
+    assert model.total_steps == 4000
     assert model.memory is not None
     assert model.memory.maps is not None
     assert model.memory.maps.shape == (20, 16, 16)  # the package's own encoder
