@@ -251,7 +251,15 @@ def _create(model: str, image_size: tuple[int, int], extra: dict[str, Any]) -> n
 
         own = {**EMBEDDED_ARGS, "no_embed_class": True, "embed_layer": ConvStem}
         arguments = {**own, "img_size": image_size, "num_classes": 0, **extra}
-        return cast("nn.Module", VisionTransformer(**arguments))
+        try:
+            return cast("nn.Module", VisionTransformer(**arguments))
+        except (TypeError, ValueError, AssertionError) as error:
+            if not extra:
+                raise
+            msg = (
+                f"encoder.model={model} encoder.model_args={extra}: {brief(error)}; leave them out"
+            )
+            raise UserError(msg) from None
     # Plain transformers know both of these arguments, hierarchical ones the first, CNNs neither.
     fixed: dict[str, Any] = {"img_size": image_size}
     made: nn.Module | Exception = TypeError()

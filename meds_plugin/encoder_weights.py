@@ -113,6 +113,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         msg = f"encoder.weights={path}: {fault}"
         raise UserError(msg)
+    for name, value in state.items():
+        if not bool(torch.isfinite(value).all()):
+            msg = f"encoder.weights={path}: {name} holds values that are not finite; make it anew"
+            raise UserError(msg)
     return state
 
 

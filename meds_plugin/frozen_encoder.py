@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,7 +12,7 @@ from meds_plugin.encoder_weights import check_state_dict, to_timm_names
 from meds_plugin.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from typing_extensions import Self
 
@@ -43,7 +44,7 @@ class FrozenEncoder(nn.Module):
         super().__init__()
         self.model = cast("Any", model)
         self.image_size = image_size
-        self.layers = tuple(int(layer) for layer in layers)
+        self.layers = _whole_numbers(layers)
 
     def train(self, mode: bool = True) -> Self:  # noqa: ARG002
         """Stay frozen and in evaluation mode, whatever is asked."""
@@ -167,3 +168,11 @@ def check_layers(layers: tuple[int, ...], depth: int, *, name: str) -> None:
             f"the encoder has {depth} {name}"
         )
         raise UserError(msg)
+
+
+def _whole_numbers(layers: Any) -> tuple[int, ...]:
+    listed = isinstance(layers, Sequence) and not isinstance(layers, str)
+    if not listed or any(isinstance(k, bool) or not isinstance(k, int) for k in layers):
+        msg = f"encoder.layers={layers}: give a list of whole numbers, such as [2,3,4,5]"
+        raise UserError(msg)
+    return tuple(layers)

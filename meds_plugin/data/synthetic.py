@@ -8,7 +8,7 @@ variation of one. A detector that trains for long on contaminated pictures can l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -80,14 +80,19 @@ def synthetic_split(
         UserError: If a category does not exist or a size or a count is out of range.
     """
     side = _side(size)
-    chosen = _check(categories, (train_normal, test_normal, test_defective))
+    counts = {
+        "train_normal": train_normal,
+        "test_normal": test_normal,
+        "test_defective": test_defective,
+    }
+    chosen = _check(categories, counts)
     wanted: list[tuple[str, str, str, int]] = []
     for category in chosen:
         kinds = sorted(FLAWS[category])
         share, rest = divmod(test_defective, len(kinds))
-        counts = {kind: share + (place < rest) for place, kind in enumerate(kinds)}
+        defects = {kind: share + (place < rest) for place, kind in enumerate(kinds)}
         wanted += [(category, "train", "good", n) for n in range(train_normal)]
-        for kind, count in sorted({**counts, "good": test_normal}.items()):
+        for kind, count in sorted({**defects, "good": test_normal}.items()):
             wanted += [(category, "test", kind, n) for n in range(count)]
     split = Split([], [])
     for name in track(wanted, description="drawing", total=len(wanted), enabled=progress):
@@ -106,7 +111,7 @@ def _side(size: object) -> int:
     return max(sides)
 
 
-def _check(categories: Sequence[str] | None, counts: tuple[int, ...]) -> list[str]:
+def _check(categories: Sequence[str] | None, counts: Mapping[str, int]) -> list[str]:
     chosen = sorted(set(CATEGORIES if categories is None else categories))
     unknown = [name for name in chosen if name not in CATEGORIES]
     if unknown or not chosen:
@@ -115,9 +120,10 @@ def _check(categories: Sequence[str] | None, counts: tuple[int, ...]) -> list[st
             f"data=synthetic; choose from {', '.join(CATEGORIES)}"
         )
         raise UserError(msg)
-    if min(counts) < 0:
-        msg = f"data=synthetic: numbers of pictures must not be negative, got {counts}"
-        raise UserError(msg)
+    for name, count in counts.items():
+        if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+            msg = f"data.source.{name} must be a whole number of at least 0, got {count!r}"
+            raise UserError(msg)
     return chosen
 
 

@@ -56,6 +56,7 @@ def test_files_that_are_no_weights(tmp_path: Path) -> None:
     (tmp_path / "trap.pth").write_bytes(pickle.dumps(Trap(), protocol=2))
     (tmp_path / "weights.npz").write_bytes(b"")
     torch.save({"epoch": 3}, tmp_path / "other.pt")
+    torch.save({"weight": torch.tensor([1.0, float("nan")])}, tmp_path / "nan.pt")
     for name, told in {
         "cut.safetensors": "cannot be read",
         "cut.pth": "cannot be read",
@@ -63,6 +64,7 @@ def test_files_that_are_no_weights(tmp_path: Path) -> None:
         "weights.npz": "give a .safetensors",
         "other.pt": "no named tensors",
         "absent.pth": "no such file",
+        "nan.pt": "weight holds values that are not finite",
     }.items():
         with pytest.raises(UserError) as caught:
             read_weights(tmp_path / name)

@@ -178,6 +178,8 @@ def test_sizes_out_of_range_are_refused(size: Any) -> None:
         synthetic_split(size=size)
 
 
-def test_negative_counts_are_refused() -> None:
-    with pytest.raises(UserError, match="negative"):
-        synthetic_split(train_normal=-1)
+@pytest.mark.parametrize("count", [-1, 2.5, "abc", None, True])
+@pytest.mark.parametrize("key", ["train_normal", "test_normal", "test_defective"])
+def test_wrong_counts_are_named(key: str, count: Any) -> None:
+    with pytest.raises(UserError, match=rf"data\.source\.{key} must be a whole number"):
+        synthetic_split(**{key: count})
