@@ -166,13 +166,14 @@ def pretrain(
     Raises:
         UserError: If `part` is of other settings or cannot be read, or if the loss is no number.
     """
-    with _repeatable(torch.device(device), threads):
-        training = _Training(settings, torch.device(device), threads)
+    device = torch.device(device)
+    with _repeatable(device, threads):
+        training = _Training(settings, device, threads)
         if part is not None and part.is_file():
             training.take_up(part)
         training.run(progress=progress, part=part)
-        network = training.network
-    return {k: v.detach().cpu() for k, v in network.state_dict().items()}, training.losses
+    state = training.network.state_dict()
+    return {name: value.detach().cpu() for name, value in state.items()}, training.losses
 
 
 class _Training:
@@ -194,7 +195,8 @@ class _Training:
         bank = texture_bank(
             settings.textures, settings.canvas, seed=settings.seed, progress=progress
         )
-        held_out = HeldOut(settings.seed, canvas=settings.canvas) if settings.check_every else None
+        shown = progress and settings.check_every > 0
+        held_out = HeldOut(settings.seed, canvas=settings.canvas) if shown else None
         steps = range(len(self.losses), settings.steps)
         bar = tqdm(
             steps,
@@ -217,12 +219,10 @@ class _Training:
                 if held_out and (last or (step + 1) % settings.check_every == 0):
                     image, patch = held_out.score(self.network)
                     recent = self.losses[-50:]
-                    line = (
+                    bar.write(
                         f"step {step + 1}: loss {sum(recent) / len(recent):.3f}, "
                         f"held-out image AUROC {image:.3f}, patch AUROC {patch:.3f}"
                     )
-                    if progress:
-                        bar.write(line)
 
     def _step(self, step: int, batch: Mosaics, corner: tuple[int, int]) -> None:
         settings = self.settings
