@@ -1,4 +1,4 @@
-"""Dinomaly: a decoder with linear attention rebuilds the features of a frozen ViT.
+"""Dinomaly: a decoder with linear attention rebuilds the features of a frozen encoder.
 
 Source: Guo et al., "Dinomaly: The Less Is More Philosophy in Multi-Class Unsupervised Anomaly
 Detection", CVPR 2025, in the variant that the MeDS reference trains.
@@ -32,13 +32,15 @@ __all__ = ["Dinomaly", "hard_mining_factors"]
 class Dinomaly(ReconstructionDetector):
     """The detector; its map is 1 - cosine between the encoder's features and their rebuilt form.
 
-    Target blocks are fused in G groups; the last decoder blocks rebuild the first group. Class and
-    register tokens are rebuilt too, but do not count.
+    Targets are fused in G groups (see `ReconstructionDetector`); the last decoder blocks rebuild
+    the first group. Class and register tokens, where there are any, are rebuilt too, but do not
+    count.
 
     Args:
-        encoder: The frozen encoder, a vision transformer; T = prefix + P tokens, patch grid h x w.
-        decoder_depth: Decoder blocks; default: as many as target blocks.
-        groups: Positions among the target blocks, each in exactly one group; default: two halves.
+        encoder: The frozen encoder; T = prefix + P tokens, patch grid h x w.
+        decoder_depth: Decoder blocks; default: as many as targets.
+        groups: Positions among the targets, each in exactly one group; default: the encoder's.
+        width: Width of the decoder; default: that of what it takes.
         dropout: Rate in the bottleneck, which makes rebuilding hard; the original uses 0.4 for
             Real-IAD.
         hard_mining: Final share of easy locations, whose gradient is damped; 0.9 in the original.
@@ -57,6 +59,7 @@ class Dinomaly(ReconstructionDetector):
         *,
         decoder_depth: int | None = None,
         groups: Sequence[Sequence[int]] | None = None,
+        width: int | None = None,
         dropout: float = 0.2,
         hard_mining: float = 0.5,
         hard_mining_factor: float = 0.1,
@@ -69,8 +72,10 @@ class Dinomaly(ReconstructionDetector):
             backbone="dinomaly",
             decoder_depth=decoder_depth,
             groups=groups,
+            width=width,
             heads=heads,
             keep_prefix=True,
+            seed=seed,
         )
         _check_shares(dropout=dropout, hard_mining=hard_mining)
         self.hard_mining = hard_mining
@@ -86,14 +91,14 @@ class Dinomaly(ReconstructionDetector):
             init_weights(self.decoder)
 
     def rebuild(self, encoded: Tensor) -> list[Tensor]:
-        """Return for each group rebuilt tokens ``[B, T, D]`` of ``[B, G, T, D]`` from `encode`."""
+        """Return the rebuilt groups, each ``[B, T, W_g]``, of ``[B, T, W]`` from `encode`."""
         return self.decode(self.fuse(encoded))
 
     def loss(self, encoded: Tensor, *, step: int, total_steps: int) -> Tensor:
         """Return Dinomaly's own loss, a scalar: one cosine an image and group, with hard mining.
 
         Args:
-            encoded: ``[B, G, T, D]`` from `encode`.
+            encoded: ``[B, T, W]`` from `encode`.
             step: Steps made in the stage; sets how many locations count as easy.
             total_steps: Not used: the share rises over `hard_mining_steps`, however long the stage.
         """

@@ -50,8 +50,8 @@ class HVQ(nn.Module):
         encoder: The frozen encoder of any kind; F has C channels on its grid h x w, P = h * w. It
             stays in evaluation mode; the reference trains with its batch norm on batch statistics
             and drop-connect on.
-        target_layers: Positions among the encoder's target layers whose outputs make F, channels
-            one after another; default: up to four, evenly spread.
+        target_layers: Positions among the encoder's targets that make F, channels one after
+            another; default: all of a pyramid, up to four blocks of a transformer, evenly spread.
         embed_dim: Width D of the encoder's tokens; the decoder has 2 D.
         codes: Codes in a set.
         hidden: Width of the layers' hidden part.
@@ -108,8 +108,9 @@ class HVQ(nn.Module):
     ) -> None:
         super().__init__()
         mix_dropout = dropout if attention_dropout is None else attention_dropout
-        layers = len(encoder.layers)
-        self.target_layers = _spread(layers) if target_layers is None else tuple(target_layers)
+        layers = len(encoder.channels)
+        default = _spread(layers) if encoder.additive else range(layers)
+        self.target_layers = tuple(default if target_layers is None else target_layers)
         _check(self.target_layers, layers, embed_dim=embed_dim, heads=heads, depth=depth)
         _check_choices(map, ot=ot, rates={"dropout": dropout, "attention_dropout": mix_dropout})
         self.encoder = encoder
@@ -374,7 +375,7 @@ def _check(
     if not targets or len(set(targets)) < len(targets) or not set(targets) <= set(range(layers)):
         msg = (
             f"backbone.detector.target_layers={list(targets)} must be different positions from 0 "
-            f"to {layers - 1}: the encoder has {layers} target layers (encoder.layers)"
+            f"to {layers - 1}: the encoder has {layers} targets (encoder.layers)"
         )
         raise UserError(msg)
     if heads < 1 or embed_dim < 2 or embed_dim % 2 or embed_dim % heads:

@@ -37,13 +37,14 @@ class INPFormer(ReconstructionDetector):
 
     K learned prototypes look at the image's patches and become prototypes of that image. Decoder
     blocks write every patch as a mixture of them, so that what is rare in the image is lost.
-    Target blocks are fused in G groups; the last decoder blocks rebuild the first group.
+    Targets are fused in G groups (see `ReconstructionDetector`); the last decoder blocks rebuild
+    the first group.
 
     Args:
-        encoder: The frozen encoder, a vision transformer; P patches on a grid h x w. Its prefix
-            tokens are not used.
-        decoder_depth: Decoder blocks; default: as many as target blocks.
-        groups: Positions among the target blocks, each in exactly one group; default: two halves.
+        encoder: The frozen encoder; P patches on a grid h x w. Its prefix tokens are not used.
+        decoder_depth: Decoder blocks; default: as many as targets.
+        groups: Positions among the targets, each in exactly one group; default: the encoder's.
+        width: Width D of the decoder; default: that of what it takes.
         prototypes: Their number K.
         gather_weight: Factor of the loss that draws prototypes to the image's patches.
         mining_power: Power of a location's relative distance that its gradient is multiplied by;
@@ -61,6 +62,7 @@ class INPFormer(ReconstructionDetector):
         *,
         decoder_depth: int | None = None,
         groups: Sequence[Sequence[int]] | None = None,
+        width: int | None = None,
         prototypes: int = 6,
         gather_weight: float = 0.2,
         mining_power: float = 3.0,
@@ -72,8 +74,10 @@ class INPFormer(ReconstructionDetector):
             backbone="inp_former",
             decoder_depth=decoder_depth,
             groups=groups,
+            width=width,
             heads=heads,
             keep_prefix=False,
+            seed=seed,
         )
         _check(prototypes, gather_weight=gather_weight, mining_power=mining_power)
         self.gather_weight = gather_weight
@@ -90,7 +94,7 @@ class INPFormer(ReconstructionDetector):
             init_weights(self.decoder)
 
     def rebuild(self, encoded: Tensor) -> list[Tensor]:
-        """Return for each group rebuilt tokens ``[B, P, D]`` of ``[B, G, P, D]`` from `encode`."""
+        """Return the rebuilt groups, each ``[B, P, W_g]``, of ``[B, P, W]`` from `encode`."""
         tokens = self.fuse(encoded)
         return self.decode(tokens, self.gather(tokens))
 
@@ -105,7 +109,7 @@ class INPFormer(ReconstructionDetector):
         """Return INP-Former's own loss, a scalar: one cosine an image and group, plus gathering.
 
         Args:
-            encoded: ``[B, G, P, D]`` from `encode`.
+            encoded: ``[B, P, W]`` from `encode`.
             step: Not used: the loss is the same throughout.
             total_steps: Not used.
         """

@@ -1,4 +1,4 @@
-"""Decoder blocks and the loss that reconstruction detectors on a frozen ViT share."""
+"""Decoder blocks and the loss that reconstruction detectors share."""
 
 from __future__ import annotations
 
@@ -204,8 +204,8 @@ def flat_cosine_loss(
     """Compare whole feature maps by one cosine each, with the gradient weighted by location.
 
     Args:
-        targets: For each of G groups ``[B, T, D]``, T = prefix tokens + patches; no gradient
-            reaches them.
+        targets: For each of G groups ``[B, T, D]``, T = prefix tokens + patches, each group with a
+            width D of its own; no gradient reaches them.
         reconstructions: The same.
         factors: Maps the cosine distances of all locations ``[B, G, P]`` to what the gradient
             there is multiplied by. The value of the loss does not depend on it.

@@ -1,4 +1,4 @@
-"""What detectors share that rebuild a frozen ViT's features and compare the two by cosine."""
+"""What detectors share that rebuild a frozen encoder's features and compare the two by cosine."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from backbones.layers import cosine_distance, flat_cosine_loss
-from meds_plugin.encoder import require_vit
 from meds_plugin.encoder_weights import check_state_dict
 from meds_plugin.errors import UserError
+from meds_plugin.rng import torch_seeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -26,18 +26,29 @@ ENCODER_PREFIX = "encoder."
 
 
 class ReconstructionDetector(nn.Module):
-    """A frozen encoder whose target blocks are fused in G groups, and a decoder that rebuilds them.
+    """A frozen encoder whose targets are fused in G groups, and a decoder that rebuilds them.
 
     A detector adds what it trains, `bottleneck` and `decoder` among it, and says in `rebuild` how
     tokens pass through. The last decoder blocks rebuild the first group.
 
+    Where the encoder's targets share one space, as blocks of a transformer do, a group is their
+    mean, and the decoder takes the mean of all. Of a pyramid, a group is its members' channels one
+    after another, and the decoder takes those of all. Linear layers lead to the decoder's width
+    and from it to the groups', where these differ; for a transformer they never do.
+
     Args:
-        encoder: The frozen encoder, a vision transformer; T = prefix + P tokens, patch grid h x w.
-        backbone: The detector's name, for messages.
-        decoder_depth: Decoder blocks; default: as many as target blocks.
-        groups: Positions among the target blocks, each in exactly one group; default: two halves.
+        encoder: The frozen encoder; T = prefix + P tokens, patch grid h x w, L targets.
+        backbone: The detector's name, which its random numbers are drawn for.
+        decoder_depth: Decoder blocks; default: as many as targets.
+        groups: Positions among the targets, each in exactly one group; default: the encoder's.
+        width: Width D of the decoder; default: that of what it takes.
         heads: Attention heads of the decoder; default: the encoder's.
         keep_prefix: Whether the encoder's prefix tokens go through the decoder too.
+        seed: For the initial weights of the linear layers.
+
+    Attributes:
+        groups: As given.
+        widths: Width of each group, W in total.
 
     Raises:
         UserError: If the arguments do not fit each other or the encoder.
@@ -53,25 +64,38 @@ class ReconstructionDetector(nn.Module):
         backbone: str,
         decoder_depth: int | None,
         groups: Sequence[Sequence[int]] | None,
+        width: int | None,
         heads: int | None,
         keep_prefix: bool,
+        seed: int,
     ) -> None:
         super().__init__()
-        encoder = require_vit(encoder, backbone=backbone)
-        targets = len(encoder.layers)
+        targets = len(encoder.channels)
         self.depth = targets if decoder_depth is None else decoder_depth
+        self.groups = encoder.groups if groups is None else tuple(tuple(g) for g in groups)
+        _check_groups(self.groups, targets, depth=self.depth)
+        self.widths = tuple(
+            encoder.channels[0] if encoder.additive else sum(encoder.channels[i] for i in group)
+            for group in self.groups
+        )
+        given = encoder.channels[0] if encoder.additive else sum(self.widths)
+        self.dim = given if width is None else width
         self.heads = encoder.heads if heads is None else heads
-        self.groups = _halves(targets) if groups is None else tuple(tuple(g) for g in groups)
-        _check(self.groups, targets, depth=self.depth, heads=self.heads, dim=encoder.dim)
+        _check_width(self.dim, self.heads)
         self.decoder_groups = (
             self.groups if self.depth == targets else _near_equal(self.depth, len(self.groups))
         )
-        self.encoder, self.dim = encoder, encoder.dim
+        self.encoder = encoder
         self._dropped_tokens = 0 if keep_prefix else encoder.prefix_tokens
         self._patch_count = math.prod(encoder.grid)
-        self._group_weights: Tensor
-        weights = torch.tensor([len(group) / targets for group in self.groups])
-        self.register_buffer("_group_weights", weights.view(1, -1, 1, 1), persistent=False)
+        self._shares = [len(group) / targets for group in self.groups]
+        # Absent where widths agree: the authors' checkpoints know no such layers.
+        different = any(each != self.dim for each in self.widths)
+        with torch_seeded(seed, backbone, "projections"):
+            self.embed = nn.ModuleList([nn.Linear(given, self.dim)] if given != self.dim else [])
+            self.output = nn.ModuleList(
+                nn.Linear(self.dim, each) for each in (self.widths if different else ())
+            )
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -91,27 +115,27 @@ class ReconstructionDetector(nn.Module):
             images: ``[B, 3, H, W]`` of the encoder's input size, normalised as it expects.
 
         Returns:
-            ``[B, G, T, D]`` mean target tokens of each group, no gradient; prefix tokens, where
-            they are kept, stand first.
+            ``[B, T, W]`` the groups' target tokens, their channels one group after another, no
+            gradient; prefix tokens, where they are kept, stand first.
         """
-        return self._fuse_groups(self.encoder.block_tokens(images))
+        return self._fuse_groups(self.encoder.tokens(images))
 
     def rebuild(self, encoded: Tensor) -> list[Tensor]:
-        """Return for each group rebuilt tokens ``[B, T, D]`` of ``[B, G, T, D]`` from `encode`."""
+        """Return the rebuilt groups, each ``[B, T, W_g]``, of ``[B, T, W]`` from `encode`."""
         raise NotImplementedError
 
     def anomaly_map(self, encoded: Tensor) -> Tensor:
         """Return ``[B, h, w]`` in [0, 2], higher = more anomalous: mean over groups of 1 - cosine.
 
         Args:
-            encoded: ``[B, G, T, D]`` from `encode`.
+            encoded: ``[B, T, W]`` from `encode`.
         """
-        pairs = zip(encoded.unbind(dim=1), self.rebuild(encoded), strict=True)
+        pairs = zip(self.targets(encoded), self.rebuild(encoded), strict=True)
         distances = torch.stack([cosine_distance(*pair) for pair in pairs]).mean(dim=0)
         return self.patches(distances.unsqueeze(-1)).reshape(-1, *self.encoder.grid)
 
     def features(self, images: Tensor) -> Tensor:
-        """Return memory features ``[B, P, D]`` of the encoder (see `ViTEncoder.features`)."""
+        """Return memory features ``[B, P, D]`` of the encoder (see `FrozenEncoder.features`)."""
         return self.encoder.features(images)
 
     def encode_and_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,10 +154,10 @@ class ReconstructionDetector(nn.Module):
             images: ``[B, 3, H, W]``.
 
         Returns:
-            Targets and reconstructions, for each group ``[B, D, h, w]``.
+            Targets and reconstructions, for each group ``[B, W_g, h, w]``.
         """
         encoded = self.encode(images)
-        return self._on_grid(encoded.unbind(dim=1)), self._on_grid(self.rebuild(encoded))
+        return self._on_grid(self.targets(encoded)), self._on_grid(self.rebuild(encoded))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return all parameters but the encoder's as one group."""
@@ -164,13 +188,28 @@ class ReconstructionDetector(nn.Module):
         self.load_state_dict(given, strict=False)
 
     def patches(self, tokens: Tensor) -> Tensor:
-        """Return the patch tokens ``[B, P, D]`` of ``[B, T, D]``."""
+        """Return the patch tokens ``[B, P, ...]`` of ``[B, T, ...]``."""
         return tokens[:, -self._patch_count :]
 
+    def targets(self, encoded: Tensor) -> tuple[Tensor, ...]:
+        """Return the groups of ``[B, T, W]``, each ``[B, T, W_g]``."""
+        return encoded.split(self.widths, dim=-1)
+
     def fuse(self, encoded: Tensor) -> Tensor:
-        """Return the mean over all target blocks, ``[B, T, D]``, of ``[B, G, T, D]``."""
-        fused = (encoded * self._group_weights).sum(dim=1)
-        return fused.to(self._group_weights.dtype)
+        """Return what the decoder takes, ``[B, T, D]``, of ``[B, T, W]`` from `encode`.
+
+        The mean over all targets, or their channels one after another (see the class).
+        """
+        if self.encoder.additive:
+            first, *others = zip(self.targets(encoded), self._shares, strict=True)
+            tokens = first[0].float() * first[1]
+            for part, share in others:
+                tokens = tokens + part * share
+        else:
+            tokens = encoded.float()
+        for layer in self.embed:
+            tokens = layer(tokens)
+        return tokens
 
     def cosine_loss(
         self, encoded: Tensor, rebuilt: Sequence[Tensor], factors: Callable[[Tensor], Tensor]
@@ -178,11 +217,11 @@ class ReconstructionDetector(nn.Module):
         """Return the loss of rebuilt tokens, of their patches only (see `flat_cosine_loss`).
 
         Args:
-            encoded: ``[B, G, T, D]`` from `encode`.
-            rebuilt: For each group ``[B, T, D]``.
+            encoded: ``[B, T, W]`` from `encode`.
+            rebuilt: The groups, each ``[B, T, W_g]``.
             factors: Of the gradient, from ``[B, G, P]`` distances.
         """
-        return flat_cosine_loss(encoded.unbind(dim=1), rebuilt, factors, patches=self._patch_count)
+        return flat_cosine_loss(self.targets(encoded), rebuilt, factors, patches=self._patch_count)
 
     def decode(self, tokens: Tensor, *context: Tensor) -> list[Tensor]:
         """Run the bottleneck and the decoder.
@@ -192,7 +231,8 @@ class ReconstructionDetector(nn.Module):
             context: What every decoder block takes beside the tokens.
 
         Returns:
-            For each group ``[B, T, D]``: the mean output of its decoder blocks.
+            For each group ``[B, T, W_g]``: the mean output of its decoder blocks, brought to the
+            group's width.
         """
         for layer in self.bottleneck:
             tokens = layer(tokens)
@@ -201,12 +241,17 @@ class ReconstructionDetector(nn.Module):
             tokens = block(tokens, *context)
             outputs.append(tokens)
         outputs.reverse()
-        return [_mean(outputs, group) for group in self.decoder_groups]
+        rebuilt = [_mean(outputs, group) for group in self.decoder_groups]
+        if not len(self.output):
+            return rebuilt
+        return [layer(each) for layer, each in zip(self.output, rebuilt, strict=True)]
 
     def _fuse_groups(self, tokens: Sequence[Tensor]) -> Tensor:
-        """Return ``[B, G, T, D]`` of the target blocks' outputs."""
+        """Return ``[B, T, W]`` of the encoder's targets."""
         kept = [each[:, self._dropped_tokens :] for each in tokens]
-        return torch.stack([_mean(kept, group) for group in self.groups], dim=1)
+        if not self.encoder.additive:
+            return torch.cat([kept[place] for group in self.groups for place in group], dim=-1)
+        return torch.cat([_mean(kept, group) for group in self.groups], dim=-1)
 
     def _on_grid(self, tokens: Sequence[Tensor]) -> list[Tensor]:
         """Lay the patches among ``[B, T, D]`` out on the grid, for each group ``[B, D, h, w]``."""
@@ -221,30 +266,30 @@ def _mean(tokens: Sequence[Tensor], members: Sequence[int]) -> Tensor:
     return total / len(members) if len(members) > 1 else total
 
 
-def _halves(count: int) -> tuple[tuple[int, ...], ...]:
-    return _near_equal(count, min(2, count))
-
-
 def _near_equal(count: int, parts: int) -> tuple[tuple[int, ...], ...]:
     """Split 0..count-1 into consecutive parts whose sizes differ by one at most."""
     bounds = [count * part // parts for part in range(parts + 1)]
     return tuple(tuple(range(bounds[i], bounds[i + 1])) for i in range(parts))
 
 
-def _check(
-    groups: Sequence[Sequence[int]], targets: int, *, depth: int, heads: int, dim: int
-) -> None:
+def _check_groups(groups: Sequence[Sequence[int]], targets: int, *, depth: int) -> None:
     if sorted(index for group in groups for index in group) != list(range(targets)) or not all(
         groups
     ):
         msg = (
             f"backbone.detector.groups={[list(group) for group in groups]} must hold each of "
-            f"0..{targets - 1} once: the encoder has {targets} target blocks (encoder.layers)"
+            f"0..{targets - 1} once: the encoder has {targets} targets (encoder.layers)"
         )
         raise UserError(msg)
     if depth < len(groups):
         msg = f"backbone.detector.decoder_depth={depth} must be at least {len(groups)}, one a group"
         raise UserError(msg)
-    if heads < 1 or dim % heads:
-        msg = f"backbone.detector.heads={heads} must divide the encoder's width {dim}"
+
+
+def _check_width(width: int, heads: int) -> None:
+    if type(width) is not int or width < 1:
+        msg = f"backbone.detector.width={width} must be a whole number of at least 1"
+        raise UserError(msg)
+    if heads < 1 or width % heads:
+        msg = f"backbone.detector.heads={heads} must divide the decoder's width {width}"
         raise UserError(msg)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from meds_plugin.ensemble import MemorySettings
     from meds_plugin.errors import DetectorError, UserError
     from meds_plugin.loading import load
+    from meds_plugin.normalization import Normalization
     from meds_plugin.optim import OptimizerSettings
     from meds_plugin.testing import evaluate
     from meds_plugin.wrapper import MeDSWrapper
@@ -31,6 +32,7 @@ __all__ = [
     "MeDSWrapper",
     "MemoryEnsembleCallback",
     "MemorySettings",
+    "Normalization",
     "OptimizerSettings",
     "ProgressiveSelectionCallback",
     "UserError",
@@ -47,6 +49,7 @@ _HOMES = {
     "MeDSWrapper": "wrapper",
     "MemoryEnsembleCallback": "callbacks",
     "MemorySettings": "ensemble",
+    "Normalization": "normalization",
     "OptimizerSettings": "optim",
     "ProgressiveSelectionCallback": "callbacks",
     "UserError": "errors",

@@ -1,4 +1,4 @@
-"""Memory features for detectors that have none: the package's own encoder."""
+"""Memory features for detectors that have none: the package's default encoder."""
 
 from __future__ import annotations
 
@@ -6,36 +6,50 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from meds_plugin.encoder import build_encoder
+from meds_plugin.normalization import Normalization
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from meds_plugin.frozen_encoder import FrozenEncoder
 
 __all__ = ["default_features"]
 
-IMAGE_SIZE = 128
+IMAGE_SIZE = 224
+# As in conf/encoder/efficientnet_lite0.yaml.
+MODEL, LAYERS = "tf_efficientnet_lite0", (1, 2, 3, 4)
+PYRAMID = {"stride": 16, "weights": (1.0, 1.0, 1.0, 0.5)}
 
 
-def default_features(images: Tensor) -> Tensor:
-    """Return patch features of the embedded encoder.
+class _DefaultFeatures:
+    """Patch features of EfficientNet-Lite0, which is made at the first call."""
 
-    Args:
-        images: ``[B, 3, H, W]``, ImageNet-normalised, any size; resized to 128 x 128.
+    normalization = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic")
 
-    Returns:
-        ``[B, 256, D]``, without gradient.
-    """
-    resized = F.interpolate(
-        images.float(), size=(IMAGE_SIZE, IMAGE_SIZE), mode="bilinear", antialias=True
-    )
-    with torch.no_grad():
-        return _encoder(images.device).features(resized)
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return patch features.
+
+        Args:
+            images: ``[B, 3, H, W]``, normalised as `normalization` says, of any size; resized to
+                224 x 224.
+
+        Returns:
+            ``[B, 196, D]``, without gradient.
+        """
+        resized = F.interpolate(
+            images.float(), size=(IMAGE_SIZE, IMAGE_SIZE), mode="bilinear", antialias=True
+        )
+        with torch.no_grad():
+            return _encoder(images.device).features(resized)
+
+
+default_features = _DefaultFeatures()
 
 
 @cache
 def _encoder(device: torch.device) -> FrozenEncoder:
-    encoder = build_encoder(model="embedded", image_size=IMAGE_SIZE, layers=(5,))
+    encoder = build_encoder(model=MODEL, image_size=IMAGE_SIZE, layers=LAYERS, pyramid=PYRAMID)
     return encoder.to(device)

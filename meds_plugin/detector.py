@@ -13,6 +13,7 @@ from meds_plugin.errors import DetectorError
 from meds_plugin.map_checks import check_maps, grid_of
 from meds_plugin.metrics import image_score
 from meds_plugin.modes import evaluating
+from meds_plugin.normalization import IMAGENET, Normalization, normalization_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,6 +66,9 @@ class Detector(Protocol):
 
     An attribute ``needs_category`` that is true says that new images cannot be judged without.
 
+    An attribute ``normalization`` (`meds_plugin.Normalization`), its own or that of an encoder
+    inside it, says how images must be prepared. Default: ImageNet's mean and deviation.
+
     An attribute ``image_size`` (a side or a pair H, W, in pixels) says which images a detector
     takes, for the check at wrap time.
 
@@ -90,7 +94,8 @@ class DetectorView:
     Args:
         detector: The detector (see `Detector`).
         encoder: Gives memory features ``[B, P, D]`` of images where the detector has none; called
-            only when needed.
+            only when needed. Where it says so (see `normalization_of`), it gets them normalised in
+            its own way.
 
     Raises:
         DetectorError: If the detector is no module.
@@ -120,6 +125,11 @@ class DetectorView:
         """Whether the frozen part gives another output each time."""
         return getattr(self.detector, "augments", False) is True
 
+    @property
+    def normalization(self) -> Normalization:
+        """How the detector wants its images."""
+        return normalization_of(self.detector) or IMAGENET
+
     def own(self, name: str) -> Callable[..., Any] | None:
         """Return the detector's own method of that name, ``None`` where the default is used."""
         return self._own.get(name)
@@ -143,7 +153,9 @@ class DetectorView:
     def features(self, images: Tensor) -> Tensor:
         """Return memory features ``[B, P, D]`` or ``[B, D, h, w]`` without gradient."""
         with torch.no_grad():
-            run = self._own.get("features", self._encoder)
+            run = self._own.get("features")
+            if run is None:
+                run, images = self._encoder, self._as_the_encoder_wants(images)
             return _whole(self.as_tensor("features", run(images)))
 
     def encode_and_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -244,6 +256,12 @@ class DetectorView:
             for parameter in group["params"]:
                 seen.setdefault(id(parameter), parameter)
         return list(seen.values())
+
+    def _as_the_encoder_wants(self, images: Tensor) -> Tensor:
+        own, theirs = self.normalization, normalization_of(self._encoder)
+        if theirs is None or (theirs.mean, theirs.std) == (own.mean, own.std):
+            return images
+        return theirs.apply(own.undo(images))
 
     def _where(
         self, encoded: Tensor, category: Tensor | None, method: str = "anomaly_map"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,19 +14,19 @@ from torch import Tensor, nn
 from meds_plugin.encoder_weights import brief, read_weights, resize_pos_embed
 from meds_plugin.errors import UserError
 from meds_plugin.frozen_encoder import FrozenEncoder, check_image_size, check_layers
-from meds_plugin.pyramid_encoder import PyramidEncoder, has_stages
+from meds_plugin.normalization import IMAGENET, INTERPOLATIONS, Normalization
+from meds_plugin.packaged_weights import packaged_weights
+from meds_plugin.pyramid_encoder import PyramidEncoder, PyramidSettings, has_stages
 from meds_plugin.rng import torch_seeded
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["ViTEncoder", "build_encoder", "require_vit"]
+__all__ = ["ViTEncoder", "build_encoder"]
 
 log = logging.getLogger(__name__)
 
-EMBEDDED_NAME = "embedded"
-EMBEDDED_ARGS = {"patch_size": 8, "embed_dim": 128, "depth": 6, "num_heads": 4}
-EMBEDDED_WEIGHTS = Path(__file__).with_name("weights") / "embedded.safetensors"
+_T = TypeVar("_T")
 
 
 class ViTEncoder(FrozenEncoder):
@@ -35,24 +36,29 @@ class ViTEncoder(FrozenEncoder):
         model: A timm `VisionTransformer` or `Eva` (DINOv3), made for one input size; with or
             without class and register tokens, with absolute or rotary position embedding.
         layers: Ascending 0-based indices of the target blocks.
+        normalization: What the model's images went through when it was trained.
 
     Attributes:
-        image_size: (H, W) of the input in pixels.
-        grid: (h, w), patches down and across; P = h * w.
         dim: Width D of the tokens.
-        heads: Attention heads of a block.
-        prefix_tokens: Class and register tokens; they stand before the patches.
         patch_size: Side of a patch in pixels.
-        layers: The target blocks.
-        channels: D for each of them.
+        groups: The earlier and the later half of the target blocks.
+        heads: Attention heads of a block.
 
     Raises:
         UserError: If the image size is no multiple of the patch size or a layer does not exist.
     """
 
-    def __init__(self, model: nn.Module, layers: Sequence[int]) -> None:
+    additive = True
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Sequence[int],
+        *,
+        normalization: Normalization = IMAGENET,
+    ) -> None:
         embed = cast("Any", model).patch_embed
-        super().__init__(model, tuple(embed.img_size), layers)
+        super().__init__(model, tuple(embed.img_size), layers, normalization=normalization)
         self.grid = tuple(embed.grid_size)
         self.patch_size = int(embed.patch_size[0])
         self.dim = int(self.model.embed_dim)
@@ -60,42 +66,27 @@ class ViTEncoder(FrozenEncoder):
         self.prefix_tokens = int(self.model.num_prefix_tokens)
         check_image_size(self.image_size, self.patch_size, name="patch size")
         check_layers(self.layers, len(self.model.blocks), name="blocks")
-        self.channels = (self.dim,) * len(self.layers)
+        count = len(self.layers)
+        self.channels = (self.dim,) * count
+        halves = (tuple(range(count // 2)), tuple(range(count // 2, count)))
+        self.groups = tuple(half for half in halves if half)
         self.train(mode=False)
 
     @torch.no_grad()
-    def block_tokens(self, images: Tensor) -> list[Tensor]:
-        """Return the outputs of the target blocks; later blocks do not run.
-
-        Args:
-            images: ``[B, 3, H, W]`` of the encoder's input size, normalised as it was trained.
-
-        Returns:
-            For each of `layers`: ``[B, prefix + P, D]``, without final norm, prefix tokens first.
-
-        Raises:
-            ValueError: If the images have another size.
-        """
+    def tokens(self, images: Tensor) -> list[Tensor]:
+        """Return the target blocks' outputs, without final norm (see `FrozenEncoder.tokens`)."""
         return self._joined(self._intermediates(images, stop_early=True, intermediates_only=True))
 
     @torch.no_grad()
     def tokens_and_features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Return what `block_tokens` and `features` do, from one pass.
-
-        Raises:
-            ValueError: If the images have another size.
-        """
+        """Return what `tokens` and `features` do, from one pass (see `FrozenEncoder`)."""
         tokens, taps = self._intermediates(images, stop_early=False, intermediates_only=False)
         return self._joined(taps), self._memory_features(tokens)
 
-    def layer_maps(self, images: Tensor) -> list[Tensor]:
-        """Return the target blocks' patch tokens on the patch grid (see `FrozenEncoder`)."""
-        return [self._on_grid(tokens) for tokens in self.block_tokens(images)]
-
     def maps_and_features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """Return what `layer_maps` and `features` do, from one pass (see `FrozenEncoder`)."""
-        outputs, features = self.tokens_and_features(images)
-        return [self._on_grid(tokens) for tokens in outputs], features
+        tokens, features = self.tokens_and_features(images)
+        return [self._on_grid(each) for each in tokens], features
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
@@ -141,11 +132,6 @@ class ViTEncoder(FrozenEncoder):
         normed: Tensor = self.model.fc_norm(tokens)
         return normed[:, self.prefix_tokens :]
 
-    def _on_grid(self, tokens: Tensor) -> Tensor:
-        """Lay the patches of ``[B, prefix + P, D]`` out as ``[B, D, h, w]``."""
-        patches = tokens[:, self.prefix_tokens :]
-        return patches.mT.reshape(tokens.shape[0], self.dim, *self.grid)
-
     def _fit(self, state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Resize the position embedding, where there is one."""
         position, own = state.get("pos_embed"), expected.get("pos_embed")
@@ -157,26 +143,6 @@ class ViTEncoder(FrozenEncoder):
         return state
 
 
-def require_vit(encoder: FrozenEncoder, *, backbone: str) -> ViTEncoder:
-    """Return the encoder where it is a vision transformer.
-
-    Args:
-        encoder: Any frozen encoder.
-        backbone: The detector that works on a transformer's tokens only, for the message.
-
-    Raises:
-        UserError: If it is something else.
-    """
-    if isinstance(encoder, ViTEncoder):
-        return encoder
-    kind = type(getattr(encoder, "model", encoder)).__name__
-    msg = (
-        f"backbone={backbone} needs a vision transformer, but encoder.model is of kind {kind}: "
-        "take encoder=embedded or one of DINOv2 or DINOv3, or backbone=hvq, which takes any encoder"
-    )
-    raise UserError(msg)
-
-
 def build_encoder(
     *,
     model: str,
@@ -185,56 +151,69 @@ def build_encoder(
     weights: str | None = None,
     seed: int = 0,
     model_args: Mapping[str, Any] | None = None,
+    pyramid: Mapping[str, Any] | None = None,
+    normalization: Mapping[str, Any] | None = None,
 ) -> FrozenEncoder:
     """Make a frozen encoder: a `ViTEncoder` of a plain transformer, else a `PyramidEncoder`.
 
     Args:
         model: A name of timm, e.g. ``vit_base_patch14_reg4_dinov2.lvd142m`` or
-            ``tf_efficientnet_b4.aa_in1k``, or ``embedded``: this package's own tiny ViT (patch 8,
-            width 128, 6 blocks, a class token, see `ConvStem`).
+            ``tf_efficientnet_lite0``.
         image_size: Side or (height, width) of the input in pixels, multiples of the patch size (of
             the deepest target stage's stride).
         layers: Ascending 0-based indices of the target blocks, or of the target stages; the
             reference uses blocks 2..9 of 12.
-        weights: ``None``: pretrained, which timm downloads (the embedded encoder brings its own).
-            A file (``.safetensors``, ``.pth``, ``.pt``) in the naming of timm, of the official
-            DINOv2 or of the EfficientNet that the HVQ reference uses. ``random``: drawn from the
-            seed.
+        weights: ``None``: pretrained, from an installed package where there is one for the model
+            (see `packaged_weights`), else downloaded by timm. A file (``.safetensors``, ``.pth``,
+            ``.pt``) in the naming of timm, of the official DINOv2 or of the EfficientNet that the
+            HVQ reference uses. ``random``: drawn from the seed.
         seed: For random weights only.
         model_args: Further arguments for timm's model.
+        pyramid: How stages become tokens, see `PyramidSettings`; plain transformers have none.
+        normalization: ``mean``, ``std`` and ``interpolation`` of the images, as far as they differ
+            from those that timm knows for the model.
 
     Raises:
         UserError: For an unknown model or one that does not hand out features from inside, a wrong
-            size or layer, weights that do not fit, cannot be read or cannot be downloaded.
+            size, layer or setting, weights that do not fit, cannot be read or cannot be had.
     """
     extra = dict(model_args or {})
     size = _to_pair(image_size)
+    settings = _settings(PyramidSettings, "encoder.pyramid", pyramid)
     with torch_seeded(seed, "encoder", "weights"):
-        encoder = _frozen(_create(model, size, extra), size, layers, name=model)
+        network = _create(model, size, extra)
+    own = _own_normalization(network)
+    normal = _settings(Normalization, "encoder.normalization", own | dict(normalization or {}))
+    encoder = _frozen(network, size, layers, normal, settings, name=model)
     if weights == "random":
         return encoder
-    if weights is not None:
-        encoder.load_weights(read_weights(Path(weights)), source=f"encoder.weights={weights}")
-    elif model == EMBEDDED_NAME:
-        encoder.load_weights(
-            read_weights(EMBEDDED_WEIGHTS), source="the embedded encoder's weights"
-        )
-    else:
+    path = packaged_weights(model) if weights is None else Path(weights)
+    if path is None:
         encoder.load_weights(_download(model, extra), source=f"encoder.model={model}")
+    else:
+        encoder.load_weights(read_weights(path), source=f"encoder.weights={path}")
     return encoder
 
 
 def _frozen(
-    network: nn.Module, image_size: tuple[int, int], layers: Sequence[int], *, name: str
+    network: nn.Module,
+    image_size: tuple[int, int],
+    layers: Sequence[int],
+    normalization: Normalization,
+    settings: PyramidSettings,
+    *,
+    name: str,
 ) -> FrozenEncoder:
     """Wrap a network by its kind."""
     from timm.models.eva import Eva
     from timm.models.vision_transformer import VisionTransformer
 
     if isinstance(network, (VisionTransformer, Eva)):
-        return ViTEncoder(network, layers)
+        return ViTEncoder(network, layers, normalization=normalization)
     if has_stages(network):
-        return PyramidEncoder(network, image_size, layers)
+        return PyramidEncoder(
+            network, image_size, layers, settings=settings, normalization=normalization
+        )
     msg = (
         f"encoder.model={name}: timm's {type(network).__name__} hands out no features from inside; "
         "take a ViT, DINOv2, DINOv3, EfficientNet, ResNet or ConvNeXt"
@@ -242,24 +221,29 @@ def _frozen(
     raise UserError(msg)
 
 
+def _own_normalization(network: nn.Module) -> dict[str, Any]:
+    """Return what timm prepares a model's images by, with timm's defaults where it has none."""
+    from timm.data import resolve_data_config
+
+    known = resolve_data_config(pretrained_cfg=getattr(network, "pretrained_cfg", None) or {})
+    values = {key: known[key] for key in ("mean", "std", "interpolation")}
+    if values["interpolation"] not in INTERPOLATIONS:
+        values["interpolation"] = "bicubic"
+    return values
+
+
+def _settings(kind: Callable[..., _T], key: str, given: Mapping[str, Any] | None) -> _T:
+    """Make settings of what was given; a key they do not know is named."""
+    known = inspect.signature(kind).parameters
+    unknown = [name for name in given or {} if name not in known]
+    if unknown:
+        msg = f"{key} has no {', '.join(unknown)}: give some of {', '.join(known)}"
+        raise UserError(msg)
+    return kind(**(given or {}))
+
+
 def _create(model: str, image_size: tuple[int, int], extra: dict[str, Any]) -> nn.Module:
     """Make timm's model with fresh weights, for one fixed input size where it needs one."""
-    if model == EMBEDDED_NAME:
-        from timm.models.vision_transformer import VisionTransformer
-
-        from meds_plugin.conv_stem import ConvStem
-
-        own = {**EMBEDDED_ARGS, "no_embed_class": True, "embed_layer": ConvStem}
-        arguments = {**own, "img_size": image_size, "num_classes": 0, **extra}
-        try:
-            return cast("nn.Module", VisionTransformer(**arguments))
-        except (TypeError, ValueError, AssertionError) as error:
-            if not extra:
-                raise
-            msg = (
-                f"encoder.model={model} encoder.model_args={extra}: {brief(error)}; leave them out"
-            )
-            raise UserError(msg) from None
     # Plain transformers know both of these arguments, hierarchical ones the first, CNNs neither.
     fixed: dict[str, Any] = {"img_size": image_size}
     made: nn.Module | Exception = TypeError()

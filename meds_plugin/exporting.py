@@ -92,6 +92,7 @@ def describe(
 ) -> dict[str, Any]:
     """Return all that one has to know to use the file, as plain data."""
     preprocess, protocol = predictor.preprocess, predictor.scorer.protocol
+    normalization = preprocess.normalization
     height, width = preprocess.input_size
     packages = ("torch", "onnx", "onnxscript") if kind == "onnx" else ("torch",)
     own = predictor.check_category(category)
@@ -108,12 +109,12 @@ def describe(
         "preprocessing": {
             "colours": "RGB, 8 bits",
             "resize": list(preprocess.image_size),
-            "interpolation": "bilinear with antialiasing (Pillow), the whole image whatever its "
-            "aspect, rounded to 8 bits",
+            "interpolation": f"{normalization.interpolation} with antialiasing (Pillow), the whole "
+            "image whatever its aspect, rounded to 8 bits",
             "crop": {"size": [height, width], "offset": list(preprocess.offset)},
             "divide_by": 255,
-            "mean": list(preprocess.mean),
-            "std": list(preprocess.std),
+            "mean": list(normalization.mean),
+            "std": list(normalization.std),
         },
         "postprocessing": {
             "included": "resizing and smoothing of the map, and the image score",

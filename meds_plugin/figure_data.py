@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 
 from meds_plugin.callbacks.memory_ensemble import views_of
-from meds_plugin.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from meds_plugin.memory import gap_curve
 from meds_plugin.memory_vectors import memory_vectors
 from meds_plugin.metrics import auroc
@@ -151,8 +150,8 @@ class TestExamples:
             return {}
         samples = [self._test.samples[index] for index, _ in self._kept]
         pictures = torch.stack([self._test[index]["image"] for index, _ in self._kept])
-        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
-        pictures = (_shrunk(pictures * std + mean) * 255).round().clamp(0, 255)
+        normalization = self._test.preprocess.normalization
+        pictures = (_shrunk(normalization.undo(pictures)) * 255).round().clamp(0, 255)
         masks = [self._test.mask(index) for index, _ in self._kept]
         unknown = torch.full(self._test.preprocess.input_size, 255.0)
         truth = torch.stack([unknown if m is None else (m > 0).float() for m in masks])

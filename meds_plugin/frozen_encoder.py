@@ -1,4 +1,4 @@
-"""What all frozen encoders share: they only run, and give one feature map for each target layer."""
+"""What all frozen encoders share: they only run, and give the tokens of their target layers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from meds_plugin.encoder_weights import check_state_dict, to_timm_names
 from meds_plugin.errors import UserError
+from meds_plugin.normalization import IMAGENET, Normalization
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,29 +23,49 @@ __all__ = ["FrozenEncoder", "check_image_size", "check_layers"]
 class FrozenEncoder(nn.Module):
     """A network that only ever runs: in evaluation mode, without gradients.
 
+    What it gives are tokens on one grid h x w, P = h * w, once for each of L targets: the outputs
+    of its target layers, or what is made of them.
+
     Args:
         model: The network, made for one input size.
         image_size: (H, W) of the input in pixels.
         layers: Ascending 0-based indices of the target layers.
+        normalization: What the network's images went through when it was trained.
 
     Attributes:
         model: The network.
         image_size: (H, W) of the input in pixels.
         layers: The target layers.
-        grid: (h, w) of the feature maps; P = h * w.
-        channels: Channels of each target layer's feature map.
+        normalization: As given.
+        grid: (h, w) of the tokens.
+        channels: Width C of each target's tokens.
+        prefix_tokens: Class and register tokens, which stand before the patches.
+        groups: Positions among the targets that belong together, for detectors that rebuild groups.
+        additive: Whether the targets share one space, as blocks of a transformer do, so that a
+            group is their mean. Else a group is its members' channels, one after another.
+        heads: Attention heads that suit the tokens.
     """
 
     grid: tuple[int, int]
     channels: tuple[int, ...]
+    prefix_tokens: int = 0
+    groups: tuple[tuple[int, ...], ...]
+    additive: bool = False
+    heads: int
 
     def __init__(
-        self, model: nn.Module, image_size: tuple[int, int], layers: Sequence[int]
+        self,
+        model: nn.Module,
+        image_size: tuple[int, int],
+        layers: Sequence[int],
+        *,
+        normalization: Normalization = IMAGENET,
     ) -> None:
         super().__init__()
         self.model = cast("Any", model)
         self.image_size = image_size
         self.layers = _whole_numbers(layers)
+        self.normalization = normalization
 
     def train(self, mode: bool = True) -> Self:  # noqa: ARG002
         """Stay frozen and in evaluation mode, whatever is asked."""
@@ -55,14 +76,14 @@ class FrozenEncoder(nn.Module):
         """Stay frozen, whatever is asked."""
         return super().requires_grad_(requires_grad=False)
 
-    def layer_maps(self, images: Tensor) -> list[Tensor]:
-        """Return the outputs of the target layers, all on the same grid.
+    def tokens(self, images: Tensor) -> list[Tensor]:
+        """Return the targets; later layers do not run.
 
         Args:
             images: ``[B, 3, H, W]`` of the encoder's input size, normalised as it was trained.
 
         Returns:
-            For each of `layers`: ``[B, C, h, w]``, C as in `channels`.
+            For each of L targets ``[B, prefix + P, C]``, prefix tokens first, C as in `channels`.
 
         Raises:
             ValueError: If the images have another size.
@@ -83,15 +104,20 @@ class FrozenEncoder(nn.Module):
         """
         raise NotImplementedError
 
-    def maps_and_features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Return what `layer_maps` and `features` do, where an encoder can from one pass.
-
-        Args:
-            images: ``[B, 3, H, W]`` of the encoder's input size, normalised as it was trained.
+    def tokens_and_features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return what `tokens` and `features` do, where an encoder can from one pass.
 
         Raises:
             ValueError: If the images have another size.
         """
+        return self.tokens(images), self.features(images)
+
+    def layer_maps(self, images: Tensor) -> list[Tensor]:
+        """Return the targets' patches on the grid, for each ``[B, C, h, w]`` (see `tokens`)."""
+        return [self._on_grid(tokens) for tokens in self.tokens(images)]
+
+    def maps_and_features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return what `layer_maps` and `features` do, where an encoder can from one pass."""
         return self.layer_maps(images), self.features(images)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -117,6 +143,11 @@ class FrozenEncoder(nn.Module):
         """Fit weights that depend on the input size to ours."""
         del expected
         return state
+
+    def _on_grid(self, tokens: Tensor) -> Tensor:
+        """Lay the patches of ``[B, prefix + P, C]`` out as ``[B, C, h, w]``."""
+        patches = tokens[:, self.prefix_tokens :]
+        return patches.mT.reshape(tokens.shape[0], tokens.shape[2], *self.grid)
 
     def _check_images(self, images: Tensor) -> None:
         if images.ndim != 4 or tuple(images.shape[2:]) != self.image_size:

@@ -77,6 +77,7 @@ def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, 
     anchor_paths(config)
     datamodule = _data(config)
     model = _model(config, datamodule, folder)
+    datamodule.preprocess.normalization = model.normalization
     trainer = _trainer(config, folder, model)
     if first and not resuming:
         folder.write_config(OmegaConf.to_yaml(config, resolve=True))
@@ -283,6 +284,7 @@ def _protocol(
         "image_size": plain(config.data.image_size),
         "crop": plain(config.data.crop),
         "input_size": plain(config.encoder.image_size),
+        "normalization": model.normalization.as_dict(),
         "memory": plain(config.memory),
         "selection": plain(config.selection),
         # The detector's own image score knows no share.

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from meds_plugin.distillation import DistillLoss
     from meds_plugin.ensemble import MemorySettings
     from meds_plugin.kept import Kind
+    from meds_plugin.normalization import Normalization
     from meds_plugin.reader import ImageReader
 
 __all__ = ["MeDSWrapper", "TrainingScores"]
@@ -150,6 +151,11 @@ class MeDSWrapper(L.LightningModule):
     def total_steps(self) -> int:
         """Optimiser steps of all stages, for ``Trainer(max_steps=...)``."""
         return self.plan.total_steps
+
+    @property
+    def normalization(self) -> Normalization:
+        """How images must be prepared for the detector, for the data module."""
+        return self.view.normalization
 
     def forward(self, images: Tensor, category: Tensor | None = None) -> Tensor:
         """Return the detector's anomaly maps ``[B, h, w]``, higher = more anomalous.

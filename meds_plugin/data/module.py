@@ -12,6 +12,7 @@ from meds_plugin.data.prepare import DataSettings, prepare
 from meds_plugin.data.samples import Split
 from meds_plugin.data.transforms import Preprocess
 from meds_plugin.errors import UserError
+from meds_plugin.normalization import IMAGENET
 from meds_plugin.rng import torch_generator
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from meds_plugin.data.prepare import Prepared
     from meds_plugin.data.samples import Problem, Sample
     from meds_plugin.data.transforms import Size
+    from meds_plugin.normalization import Normalization
 
 __all__ = ["AnomalyDataModule", "ManifestRow"]
 
@@ -54,6 +56,10 @@ class AnomalyDataModule(L.LightningDataModule):
         seed: The run's seed; only the choice of added images depends on it.
         batch_size: Images a batch.
         num_workers: Processes that read images; 0 reads in the main one.
+        normalization: See `Preprocess`; `MeDSWrapper.normalization` is what a detector wants.
+
+    Attributes:
+        preprocess: From images to tensors; its normalization may be set before any image is read.
 
     Raises:
         UserError: If an argument is wrong; from `setup`, if the images are.
@@ -69,9 +75,10 @@ class AnomalyDataModule(L.LightningDataModule):
         seed: int = 0,
         batch_size: int = 16,
         num_workers: int = 0,
+        normalization: Normalization = IMAGENET,
     ) -> None:
         super().__init__()
-        self.preprocess = Preprocess(image_size, crop)
+        self.preprocess = Preprocess(image_size, crop, normalization=normalization)
         self.batch_size = _at_least(1, batch_size, "data.batch_size")
         self.num_workers = _at_least(0, num_workers, "data.num_workers")
         self._source = source

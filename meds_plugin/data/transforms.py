@@ -11,42 +11,39 @@ import torch
 from PIL import Image
 
 from meds_plugin.errors import UserError
+from meds_plugin.normalization import IMAGENET
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from meds_plugin.data.samples import Variation
+    from meds_plugin.normalization import Normalization
 
     Size: TypeAlias = int | Sequence[int]
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Preprocess", "vary"]
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+__all__ = ["Preprocess", "vary"]
 
 
 class Preprocess:
     """Resize, crop the centre, and normalise.
 
-    There is one resize rule, for images and masks alike: the whole image is brought to
-    ``image_size`` by Pillow's antialiased bilinear filter, whatever its aspect; nothing is padded.
+    The whole image is brought to ``image_size``, whatever its aspect; nothing is padded. Masks go
+    the same way, by the bilinear filter.
 
     Args:
         image_size: Size in pixels to resize to: one number for a square, or height and width.
         crop: Size of the centre that is kept, in the same form; ``None`` keeps all.
-        mean: Mean of red, green and blue, for values in [0, 1].
-        std: Their standard deviation.
+        normalization: What the detector's encoder was trained with: mean, deviation, and the
+            filter that resizes images (Pillow's, antialiased).
 
     Attributes:
         image_size: Height and width before the crop.
         input_size: Height and width of the tensors.
         offset: Row and column of the resized image at which the crop begins.
-        mean: Mean of red, green and blue.
-        std: Their standard deviation.
+        normalization: As given; may be changed.
 
     Raises:
         UserError: If a size is no positive number or pair, or the crop is larger than the image.
-        ValueError: If ``mean`` or ``std`` are not three numbers, or a deviation is not positive.
 
     Source: the reference resizes to 448 with Pillow's antialiased bilinear filter and crops 392.
     """
@@ -56,12 +53,8 @@ class Preprocess:
         image_size: Size,
         crop: Size | None = None,
         *,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
+        normalization: Normalization = IMAGENET,
     ) -> None:
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            msg = f"mean and std must be three numbers, std > 0; got {mean!r} and {std!r}"
-            raise ValueError(msg)
         self.image_size = _pair(image_size, "data.image_size")
         self.input_size = self.image_size if crop is None else _pair(crop, "data.crop")
         height, width = self.image_size
@@ -76,10 +69,7 @@ class Preprocess:
         top = round((height - self.input_size[0]) / 2)
         left = round((width - self.input_size[1]) / 2)
         self.offset = (top, left)
-        self.mean = tuple(float(value) for value in mean)
-        self.std = tuple(float(value) for value in std)
-        self._mean = torch.tensor(self.mean).view(3, 1, 1)
-        self._std = torch.tensor(self.std).view(3, 1, 1)
+        self.normalization = normalization
 
     @property
     def window(self) -> tuple[float, float, float, float]:
@@ -91,19 +81,22 @@ class Preprocess:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Turn an RGB image into float32 ``[3, H, W]``, normalised."""
-        channels = np.stack([np.asarray(channel) for channel in self._resized(image).split()])
-        return torch.from_numpy(channels).float().div_(255).sub_(self._mean).div_(self._std)
+        kind = Image.Resampling[self.normalization.interpolation.upper()]
+        resized = self._resized(image, kind)
+        channels = np.stack([np.asarray(channel) for channel in resized.split()])
+        return self.normalization.apply(torch.from_numpy(channels).float().div_(255))
 
     def mask(self, mask: Image.Image) -> Tensor:
         """Turn a grey mask into float32 ``[H, W]`` in [0, 1] by the same geometry.
 
         Edges of defects get values in between; the evaluation's mask rule decides on them.
         """
-        return torch.from_numpy(np.array(self._resized(mask))).float().div_(255)
+        resized = self._resized(mask, Image.Resampling.BILINEAR)
+        return torch.from_numpy(np.array(resized)).float().div_(255)
 
-    def _resized(self, image: Image.Image) -> Image.Image:
+    def _resized(self, image: Image.Image, kind: Image.Resampling) -> Image.Image:
         height, width = self.image_size
-        resized = image.resize((width, height), Image.Resampling.BILINEAR)
+        resized = image.resize((width, height), kind)
         top, left = self.offset
         return resized.crop((left, top, left + self.input_size[1], top + self.input_size[0]))
 
