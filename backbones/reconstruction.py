@@ -193,7 +193,8 @@ class ReconstructionDetector(nn.Module):
 
     def targets(self, encoded: Tensor) -> tuple[Tensor, ...]:
         """Return the groups of ``[B, T, W]``, each ``[B, T, W_g]``."""
-        return encoded.split(self.widths, dim=-1)
+        groups: tuple[Tensor, ...] = encoded.split(self.widths, dim=-1)
+        return groups
 
     def fuse(self, encoded: Tensor) -> Tensor:
         """Return what the decoder takes, ``[B, T, D]``, of ``[B, T, W]`` from `encode`.

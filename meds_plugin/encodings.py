@@ -52,7 +52,8 @@ class EncodedImages:
         precision: Makes the context that they are encoded and scored in; default: none, float32.
 
     Raises:
-        UserError: If ``scoring_batch`` is no positive number.
+        UserError: If ``scoring_batch`` is no positive number, or the images are known to be
+            normalised in another way than the detector wants.
     """
 
     def __init__(
@@ -70,6 +71,12 @@ class EncodedImages:
         whole = isinstance(scoring_batch, int) and not isinstance(scoring_batch, bool)
         if scoring_batch is not None and not (whole and scoring_batch >= 1):
             msg = f"scoring_batch must be a whole number, 1 or more, got {scoring_batch!r}"
+            raise UserError(msg)
+        if reader.normalization not in (None, view.normalization):
+            msg = (
+                f"the images are prepared by {reader.normalization}, but the detector wants "
+                f"{view.normalization}: give AnomalyDataModule(normalization=model.normalization)"
+            )
             raise UserError(msg)
         self.scoring_batch = scoring_batch
         self.precision = precision

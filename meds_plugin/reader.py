@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
+from meds_plugin.normalization import normalization_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -21,7 +23,8 @@ class ImageReader:
     sampler are not used. A data set may say what its images are by attributes with one name an
     image: ``groups``, within which images are selected; ``categories``, whose images make each
     other's memory (default: the groups); ``views``, from each of which memories are drawn. An
-    attribute ``augments`` says whether an image is another one each time it is read. Where
+    attribute ``augments`` says whether an image is another one each time it is read, an attribute
+    ``normalization`` how images are normalised (see `Normalization`), for a check. Where
     ``injected`` says of all which are contaminated, reports count those; nothing else looks at it.
 
     Args:
@@ -48,6 +51,7 @@ class ImageReader:
         self.categories = _names(dataset, "categories", size) or self.groups
         self.views = _names(dataset, "views", size)
         self.augments = _augments(dataset)
+        self.normalization = normalization_of(_innermost(dataset))
         truth = _names(dataset, "injected", size)
         known = truth is not None and set(truth) <= {"True", "False"}
         self.injected = [name == "True" for name in truth] if truth and known else None
@@ -131,6 +135,12 @@ def images_of(batch: Any) -> Tensor:
         )
         raise TypeError(msg)
     return found
+
+
+def _innermost(dataset: Any) -> Any:
+    while isinstance(dataset, Subset) and not hasattr(dataset, "normalization"):
+        dataset = dataset.dataset
+    return dataset
 
 
 def _augments(dataset: Any) -> bool | None:

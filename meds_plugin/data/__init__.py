@@ -8,6 +8,7 @@ from meds_plugin.data.noise import NoiseReport, contaminate
 from meds_plugin.data.prepare import BadFilesError, DataSettings, Prepared, prepare
 from meds_plugin.data.readers import (
     read_csv,
+    read_elpv,
     read_folder,
     read_mvtec,
     read_real_iad,
@@ -34,6 +35,7 @@ __all__ = [
     "contaminate",
     "prepare",
     "read_csv",
+    "read_elpv",
     "read_folder",
     "read_image",
     "read_mask",

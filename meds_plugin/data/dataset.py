@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from meds_plugin.data.samples import Sample
     from meds_plugin.data.transforms import Preprocess
+    from meds_plugin.normalization import Normalization
 
 __all__ = ["ImageDataset", "Item"]
 
@@ -70,6 +71,11 @@ class ImageDataset(Dataset[Item]):
         self.injected = [sample.injected for sample in self.samples]
         self.labels = torch.tensor([sample.is_anomaly for sample in self.samples], dtype=torch.bool)
         self._max_pixels = checked_limit(max_pixels)
+
+    @property
+    def normalization(self) -> Normalization:
+        """How the images are normalised; a detector that wants another is refused."""
+        return self.preprocess.normalization
 
     def __len__(self) -> int:
         """Return the number of images."""
