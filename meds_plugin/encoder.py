@@ -225,7 +225,8 @@ def _own_normalization(network: nn.Module) -> dict[str, Any]:
     """Return what timm prepares a model's images by, with timm's defaults where it has none."""
     from timm.data import resolve_data_config
 
-    known = resolve_data_config(pretrained_cfg=getattr(network, "pretrained_cfg", None) or {})
+    # timm refuses to be given nothing at all, so its default is said once more.
+    known = resolve_data_config({"in_chans": 3}, getattr(network, "pretrained_cfg", None))
     values = {key: known[key] for key in ("mean", "std", "interpolation")}
     if values["interpolation"] not in INTERPOLATIONS:
         values["interpolation"] = "bicubic"

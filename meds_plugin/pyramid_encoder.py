@@ -71,7 +71,9 @@ class PyramidSettings:
             UserError: If there are not as many weights, or one is not positive.
         """
         weights = [1.0] * len(channels) if self.weights is None else self.weights
-        if not _listed(weights) or not all(isinstance(w, int | float) and w > 0 for w in weights):
+        if not _listed(weights) or not all(
+            isinstance(weight, int | float) and 0 < weight < math.inf for weight in weights
+        ):
             msg = f"encoder.pyramid.weights must be positive numbers, got {self.weights!r}"
             raise UserError(msg)
         if len(weights) != len(channels):

@@ -38,7 +38,7 @@ def write_run(
             "noise_definition": "normal",
             "noise_protocol": "overlap",
             "method": method,
-            "encoder": {"model": "embedded", "weights": None},
+            "encoder": {"model": "tf_efficientnet_lite0", "weights": None},
             "data": {
                 "root": "/data/things",
                 "noise": 0.0,

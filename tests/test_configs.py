@@ -115,6 +115,6 @@ def test_the_papers_experiment_is_the_papers_setting() -> None:
 
 
 def test_an_experiment_can_be_overridden() -> None:
-    config = composed("experiment=paper_mvtec", "steps.distill=5", "encoder=embedded")
+    config = composed("experiment=paper_mvtec", "steps.distill=5", "encoder=efficientnet_lite1")
     assert config.steps.distill == 5
-    assert config.encoder.model == "embedded"
+    assert config.encoder.model == "tf_efficientnet_lite1"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from meds_plugin.exporting import Format
 
-SHALLOW = ("encoder.layers=[0,1]", "evaluation.resize=32")
+SHALLOW = ("encoder.layers=[1,2]", "encoder.pyramid.weights=null", "evaluation.resize=32")
 RUNS = {
     "dinomaly": ("backbone=dinomaly", "data.image_size=48", "data.crop=32"),
     "inp_former": ("backbone=inp_former",),
@@ -56,8 +56,8 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return train(tmp_path_factory.mktemp("one") / "run", *SHALLOW, *RUNS["dinomaly"])
 
 
-def images(count: int) -> Tensor:
-    return torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(count))
+def images(count: int, size: int = 32) -> Tensor:
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(count))
 
 
 @pytest.mark.slow
@@ -91,6 +91,30 @@ def test_the_numbers_are_the_checkpoints_for_any_number_of_images(
         np.testing.assert_allclose(found[1], scores.numpy(), atol=1e-5, rtol=1e-4)
     if kind == "onnx":
         onnx.checker.check_model(onnx.load_from_string(content), full_check=True)
+
+
+@pytest.mark.slow
+def test_the_default_encoder_is_exported_whole_and_with_its_normalization(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    quick = ("data.image_size=64", "method=plain", "data.categories=[gear]")
+    run = train(tmp_path / "run", *quick)
+    file = tmp_path / "model.onnx"
+    status, _, err = called(export.main, capsys, f"ckpt={run.checkpoint}", f"output={file}")
+    assert (status, err) == (0, "")
+    predictor = meds_plugin.load(run.checkpoint, device="cpu")
+    session: Any = runtime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    for count in (1, 3, 8):
+        batch = images(count, 64)
+        scores, maps = predictor.judge(batch, [None] * count)
+        found = session.run(["anomaly_map", "score"], {"images": batch.numpy()})
+        np.testing.assert_allclose(found[0], maps.numpy(), atol=1e-5, rtol=1e-4)
+        np.testing.assert_allclose(found[1], scores.numpy(), atol=1e-5, rtol=1e-4)
+    steps = json.loads(file.with_suffix(".json").read_text())["preprocessing"]
+    assert (steps["mean"], steps["std"]) == ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5])
+    assert steps["interpolation"].startswith("bicubic with antialiasing (Pillow)")
 
 
 def test_the_command_line_writes_file_and_description(
@@ -139,7 +163,8 @@ def test_the_description_is_enough_to_prepare_an_image(one: Trained) -> None:
     steps = about["preprocessing"]
     picture = Image.fromarray(np.asarray(one.test["gear"][0].image)).resize((70, 90))
     height, width = steps["resize"]
-    small = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR), np.float32)
+    kind = Image.Resampling[steps["interpolation"].split()[0].upper()]
+    small = np.asarray(picture.resize((width, height), kind), np.float32)
     top, left = steps["crop"]["offset"]
     height, width = steps["crop"]["size"]
     small = small[top : top + height, left : left + width] / steps["divide_by"]

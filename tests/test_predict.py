@@ -17,6 +17,8 @@ import meds_plugin
 from meds_plugin import predict
 from meds_plugin.conf_dir import conf_dir
 from meds_plugin.errors import UserError
+from meds_plugin.normalization import Normalization
+from meds_plugin.packaged_weights import packaged_weights
 from meds_plugin.registry import register_detectors
 from tests.meds_plugin.data.test_damage import BAD, FINE, ODD
 from tests.test_run import rows, start
@@ -35,7 +37,7 @@ QUIET = "progress=false"
 def cropped(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """A run whose detector sees the centre of its images only."""
     folder = tmp_path_factory.mktemp("cropped") / "run, 1"
-    return train(folder, "noise=0.4", "data.image_size=48", "data.crop=32")
+    return train(folder, "noise=0.4", "selection.k=1", "data.image_size=48", "data.crop=32")
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +97,8 @@ def test_scores_and_maps_are_those_of_the_runs_evaluation(
     if which == "halved":
         close, maps = {"atol": 0.0, "rtol": 3e-4}, {"atol": 0.0, "rtol": 5e-3}
     assert predictor.categories == ("gear", "weave")
+    half = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic")  # the default encoder's
+    assert predictor.preprocess.normalization == half
     for category, samples in run.test.items():
         images = [np.asarray(sample.image) for sample in samples]
         found = predictor.predict(images, category=category, batch_size=3)
@@ -105,6 +109,18 @@ def test_scores_and_maps_are_those_of_the_runs_evaluation(
         assert torch.equal(found.masks, found.maps.double() > limit.pixel)
         stored = json.loads((run.folder / "threshold.json").read_text())["categories"][category]
         assert (limit.image, limit.pixel) == (stored["image"], stored["pixel"])
+
+
+def test_images_are_prepared_as_the_runs_encoder_was_told(tmp_path: Path) -> None:
+    given = "encoder.normalization={mean:[0.2,0.3,0.4],interpolation:bilinear}"
+    run = train(tmp_path / "run", given, "method=plain", "data.categories=[gear]")
+    wanted = Normalization((0.2, 0.3, 0.4), (0.5, 0.5, 0.5), "bilinear")
+    metrics = json.loads((run.folder / "metrics.json").read_text())
+    assert metrics["protocol"]["normalization"] == wanted.as_dict()
+    predictor = meds_plugin.load(run.checkpoint)
+    assert predictor.preprocess.normalization == wanted
+    found = predictor.predict([np.asarray(sample.image) for sample in run.test["gear"]])
+    torch.testing.assert_close(found.maps, run.maps["gear"], atol=1e-6, rtol=1e-5)
 
 
 def test_thresholds_come_from_the_images_that_the_run_selected(cropped: Trained) -> None:
@@ -504,10 +520,11 @@ def test_other_frozen_weights_are_refused(copied: Path) -> None:
 
 
 def test_the_encoders_weights_may_have_moved(copied: Path) -> None:
-    edited(copied, "weights: null", "weights: /gone/embedded.safetensors")
+    edited(copied, "weights: null", "weights: /gone/lite0.pth")
     with pytest.raises(UserError, match="there is no such file"):
         meds_plugin.load(copied)
-    own = Path(meds_plugin.__file__).parent / "weights" / "embedded.safetensors"
+    own = packaged_weights("tf_efficientnet_lite0")
+    assert own is not None
     assert meds_plugin.load(copied, encoder_weights=own).thresholds is not None
 
 

@@ -101,6 +101,9 @@ def test_metrics_hold_what_the_contract_says(finished: tuple[Path, str]) -> None
     assert all(value > 0 for value in metrics["seconds"].values())
     assert metrics["protocol"]["steps"] == {"distill": 10, "finetune": 14}
     assert metrics["protocol"]["evaluation"]["mask_rule"] == "nonzero"
+    half = [0.5, 0.5, 0.5]
+    own = {"mean": half, "std": half, "interpolation": "bicubic"}
+    assert metrics["protocol"]["normalization"] == own
 
 
 def test_ranking_goes_from_most_to_least_suspicious(finished: tuple[Path, str]) -> None:
@@ -449,10 +452,10 @@ def test_noise_out_of_range(refuse: Refuse, noise: str) -> None:
     assert f"noise must be in [0, 1), got {noise}" in refuse(f"noise={noise}").replace("'", "")
 
 
-def test_image_size_that_is_no_multiple_of_the_patch(refuse: Refuse) -> None:
+def test_image_size_that_is_no_multiple_of_the_stride(refuse: Refuse) -> None:
     line = refuse("data.image_size=60")
     assert "data.image_size" in line
-    assert "56" in line
+    assert "60 -> 32 or 64" in line
 
 
 @pytest.mark.parametrize(
@@ -460,11 +463,15 @@ def test_image_size_that_is_no_multiple_of_the_patch(refuse: Refuse) -> None:
     [
         ("nois=0.4", "nois"),
         ("backbone=resnet", "backbone=resnet is not there: choose from anomalib, dinomaly, hvq"),
-        ("encoder=resnet", "embedded"),
+        ("encoder=resnet", "efficientnet_lite0, efficientnet_lite1"),
         ("backbone=entry_point", "choose from anomalib, dinomaly, hvq"),
         ("method=best", "method"),
         ("memory.ratio=0", "memory.ratio"),
         ("encoder.weights=/no/such/file.pth", "/no/such/file.pth"),
+        ("encoder.normalization={std:[1,0,1]}", "encoder.normalization: std must be above 0"),
+        ("+encoder.pyramid.strid=8", "encoder.pyramid has no strid"),
+        ("encoder.layers=[1,2]", "encoder.pyramid.weights=[1, 1, 1, 0.5] must be one for each"),
+        ("backbone.detector.width=0", "backbone.detector.width=0"),
         ("resume=/no/such/run", "/no/such/run"),
         ("trainer.devices=none", "trainer"),
         ("trainer.accelerator=tpu", "trainer"),

@@ -143,7 +143,8 @@ def test_a_sweep_takes_names_of_both_kinds(site: Path, tmp_path: Path) -> None:
         for name in ("dinomaly", "toy_encoder", "toy_peak")
     ]
     assert [protocol["backbone"] for protocol in found] == ["dinomaly", "toy_encoder", "toy_peak"]
-    assert [protocol["encoder"] for protocol in found] == ["embedded", "embedded", None]
+    own = "tf_efficientnet_lite0"
+    assert [protocol["encoder"] for protocol in found] == [own, own, None]
     # An image score of the detector's own is not a mean over the largest values.
     tops = [protocol["evaluation"]["image_top"] for protocol in found]
     assert tops == [0.01, 0.01, None]

@@ -186,7 +186,7 @@ def test_changed_settings_are_refused_in_one_line(sweep: Sweep, tmp_path: Path) 
     assert status == 2
     first = err.splitlines()[0]
     assert f"job noise-0 failed: {tmp_path}/noise-0 holds a run with other settings" in first
-    assert "(steps.finetune: 2000, now 7): give those again" in first
+    assert "(steps.finetune: 600, now 7): give those again" in first
     # The refusal has touched nothing.
     assert sweep("-m", "noise=0,0.1", where)[0] == 0
     assert counts(tmp_path) == {"noise-0": 1, "noise-0.1": 1, "noise-0.2": 1}

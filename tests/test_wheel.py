@@ -34,8 +34,6 @@ def test_holds_both_packages_and_the_configurations(installed: Path) -> None:
         "meds_plugin/py.typed",
         "backbones/py.typed",
         "meds_plugin/conf/config.yaml",
-        "meds_plugin/weights/embedded.safetensors",
-        "meds_plugin/weights/CARD.md",
         "meds_plugin/review/assets/page.html",
         "meds_plugin/review/assets/main.js",
         "meds_plugin/published.csv",

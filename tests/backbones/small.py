@@ -1,4 +1,4 @@
-"""Reconstruction detectors on a tiny random encoder, and images for them."""
+"""Reconstruction detectors on tiny random encoders, and images for them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from backbones.reconstruction import ReconstructionDetector
 
-__all__ = ["loader_of", "pictures", "small", "widen"]
+__all__ = ["loader_of", "on_stages", "pictures", "small", "widen"]
 
 
 def small(
@@ -37,12 +37,22 @@ def small(
     return kind(encoder, **arguments)
 
 
+def on_stages(
+    kind: Callable[..., ReconstructionDetector], *, image_size: Any = 64, **arguments: Any
+) -> Any:
+    """Return a detector on three stages of a CNN, of 64 + 64 + 128 channels at a stride of 8."""
+    encoder = build_encoder(
+        model="resnet10t", image_size=image_size, layers=[0, 1, 2], weights="random"
+    )
+    return kind(encoder, **arguments)
+
+
 def widen(model: ReconstructionDetector) -> None:
     """Make weights large enough for every part to matter."""
     for parameter in model.parameter_groups()[0]["params"]:
         nn.init.normal_(parameter, std=0.2)
     with torch.no_grad():
-        for block in model.encoder.model.blocks:
+        for block in getattr(model.encoder.model, "blocks", ()):
             block.ls1.gamma.fill_(0.7)
             block.ls2.gamma.fill_(0.5)
 

@@ -69,14 +69,14 @@ def test_prefix_tokens_are_rebuilt_too() -> None:
     widen(model)
     images = torch.randn(2, 3, 28, 70)
     encoded = model.encode(images)
-    tokens = model.encoder.block_tokens(images)
-    torch.testing.assert_close(encoded, torch.stack(tokens, dim=1))
+    tokens = model.encoder.tokens(images)
+    assert torch.equal(encoded, torch.cat(tokens, dim=2))
     first = model.decoder[0](model.bottleneck[0](torch.stack(tokens).mean(0)))
     second = model.decoder[1](first)
     torch.testing.assert_close(model.rebuild(encoded), [second, first])
     distances = [
-        1 - F.cosine_similarity(encoded[:, group, 5:], rebuilt[:, 5:], dim=-1)
-        for group, rebuilt in enumerate([second, first])
+        1 - F.cosine_similarity(target[:, 5:], rebuilt[:, 5:], dim=-1)
+        for target, rebuilt in zip(tokens, [second, first], strict=True)
     ]
     expected = torch.stack(distances).mean(0).view(2, 2, 5)
     torch.testing.assert_close(model.anomaly_map(encoded), expected)

@@ -33,10 +33,17 @@ SMALL = {"embed_dim": 16, "codes": 24, "hidden": 32, "heads": 4, "depth": 2}
 class Given(FrozenEncoder):
     """Stands for an encoder of any kind: its maps are fixed functions of the image."""
 
-    def __init__(self, grid: tuple[int, int] = (4, 6), channels: tuple[int, ...] = (3, 5)) -> None:
+    def __init__(
+        self,
+        grid: tuple[int, int] = (4, 6),
+        channels: tuple[int, ...] = (3, 5),
+        *,
+        additive: bool = False,
+    ) -> None:
         super().__init__(nn.BatchNorm2d(1), (8 * grid[0], 8 * grid[1]), range(len(channels)))
         self.grid = grid
         self.channels = channels
+        self.additive = additive
         self.train(mode=False)
 
     def layer_maps(self, images: Tensor) -> list[Tensor]:
@@ -294,20 +301,23 @@ def test_a_checkpoint_that_does_not_fit_changes_nothing(reference: Reference, lo
 
 
 @pytest.mark.parametrize(
-    ("layers", "given", "expected"),
+    ("layers", "additive", "given", "expected"),
     [
-        (1, None, (0,)),
-        (3, None, (0, 1, 2)),
-        (4, None, (0, 1, 2, 3)),
-        (8, None, (1, 3, 5, 7)),
-        (6, None, (0, 2, 3, 5)),
-        (4, (3, 1), (3, 1)),
+        (1, True, None, (0,)),
+        (3, True, None, (0, 1, 2)),
+        (4, True, None, (0, 1, 2, 3)),
+        (8, True, None, (1, 3, 5, 7)),
+        (6, True, None, (0, 2, 3, 5)),
+        (1, False, None, (0,)),
+        (5, False, None, (0, 1, 2, 3, 4)),  # no stage of a pyramid holds what another does
+        (4, True, (3, 1), (3, 1)),
+        (5, False, (3, 1), (3, 1)),
     ],
 )
 def test_targets_are_some_layers_channels_one_after_another(
-    layers: int, given: tuple[int, ...] | None, expected: tuple[int, ...]
+    layers: int, additive: bool, given: tuple[int, ...] | None, expected: tuple[int, ...]
 ) -> None:
-    encoder = Given(channels=tuple(range(2, 2 + layers)))
+    encoder = Given(channels=tuple(range(2, 2 + layers)), additive=additive)
     model = make(encoder=encoder, target_layers=given)
     assert model.target_layers == expected
     images = torch.randn(2, 3, 32, 48)
@@ -317,7 +327,11 @@ def test_targets_are_some_layers_channels_one_after_another(
 
 @pytest.mark.parametrize(
     ("model", "size", "layers"),
-    [("embedded", 48, [1, 3, 5]), ("vit_tiny_patch16_224", 64, [2]), ("resnet10t", 64, [0, 1, 2])],
+    [
+        ("tf_efficientnet_lite0", 64, [1, 2, 3]),
+        ("vit_tiny_patch16_224", 64, [2]),
+        ("resnet10t", 64, [0, 1, 2]),
+    ],
 )
 def test_it_runs_on_encoders_of_both_kinds(model: str, size: int, layers: list[int]) -> None:
     encoder = build_encoder(model=model, image_size=size, layers=layers, weights="random")

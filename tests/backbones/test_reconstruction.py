@@ -16,7 +16,7 @@ from meds_plugin.detector import DetectorView, check_detector, check_maps
 from meds_plugin.encoder import build_encoder
 from meds_plugin.errors import UserError
 from meds_plugin.optim import OptimizerSettings, StableAdamW
-from tests.backbones.small import loader_of, pictures, small, widen
+from tests.backbones.small import loader_of, on_stages, pictures, small, widen
 from tests.conftest import PROJECT
 from tests.toys import quiet_trainer, wrap
 
@@ -29,14 +29,10 @@ if TYPE_CHECKING:
 
     Kind = Callable[..., ReconstructionDetector]
 
+    Make = Callable[..., Any]
+
 KINDS = pytest.mark.parametrize("kind", [Dinomaly, INPFormer])
-
-
-@KINDS
-def test_an_encoder_without_tokens_is_refused(kind: Kind) -> None:
-    encoder = build_encoder(model="resnet10t", image_size=64, layers=[0, 1], weights="random")
-    with pytest.raises(UserError, match=r"backbone=\w+ needs a vision transformer"):
-        kind(encoder)
+ENCODERS = pytest.mark.parametrize("make", [small, on_stages])
 
 
 # --- grouping --------------------------------------------------------------------------------
@@ -71,10 +67,10 @@ def test_groups_of_any_size_on_a_grid_that_is_not_square(
     both = model.encode_and_features(images)
     assert torch.equal(both[0], encoded)
     assert torch.equal(both[1], model.features(images))
-    assert encoded.shape[:2] == (2, len(groups))
+    assert encoded.shape[2] == 32 * len(groups)
     assert not encoded.requires_grad
 
-    tokens = torch.stack(model.encoder.block_tokens(images))
+    tokens = torch.stack(model.encoder.tokens(images))
     torch.testing.assert_close(model.fuse(encoded)[:, -10:], tokens.mean(0)[:, 5:])
     targets, rebuilt = model.reconstruct(images)
     maps = []
@@ -98,12 +94,127 @@ def test_groups_of_any_size_on_a_grid_that_is_not_square(
         ({"groups": [[0, 1], [1, 2, 3]]}, "groups"),
         ({"groups": [[0, 1, 2, 3], []]}, "groups"),
         ({"decoder_depth": 1}, "decoder_depth=1"),
-        ({"heads": 5}, "heads=5"),
+        ({"heads": 5}, "heads=5 must divide the decoder's width 32"),
+        ({"heads": 0}, "heads=0"),
+        ({"width": 30}, "heads=4 must divide the decoder's width 30"),
+        ({"width": 0}, "width=0 must be a whole number of at least 1"),
+        ({"width": 16.0}, "width=16.0"),
+        ({"width": True}, "width=True"),
     ],
 )
 def test_wrong_arguments_are_named(kind: Kind, arguments: dict[str, Any], told: str) -> None:
-    with pytest.raises(UserError, match=f"backbone.detector.{told}"):
+    with pytest.raises(UserError, match=f"backbone.detector.{told}") as caught:
         small(kind, **arguments)
+    assert "\n" not in str(caught.value)
+
+
+@KINDS
+def test_a_decoder_may_be_narrower_than_a_transformer(kind: Kind) -> None:
+    plain, model = small(kind).eval(), small(kind, width=16).eval()
+    images = torch.randn(2, 3, 56, 56)
+    encoded = model.encode(images)
+    assert torch.equal(encoded, plain.encode(images))
+    assert not len(plain.embed)
+    assert not len(plain.output)
+    torch.testing.assert_close(model.fuse(encoded), model.embed[0](plain.fuse(encoded)))
+    assert model.fuse(encoded).shape[-1] == 16
+    assert [each.shape[-1] for each in model.rebuild(encoded)] == [32, 32]
+    assert model(images).shape == (2, 4, 4)
+
+
+# --- on a pyramid ----------------------------------------------------------------------------
+
+
+@KINDS
+@pytest.mark.parametrize(
+    ("arguments", "groups", "decoder_groups", "linear"),
+    [
+        ({}, [[0, 1, 2]], [[0, 1, 2]], (0, 0)),
+        ({"width": 48, "decoder_depth": 2}, [[0, 1, 2]], [[0, 1]], (1, 1)),
+        ({"groups": [[0], [1, 2]]}, [[0], [1, 2]], [[0], [1, 2]], (0, 2)),
+        ({"groups": [[2, 0], [1]], "width": 64}, [[2, 0], [1]], [[2, 0], [1]], (1, 2)),
+    ],
+)
+def test_a_group_of_a_pyramid_is_its_stages_channels_one_after_another(
+    kind: Kind,
+    arguments: dict[str, Any],
+    groups: list[list[int]],
+    decoder_groups: list[list[int]],
+    linear: tuple[int, int],
+) -> None:
+    model = on_stages(kind, image_size=(32, 64), **arguments).eval()
+    widen(model)
+    assert (len(model.embed), len(model.output)) == linear
+    outputs: list[Tensor] = []
+    for block in model.decoder:
+        block.register_forward_hook(lambda _module, _inputs, output: outputs.insert(0, output))
+    images = torch.randn(2, 3, 32, 64)
+    encoded = model.encode(images)
+    both = model.encode_and_features(images)
+    assert torch.equal(both[0], encoded)
+    assert torch.equal(both[1], model.features(images))
+    assert not encoded.requires_grad
+
+    tokens = model.encoder.tokens(images)
+    wanted = [torch.cat([tokens[place] for place in group], dim=2) for group in groups]
+    assert encoded.shape == (2, 32, 256)
+    assert model.widths == tuple(each.shape[2] for each in wanted)
+    assert all(torch.equal(*pair) for pair in zip(model.targets(encoded), wanted, strict=True))
+    fused = model.fuse(encoded)
+    assert fused.shape == (2, 32, arguments.get("width", 256))
+    torch.testing.assert_close(fused, model.embed[0](encoded) if linear[0] else encoded)
+
+    rebuilt = model.rebuild(encoded)
+    for index, members in enumerate(decoder_groups):
+        out = torch.stack([outputs[place] for place in members]).mean(0)
+        torch.testing.assert_close(rebuilt[index], model.output[index](out) if linear[1] else out)
+    distances = [1 - F.cosine_similarity(*pair, -1) for pair in zip(wanted, rebuilt, strict=True)]
+    maps = model.anomaly_map(encoded)
+    check_maps(maps, batch=2, name=kind.__name__)
+    torch.testing.assert_close(maps, torch.stack(distances).mean(0).view(2, 4, 8))
+    targets, on_grid = model.reconstruct(images)
+    for flat, laid in zip([*wanted, *rebuilt], [*targets, *on_grid], strict=True):
+        assert torch.equal(laid.flatten(2).mT, flat)
+
+
+@KINDS
+def test_gradients_reach_all_that_trains_on_a_pyramid_and_nothing_else(kind: Kind) -> None:
+    model = on_stages(kind, groups=[[0], [1, 2]], width=48)
+    widen(model)
+    encoded = model.encode(torch.randn(2, 3, 64, 64))
+    torch.autograd.backward(model.loss(encoded, step=0, total_steps=10))
+    trained = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert trained == {name for name, _ in model.named_parameters() if name[:8] != "encoder."}
+    assert {"embed.0.weight", "output.0.weight", "output.1.bias"} <= trained
+    assert len(model.parameter_groups()[0]["params"]) == len(trained)
+
+
+@KINDS
+def test_weights_of_the_linear_layers_come_from_the_seed_alone(kind: Kind) -> None:
+    before = torch.random.get_rng_state()
+    given: dict[str, Any] = {"groups": [[0], [1, 2]], "width": 48}
+    first, again, other = (on_stages(kind, **given, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    states = [model.state_dict() for model in (first, again, other)]
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+    for key in ("embed.0.weight", "output.0.weight", "output.1.weight"):
+        assert not torch.equal(states[0][key], states[2][key])
+
+
+@KINDS
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"width": 50}, "heads=8 must divide the decoder's width 50"),
+        ({"heads": 3}, "heads=3 must divide the decoder's width 256"),
+        ({"groups": [[0], [1]]}, r"groups=\[\[0\], \[1\]\] must hold each of 0..2 once"),
+    ],
+)
+def test_what_does_not_fit_a_pyramid_is_named(
+    kind: Kind, arguments: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(UserError, match=f"backbone.detector.{told}"):
+        on_stages(kind, **arguments)
 
 
 # --- checkpoints of the authors' code --------------------------------------------------------
@@ -155,15 +266,17 @@ def test_a_checkpoint_that_does_not_fit_changes_nothing(kind: Kind, lost: str) -
 
 
 @KINDS
-def test_it_offers_everything_a_detector_can(kind: Kind) -> None:
-    model = small(kind)
+@ENCODERS
+def test_it_offers_everything_a_detector_can(kind: Kind, make: Make) -> None:
+    model = make(kind)
     view = DetectorView(model, lambda _: pytest.fail("it has features of its own"))
     check_detector(view)
-    images = torch.randn(2, 3, 56, 56)
+    images = torch.randn(2, 3, *model.image_size)
     encoded = view.encode(images)
     model.eval()
     assert torch.equal(view.anomaly_map(encoded), model(images))
-    assert view.features(images).shape == (2, 16, 32)
+    assert view.features(images).shape == ((2, 16, 32) if make is small else (2, 64, 256))
+    assert view.normalization == model.encoder.normalization
     trained = {id(p) for p in view.trainable_parameters()}
     frozen = {id(p) for p in model.encoder.parameters()}
     assert not trained & frozen
@@ -196,9 +309,10 @@ def test_initial_weights_come_from_the_seed_alone(kind: Kind) -> None:
 
 
 @KINDS
-def test_it_learns(kind: Kind) -> None:
-    model = small(kind)
-    encoded = model.encode(torch.randn(4, 3, 56, 56))
+@ENCODERS
+def test_it_learns(kind: Kind, make: Make) -> None:
+    model = make(kind)
+    encoded = model.encode(torch.randn(4, 3, *model.image_size))
     optimizer = StableAdamW(model.parameter_groups(), OptimizerSettings())
     losses = []
     for step in range(20):
@@ -213,7 +327,7 @@ def test_it_learns(kind: Kind) -> None:
 @KINDS
 def test_the_map_is_higher_where_an_image_differs(kind: Kind) -> None:
     images = pictures(9, size=64, defective=(8,))
-    encoder = build_encoder(model="embedded", image_size=64, layers=(2, 3))
+    encoder = build_encoder(model="tf_efficientnet_lite0", image_size=64, layers=(1, 2))
     model = wrap(kind(encoder), method="plain", finetune_steps=50)
     quiet_trainer(50).fit(model, loader_of(images[:8]))
     with torch.no_grad():
@@ -225,10 +339,11 @@ def test_the_map_is_higher_where_an_image_differs(kind: Kind) -> None:
 
 
 @KINDS
-def test_bfloat16_and_kept_half_precision_stay_close(kind: Kind) -> None:
-    model = small(kind).eval()
+@ENCODERS
+def test_bfloat16_and_kept_half_precision_stay_close(kind: Kind, make: Make) -> None:
+    model = make(kind).eval()
     widen(model)
-    encoded = model.encode(torch.randn(2, 3, 56, 56))
+    encoded = model.encode(torch.randn(2, 3, *model.image_size))
     expected = model.anomaly_map(encoded)
     torch.testing.assert_close(model.anomaly_map(encoded.half()), expected, rtol=0.0, atol=2e-3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -241,9 +356,10 @@ def test_bfloat16_and_kept_half_precision_stay_close(kind: Kind) -> None:
 
 
 @KINDS
-def test_it_compiles_without_a_graph_break(kind: Kind) -> None:
-    model = small(kind).eval()
-    encoded = model.encode(torch.randn(2, 3, 56, 56))
+@ENCODERS
+def test_it_compiles_without_a_graph_break(kind: Kind, make: Make) -> None:
+    model = make(kind).eval()
+    encoded = model.encode(torch.randn(2, 3, *model.image_size))
     expected = model.loss(encoded, step=500, total_steps=1000)
     compiled: Any = torch.compile(model.loss, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(encoded, step=500, total_steps=1000), expected)

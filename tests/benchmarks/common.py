@@ -16,6 +16,7 @@ import torch
 
 from backbones.dinomaly import Dinomaly
 from meds_plugin.cache_settings import CacheSettings
+from meds_plugin.default_encoder import LAYERS, MODEL, PYRAMID
 from meds_plugin.encoder import build_encoder
 
 if TYPE_CHECKING:
@@ -41,9 +42,9 @@ WITHOUT_CACHE: dict[str, Any] = {
 
 
 def detector_of(options: argparse.Namespace) -> Dinomaly:
-    """Return Dinomaly on the embedded encoder, by the options ``size`` and ``depth``."""
-    encoder = build_encoder(model="embedded", image_size=options.size, layers=[2, 3, 4, 5])
-    return Dinomaly(encoder, decoder_depth=options.depth)
+    """Return Dinomaly on the default encoder, by the options ``size``, ``depth`` and ``width``."""
+    encoder = build_encoder(model=MODEL, image_size=options.size, layers=LAYERS, pyramid=PYRAMID)
+    return Dinomaly(encoder, decoder_depth=options.depth, width=options.width)
 
 
 def clock(device: torch.device) -> float:

@@ -31,8 +31,9 @@ SIZES = {
     "categories": (3, "categories"),
     "images": (84, "training images of each; MVTec's smallest category has as many at 40 % noise"),
     "batch": (8, "images of a step"),
-    "size": (128, "side of an image in pixels"),
+    "size": (224, "side of an image in pixels"),
     "depth": (2, "decoder blocks"),
+    "width": (128, "of the decoder"),
     "steps": (100, "of each training stage"),
     "memories": (100, "drawn memories of the reference"),
     "loop-images": (2, "images of a category that its memory loop scores"),
@@ -94,7 +95,7 @@ def main() -> None:
         ("ratio, bf16-mixed", "", total / half),
     ]
     show(
-        f"Dinomaly on the embedded encoder, {len(data)} images of {options.size} px, "
+        f"Dinomaly on the default encoder, {len(data)} images of {options.size} px, "
         f"{options.steps} + {options.steps} steps, {options.memories} memories, CPU seconds",
         ("", "measured", "seconds"),
         rows,

@@ -25,7 +25,8 @@ from torchvision import datasets, transforms  # type: ignore[import-untyped]
 
 from meds_plugin.data.dataset import ImageDataset
 from meds_plugin.data.samples import Sample
-from meds_plugin.data.transforms import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from meds_plugin.data.transforms import Preprocess
+from meds_plugin.normalization import IMAGENET
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,7 +90,7 @@ def torchvision_loader(root: Path, options: argparse.Namespace) -> DataLoader[An
         transforms.Resize((options.size, options.size), antialias=True),
         transforms.CenterCrop(options.crop),
         transforms.ToTensor(),
-        transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+        transforms.Normalize(IMAGENET.mean, IMAGENET.std),
     ]
     folder = datasets.ImageFolder(str(root), transforms.Compose(geometry))
     return DataLoader(folder, options.batch_size, num_workers=options.workers)

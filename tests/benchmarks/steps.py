@@ -37,8 +37,9 @@ CPU = torch.device("cpu")
 SIZES = {
     "images": (48, "training images"),
     "batch": (8, "images of a step"),
-    "size": (128, "side of an image in pixels"),
+    "size": (224, "side of an image in pixels"),
     "depth": (2, "decoder blocks"),
+    "width": (128, "of the decoder"),
     "steps": (12, "of each training stage"),
     "repeats": (2, "fits of each kind"),
     "precision": ("32-true", "of the trainer"),
@@ -84,7 +85,7 @@ def main() -> None:
         for key in best["with"]
     ]
     show(
-        f"Dinomaly on the embedded encoder, {options.images} images of {options.size} px, batch "
+        f"Dinomaly on the default encoder, {options.images} images of {options.size} px, batch "
         f"{options.batch}, {options.steps} + {options.steps} steps, CPU ms",
         ("", "with cache", "without", "ratio"),
         rows,

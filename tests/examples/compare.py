@@ -55,7 +55,7 @@ def data(noise: float, split: Split | None = None) -> AnomalyDataModule:
 def fit(
     example: Example, datamodule: AnomalyDataModule, method: Method, *, steps: int | None = None
 ) -> MeDSWrapper:
-    """Train an example, always from the same weights."""
+    """Train an example, always from the same weights, on images as it wants them."""
     steps = steps or example.steps
     torch.manual_seed(0)
     model = MeDSWrapper(
@@ -65,6 +65,7 @@ def fit(
         finetune_steps=steps,
         optimizer=OptimizerSettings(lr=example.lr, final_lr=example.lr / 10),
     )
+    datamodule.preprocess.normalization = model.normalization
     trainer = L.Trainer(
         max_steps=model.total_steps,
         accelerator="cpu",

@@ -12,7 +12,9 @@ class TeacherStudent(nn.Module):
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
-        self.teacher = build_encoder(model="embedded", image_size=128, layers=[5])
+        self.teacher = build_encoder(
+            model="tf_efficientnet_lite0", image_size=128, layers=[1, 2], pyramid={"stride": 8}
+        )
         self.student = nn.Sequential(
             nn.Conv2d(3, width, 4, stride=2, padding=1),
             nn.GELU(),
@@ -22,7 +24,7 @@ class TeacherStudent(nn.Module):
             nn.GELU(),
             nn.Conv2d(2 * width, 2 * width, 3, padding=1),
             nn.GELU(),
-            nn.Conv2d(2 * width, self.teacher.channels[0], 1),
+            nn.Conv2d(2 * width, sum(self.teacher.channels), 1),
         )
 
     def features(self, images: Tensor) -> Tensor:

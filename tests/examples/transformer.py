@@ -17,8 +17,10 @@ class RebuildingTransformer(nn.Module):
 
     def __init__(self, width: int = 64, depth: int = 2, drop: float = 0.3) -> None:
         super().__init__()
-        self.encoder = build_encoder(model="embedded", image_size=128, layers=[2, 3, 4, 5])
-        patches, dim = self.encoder.grid[0] * self.encoder.grid[1], self.encoder.channels[0]
+        self.encoder = build_encoder(
+            model="tf_efficientnet_lite0", image_size=128, layers=[1, 2, 3], pyramid={"stride": 8}
+        )
+        patches, dim = self.encoder.grid[0] * self.encoder.grid[1], sum(self.encoder.channels)
         self.drop = nn.Dropout(drop)
         self.enter = nn.Linear(dim, width)
         self.place = nn.Parameter(0.02 * torch.randn(1, patches, width))
@@ -29,8 +31,7 @@ class RebuildingTransformer(nn.Module):
         self.leave = nn.Linear(width, dim)
 
     def encode(self, images: Tensor) -> Tensor:
-        maps = torch.stack(self.encoder.layer_maps(images)).mean(0)
-        return maps.flatten(2).transpose(1, 2)  # [B, P, D]
+        return torch.cat(self.encoder.tokens(images), dim=2)  # [B, P, D]
 
     def features(self, images: Tensor) -> Tensor:
         return self.encoder.features(images)

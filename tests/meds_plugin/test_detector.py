@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from meds_plugin.detector import Detector, DetectorView, check_detector, check_maps, grid_of
 from meds_plugin.errors import DetectorError
+from meds_plugin.normalization import IMAGENET, Normalization
 from tests.toys import BareDetector, FullDetector
 
 
@@ -220,3 +221,56 @@ def test_one_pass_gives_both_only_where_both_are_the_detectors_own() -> None:
     assert not DetectorView(plain, no_encoder).augments
     plain.augments = True  # type: ignore[assignment]
     assert DetectorView(plain, no_encoder).augments
+
+
+# --- how images are prepared -----------------------------------------------------------------
+
+
+class Memory:
+    """Stands for the default encoder: notes what it gets."""
+
+    normalization: Normalization | None = Normalization((0.5, 0.4, 0.3), (0.5, 0.2, 0.1), "bicubic")
+
+    def __init__(self) -> None:
+        self.seen = torch.empty(0)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        self.seen = images
+        return images.flatten(2).mT
+
+
+def test_the_default_encoder_gets_images_normalised_in_its_own_way() -> None:
+    raw, memory = torch.rand(2, 3, 16, 16), Memory()
+    assert memory.normalization is not None
+    view = DetectorView(BareDetector(), memory)
+    assert view.normalization is IMAGENET
+    view.features(IMAGENET.apply(raw))
+    torch.testing.assert_close(memory.seen, memory.normalization.apply(raw))
+    _, features = view.encode_and_features(IMAGENET.apply(raw))
+    torch.testing.assert_close(features, memory.normalization.apply(raw).flatten(2).mT)
+
+
+def test_a_detectors_own_normalization_is_undone_before() -> None:
+    raw, memory, detector = torch.rand(2, 3, 16, 16), Memory(), BareDetector()
+    own = Normalization((0.1, 0.2, 0.3), (1.0, 2.0, 3.0))
+    detector.normalization = own  # type: ignore[assignment]
+    view = DetectorView(detector, memory)
+    assert view.normalization is own
+    view.features(own.apply(raw))
+    assert memory.normalization is not None
+    torch.testing.assert_close(memory.seen, memory.normalization.apply(raw))
+
+
+def test_images_that_need_no_change_stay_as_they_are() -> None:
+    images, memory, detector = torch.rand(2, 3, 16, 16), Memory(), BareDetector()
+    view = DetectorView(detector, memory)
+    memory.normalization = None  # it says nothing of what it wants
+    view.features(images)
+    assert memory.seen is images
+    memory.normalization = Normalization(IMAGENET.mean, IMAGENET.std, "lanczos")
+    view.features(images)  # the filter has been at work before
+    assert memory.seen is images
+    full = FullDetector()
+    full.normalization = Normalization((0.5,) * 3, (0.5,) * 3)  # type: ignore[assignment]
+    found = DetectorView(full, no_encoder).features(images)
+    assert torch.equal(found, full.features(images))

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from meds_plugin.encoder import ViTEncoder, build_encoder, require_vit
+from meds_plugin.encoder import ViTEncoder, build_encoder
 from meds_plugin.encoder_weights import resize_pos_embed
 from meds_plugin.errors import UserError
 
@@ -32,7 +32,8 @@ def tiny(weights: str = "random", image_size: int = 56) -> ViTEncoder:
     encoder = build_encoder(
         model=DINOV2, image_size=image_size, layers=LAYERS, weights=weights, model_args=TINY
     )
-    return require_vit(encoder, backbone="dinomaly")
+    assert isinstance(encoder, ViTEncoder)
+    return encoder
 
 
 def small(**arguments: object) -> ViTEncoder:
@@ -44,7 +45,9 @@ def small(**arguments: object) -> ViTEncoder:
         "model_args": SMALL,
     }
     settings.update(arguments)
-    return require_vit(build_encoder(**settings), backbone="dinomaly")
+    encoder = build_encoder(**settings)
+    assert isinstance(encoder, ViTEncoder)
+    return encoder
 
 
 def tensors(arrays: dict[str, Any], prefix: str) -> dict[str, Tensor]:
@@ -74,7 +77,7 @@ def test_official_weights_give_the_references_tokens(
     save_file(weights, path) if ending == ".safetensors" else torch.save(weights, path)
     encoder = tiny(str(path))
     expected = tensors(golden("dinomaly_tiny"), "")
-    tokens = encoder.block_tokens(expected["input"])
+    tokens = encoder.tokens(expected["input"])
     assert len(tokens) == 8
     torch.testing.assert_close(tokens[0], expected["tokens.block2"], rtol=0.0, atol=1e-4)
     torch.testing.assert_close(tokens[-1], expected["tokens.block9"], rtol=0.0, atol=1e-4)
@@ -98,14 +101,11 @@ def test_weights_in_timms_names_give_the_same(golden: Golden, tmp_path: Path) ->
     torch.testing.assert_close(encoder.model.pos_embed, resized, rtol=0.0, atol=1e-6)
     images = torch.from_numpy(golden("dinomaly_tiny")["input"])
     for own, name in (
-        (encoder.block_tokens(images)[-1], "out.block9_with_prefix"),
+        (encoder.tokens(images)[-1], "out.block9_with_prefix"),
         (encoder.features(images), "out.forward_features_patch_tokens"),
     ):
         expected = torch.from_numpy(data[name])
         assert (own - expected).norm() / expected.norm() < 1e-5
-
-
-# --- position embedding ----------------------------------------------------------------------
 
 
 # --- every kind of vision transformer --------------------------------------------------------
@@ -116,7 +116,6 @@ KINDS: dict[str, tuple[str, dict[str, Any], int, int]] = {
     "patches only": ("vit_tiny_patch16_224", {"class_token": False, "global_pool": "avg"}, 16, 0),
     "rotary": (DINOV3, {}, 16, 5),
     "rotary, patches only": (DINOV3, {"class_token": False, "num_reg_tokens": 0}, 16, 0),
-    "embedded": ("embedded", {}, 8, 1),
 }
 
 
@@ -127,6 +126,7 @@ def test_tokens_are_the_blocks_outputs_and_later_blocks_do_not_run(kind: str) ->
     assert encoder.image_size == (2 * patch, 3 * patch)
     assert (encoder.grid, encoder.patch_size, encoder.prefix_tokens) == ((2, 3), patch, prefix)
     assert (encoder.dim, encoder.heads, encoder.layers) == (32, 4, (1, 2))
+    assert (encoder.channels, encoder.groups, encoder.additive) == ((32, 32), ((0,), (1,)), True)
     seen: dict[int, Tensor] = {}
 
     def keep(block: int) -> Callable[..., None]:
@@ -138,7 +138,7 @@ def test_tokens_are_the_blocks_outputs_and_later_blocks_do_not_run(kind: str) ->
     for index, block in enumerate(encoder.model.blocks):
         block.register_forward_hook(keep(index))
     images = torch.randn(2, 3, *encoder.image_size)
-    tokens = encoder.block_tokens(images)
+    tokens = encoder.tokens(images)
     assert sorted(seen) == [0, 1, 2]
     for layer, token in zip(encoder.layers, tokens, strict=True):
         assert token.shape == (2, prefix + 6, 32)
@@ -190,7 +190,7 @@ def test_it_stays_frozen_whatever_is_asked() -> None:
 
 
 def test_tokens_can_be_trained_on() -> None:
-    tokens = small().block_tokens(torch.randn(1, 3, 56, 56))[0]
+    tokens = small().tokens(torch.randn(1, 3, 56, 56))[0]
     layer = nn.Linear(32, 1)
     layer(tokens).sum().backward()  # inference tensors would refuse
     assert layer.weight.grad is not None
@@ -206,24 +206,6 @@ def test_random_weights_come_from_the_seed_alone() -> None:
     assert all(torch.equal(first[key], again[key]) for key in first)
     name = "blocks.0.attn.qkv.weight"
     assert not torch.equal(first[name], other[name])
-
-
-def test_the_embedded_encoder_is_one_and_the_same_everywhere() -> None:
-    one = small(
-        model="embedded", model_args=None, weights=None, image_size=128, layers=[2, 3], seed=1
-    )
-    other = build_encoder(model="embedded", image_size=(64, 96), layers=[5], seed=2)
-    assert (one.dim, one.grid, other.grid) == (128, (16, 16), (8, 12))
-    weights, others = one.model.state_dict(), other.model.state_dict()
-    assert all(
-        torch.equal(weights[key], others[key]) for key in weights if not key.startswith("pos_embed")
-    )
-    resized = resize_pos_embed(weights["pos_embed"], (8, 12), prefix_tokens=0)
-    torch.testing.assert_close(others["pos_embed"], resized)
-    drawn = build_encoder(
-        model="embedded", image_size=128, layers=[2], weights="random", seed=1
-    ).model.state_dict()
-    assert not torch.equal(drawn["cls_token"], weights["cls_token"])
 
 
 def test_pretrained_weights_are_taken_at_their_own_size(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,10 +294,11 @@ def test_refused_weights_change_nothing() -> None:
         ({"layers": 3}, ["encoder.layers=3", "give a list of whole numbers"]),
         ({"layers": [1.7, 5]}, ["encoder.layers=[1.7, 5]"]),
         ({"layers": "23"}, ["encoder.layers=23"]),
-        ({"model": "embedded", "model_args": {"width": 3}}, ["encoder.model_args={'width': 3}"]),
         ({"model": "vit_of_no_kind"}, ["encoder.model=vit_of_no_kind"]),
-        ({"model": "resnet18", "model_args": None}, ["backbone=dinomaly", "kind ResNet"]),
         ({"model_args": {"width": 3}}, ["width"]),
+        ({"pyramid": {"strid": 8}}, ["encoder.pyramid has no strid", "stride, resample, balance"]),
+        ({"normalization": {"men": 0}}, ["encoder.normalization has no men", "mean, std"]),
+        ({"normalization": {"std": [1, 0, 1]}}, ["encoder.normalization: std must be above 0"]),
     ],
 )
 def test_wrong_input_is_named(arguments: dict[str, Any], told: list[str]) -> None:
@@ -329,6 +312,6 @@ def test_images_of_another_size_are_refused() -> None:
     encoder = small()
     for images in (torch.zeros(1, 3, 56, 70), torch.zeros(3, 56, 56)):
         with pytest.raises(ValueError, match=r"\[B, 3, 56, 56\]"):
-            encoder.block_tokens(images)
+            encoder.tokens(images)
         with pytest.raises(ValueError, match=r"data\.image_size"):
             encoder.features(images)

@@ -14,6 +14,7 @@ from meds_plugin.detector import DetectorView
 from meds_plugin.encodings import EncodedImages
 from meds_plugin.errors import UserError
 from meds_plugin.kept import FrozenCache, Kind, content_key, open_folder
+from meds_plugin.normalization import IMAGENET, Normalization
 from meds_plugin.reader import ImageReader
 from tests.toys import SIZE, BareDetector, FullDetector, ToyImages, loader, quiet_trainer, wrap
 
@@ -296,3 +297,22 @@ def test_a_detector_without_frozen_part_needs_no_files(tmp_path: Path) -> None:
 def test_wrong_settings_are_named(settings: dict[str, Any], line: str) -> None:
     with pytest.raises(UserError, match=line):
         CacheSettings(**settings)
+
+
+def test_images_of_another_normalisation_than_the_detectors_are_refused() -> None:
+    half = Normalization((0.5,) * 3, (0.5,) * 3)
+    data = ToyImages()
+    data.normalization = IMAGENET  # type: ignore[attr-defined]
+    detector = FullDetector()
+    cache = FrozenCache(CacheSettings(), ("encoded",), None, lambda: "weights")
+    reader = ImageReader(DataLoader(data, batch_size=4))
+    EncodedImages(reader, DetectorView(detector, nn.Identity()), cache=cache)
+    detector.normalization = half  # type: ignore[assignment]
+    with pytest.raises(UserError, match="give AnomalyDataModule") as caught:
+        EncodedImages(reader, DetectorView(detector, nn.Identity()), cache=cache)
+    assert "\n" not in str(caught.value)
+    model = wrap(detector)
+    with pytest.raises(UserError, match="but the detector wants"):
+        quiet_trainer(1).fit(model, DataLoader(data, batch_size=4))
+    data.normalization = model.normalization  # type: ignore[attr-defined]
+    quiet_trainer(1).fit(model, DataLoader(data, batch_size=4))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from torch.utils.data import DataLoader, Subset
 
+from meds_plugin.normalization import Normalization
 from meds_plugin.reader import ImageReader
 from tests.toys import ToyImages
 
@@ -23,3 +24,13 @@ def test_knows_what_is_contaminated_only_where_that_is_known_of_all() -> None:
     assert ImageReader(DataLoader(ToyImages())).injected is None
     part = ImageReader(DataLoader(Subset(Judged([True, False]), [1, 2])))
     assert part.injected == [False, True]
+
+
+def test_knows_how_images_are_normalised_where_the_data_set_says_it() -> None:
+    images = ToyImages()
+    assert ImageReader(DataLoader(images)).normalization is None
+    half = Normalization((0.5,) * 3, (0.5,) * 3)
+    images.normalization = half  # type: ignore[attr-defined]
+    assert ImageReader(DataLoader(images)).normalization is half
+    part = Subset(Subset(images, [1, 2, 3]), [0, 2])
+    assert ImageReader(DataLoader(part)).normalization is half

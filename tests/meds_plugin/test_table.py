@@ -40,7 +40,7 @@ def test_mean_and_spread_are_over_seeds(tmp_path: Path) -> None:
     ]
     (table,) = build_tables(runs)
     lines = markdown(table).splitlines()
-    assert lines[0] == "### data things, encoder embedded"
+    assert lines[0] == "### data things, encoder tf_efficientnet_lite0"
     start = lines.index("| I-AUROC | 40 % |")
     assert lines[start + 2 : start + 4] == [
         "| Dinomaly | 70.00 |",

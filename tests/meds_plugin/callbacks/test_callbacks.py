@@ -51,7 +51,7 @@ def test_the_memory_alone_scores_a_foreign_modules_images() -> None:
     module = Foreign()
     quiet_trainer(3, callbacks=[memory]).fit(module, loader())
     assert memory.maps is not None
-    assert memory.maps.shape == (20, 16, 16)
+    assert memory.maps.shape == (20, 14, 14)
     worst = set(memory.image_scores().topk(4).indices.tolist())
     assert worst == set(ToyImages().anomalous)
     assert all(isinstance(batch, Tensor) for batch in module.seen)
