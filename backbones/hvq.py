@@ -60,8 +60,7 @@ class HVQ(nn.Module):
         dropout: Rate in the layers.
         attention_dropout: Rate on attention weights; default: as `dropout`, which is the
             reference's. 0 makes training on a CPU about twice as fast.
-        classes: Number K of categories with codes of their own. 1: one set for all images, no label
-            is asked for.
+        classes: Number K of categories with codes of their own; 1: one set for all, without labels.
         routing: Where K > 1, what picks the set in evaluation mode (see `Router`). ``nearest``: the
             category whose training images are most alike, no label needed. ``label``: the given
             category, as in the reference, which knows it at test time too.

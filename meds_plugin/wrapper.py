@@ -64,15 +64,13 @@ class MeDSWrapper(L.LightningModule):
         selection_top: Share of a map's largest values that make the selection score; 0.01 in the
             reference, 0 for the paper's maximum. A detector's ``image_score`` goes before it.
         optimizer: Optimiser and schedule, the same for both training stages.
-        features: Gives memory features ``[B, P, D]`` of images for a detector without
-            ``features``, frozen; default: the package's own encoder.
+        features: A frozen module for memory features (see `Detector`); default: the package's own.
         example: Images ``[2, 3, H, W]`` as the detector expects them, to check it on; default:
             random ones of its ``image_size``, or of the first usual size that it takes.
         seed: Keys the order of images and the detector's randomness in training.
         cache: What is kept of the frozen part's outputs; default: up to 4 GB in memory. Nothing is
             kept for a data set or a detector that augments.
-        scoring_batch: Images scored at once in selection and ranking; default: the training
-            batch, on one accelerator at least 64.
+        scoring_batch: Images scored at once; default: the batch, on one accelerator at least 64.
         compile: Compile what trains (see `compiling`); ``True`` or a backend's name.
 
     Attributes:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import lightning as L
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from meds_plugin import export, predict
+from meds_plugin.building import build_detector
 from meds_plugin.conf_dir import conf_dir
 from meds_plugin.ensemble import MemorySettings
 from meds_plugin.evaluation import EvaluationProtocol
@@ -48,6 +50,28 @@ def test_every_choice_composes_and_resolves(choice: str) -> None:
         known = inspect.signature(target).parameters
         given = {str(key) for key in node if not str(key).startswith("_")}
         assert given <= set(known), node._target_
+
+
+@pytest.mark.parametrize("backbone", ["dinomaly", "inp_former", "hvq"])
+@pytest.mark.parametrize(
+    ("encoder", "size", "grid"),
+    [
+        ("efficientnet_lite0", [64, 96], (4, 6)),
+        ("efficientnet_lite2", [64, 64], (4, 4)),
+        ("efficientnet_b4", [64, 64], (4, 4)),
+        ("dinov2_small", [56, 28], (4, 2)),
+    ],
+)
+def test_every_detector_takes_every_encoder(
+    backbone: str, encoder: str, size: list[int], grid: tuple[int, int]
+) -> None:
+    config = composed(f"backbone={backbone}", f"encoder={encoder}", "encoder.weights=random")
+    config.encoder.image_size = size
+    detector = build_detector(config).eval()
+    with torch.no_grad():
+        maps = detector(torch.randn(1, 3, *size))
+    assert maps.shape == (1, *grid)
+    assert bool(torch.isfinite(maps).all())
 
 
 LAUNCHERS = sorted(path.stem for path in (Path(conf_dir()) / "hydra/launcher").glob("*.yaml"))

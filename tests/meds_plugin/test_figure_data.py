@@ -15,6 +15,7 @@ from meds_plugin.data.transforms import Preprocess
 from meds_plugin.encodings import EncodedImages
 from meds_plugin.figure_data import GAP_FIELDS, RATIOS, TestExamples, _covered, theorem_curve
 from meds_plugin.memory import expected_scores
+from meds_plugin.normalization import IMAGENET, Normalization
 from meds_plugin.reader import ImageReader
 
 if TYPE_CHECKING:
@@ -43,7 +44,12 @@ class Model:
     def __init__(self, data: ImageDataset, side: int = 4) -> None:
         maps = torch.empty(len(data), side, side, device="meta")
         self.memory = SimpleNamespace(seconds=1000.0, maps=maps)
-        view: Any = SimpleNamespace(detector=torch.nn.Identity(), features=features, encodes=False)
+        view: Any = SimpleNamespace(
+            detector=torch.nn.Identity(),
+            features=features,
+            encodes=False,
+            normalization=data.normalization,
+        )
         reader = ImageReader(DataLoader(data, batch_size=3))
         self.stream = SimpleNamespace(images=EncodedImages(reader, view))
         self.device = torch.device("cpu")
@@ -90,9 +96,15 @@ def test_a_defect_smaller_than_a_patch_still_has_one() -> None:
     assert not _covered(torch.zeros(16, 16), (4, 4)).any()
 
 
-def test_examples_are_kept_with_truth_and_one_scale(tmp_path: Path) -> None:
+OTHER = Normalization((0.9, 0.5, 0.1), (0.5, 2.0, 0.1), "bicubic")
+
+
+@pytest.mark.parametrize("normalization", [IMAGENET, OTHER])
+def test_examples_are_kept_with_truth_and_one_scale(
+    tmp_path: Path, normalization: Normalization
+) -> None:
     samples = [picture(n, defect=n < 4, mask=n != 3) for n in range(7)]
-    data = ImageDataset(samples, Preprocess(16))
+    data = ImageDataset(samples, Preprocess(16, normalization=normalization))
     examples = TestExamples(data)
     assert examples.arrays() == {}
     maps = torch.arange(7.0)[:, None, None].expand(7, 8, 8)
@@ -101,7 +113,7 @@ def test_examples_are_kept_with_truth_and_one_scale(tmp_path: Path) -> None:
     with np.load(tmp_path / "examples.npz", allow_pickle=False) as kept:
         assert kept["paths"].tolist() == ["nut/0.png", "nut/3.png", "nut/4.png"]
         assert kept["maps"][:, 0, 0].tolist() == [0, 3, 4]
-        assert kept["images"][0, 0, 0].tolist() == [250, 0, 0]
+        np.testing.assert_array_equal(kept["images"][0], np.asarray(samples[0].image))
         assert kept["images"].dtype == np.uint8
         assert [kept["masks"][place].max() for place in range(3)] == [1, 255, 0]
         assert kept["scale"].tolist() == pytest.approx([3, 6])
