@@ -110,7 +110,13 @@ class Reference:
         return 10.0 * compare(model.anomaly_map(encoded).flatten(1), self["distill.target"])
 
     def check_six_steps(
-        self, model: Any, encoded: Tensor, stage: str, settings: OptimizerSettings
+        self,
+        model: Any,
+        encoded: Tensor,
+        stage: str,
+        settings: OptimizerSettings,
+        *,
+        drift: float = 1.0,
     ) -> None:
         """Train as the reference did and compare every loss and norm, and the weights at the end.
 
@@ -119,6 +125,7 @@ class Reference:
             encoded: The input, encoded.
             stage: ``finetune`` or ``distill``.
             settings: With the warm-up of three steps.
+            drift: What tolerances are multiplied by.
         """
         trace = f"trace.{stage}"
         optimizer = StableAdamW(model.parameter_groups(), settings)
@@ -136,11 +143,13 @@ class Reference:
             torch.autograd.backward(loss)
             norm = nn.utils.clip_grad_norm_(trainable, settings.gradient_clip)
             optimizer.step()
-            assert loss.item() == pytest.approx(float(self[f"{trace}.loss"][step]), rel=1e-4)
+            assert loss.item() == pytest.approx(
+                float(self[f"{trace}.loss"][step]), rel=1e-4 * drift
+            )
             expected_norm = float(self[f"{trace}.gradnorm_preclip"][step])
-            assert float(norm) == pytest.approx(expected_norm, rel=2e-3)
+            assert float(norm) == pytest.approx(expected_norm, rel=2e-3 * drift)
         finals = [key for key in self.arrays if key.startswith(f"{trace}.final.")]
         assert finals
         for key in finals:
             final = model.get_parameter(key.removeprefix(f"{trace}.final.")).detach()
-            torch.testing.assert_close(final, self[key], rtol=0.0, atol=1e-5)
+            torch.testing.assert_close(final, self[key], rtol=0.0, atol=1e-5 * drift)

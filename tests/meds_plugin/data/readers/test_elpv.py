@@ -24,7 +24,7 @@ def root(tmp_path: Path) -> Path:
     """Return a folder like the package's, with made-up cells."""
     folder = tmp_path / "data"
     (folder / "images").mkdir(parents=True)
-    lines = []
+    lines: list[str] = []
     for kind in ("mono", "poly"):
         for probability, count in COUNTS.items():
             for _ in range(count):
