@@ -1,4 +1,4 @@
-"""MeDS for PyTorch Lightning: anomaly detectors that stand dirty training data."""
+"""MeDS for PyTorch Lightning: anomaly detectors robust to dirty training data."""
 
 from __future__ import annotations
 
