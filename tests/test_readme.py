@@ -30,6 +30,8 @@ def blocks(language: str, text: str = README) -> list[str]:
 def test_the_first_two_commands_are_one_line_each() -> None:
     commands = blocks("bash")
     assert len(commands) == 2
+    # Whatever shell they are for, no other block may come before these.
+    assert blocks("(?:bash|sh|console)")[:2] == commands
     assert all(len(command.splitlines()) == 1 for command in commands)
     assert all(command.startswith("pip install -e ") for command in commands)
 
