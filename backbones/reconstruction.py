@@ -202,10 +202,9 @@ class ReconstructionDetector(nn.Module):
         The mean over all targets, or their channels one after another (see the class).
         """
         if self.encoder.additive:
-            first, *others = zip(self.targets(encoded), self._shares, strict=True)
-            tokens = first[0].float() * first[1]
-            for part, share in others:
-                tokens = tokens + part * share
+            parts = zip(self.targets(encoded.float()), self._shares, strict=True)
+            first, *others = [part * share for part, share in parts]
+            tokens = sum(others, first)
         else:
             tokens = encoded.float()
         for layer in self.embed:

@@ -205,7 +205,7 @@ class Benchmark:
 
     @torch.no_grad()
     def _encode(self) -> tuple[Tensor, Tensor]:
-        """Return ``[N, G, T, D]`` encodings and ``[N, P, D]`` features in bfloat16."""
+        """Return ``[N, T, W]`` encodings and ``[N, P, D]`` features in bfloat16."""
         self.detector.eval()
         count, size = self.sizes["images"], self.sizes["scoring"]
         encoded, features = None, None
