@@ -83,11 +83,6 @@ class ViTEncoder(FrozenEncoder):
         tokens, taps = self._intermediates(images, stop_early=False, intermediates_only=False)
         return self._joined(taps), self._memory_features(tokens)
 
-    def maps_and_features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Return what `layer_maps` and `features` do, from one pass (see `FrozenEncoder`)."""
-        tokens, features = self.tokens_and_features(images)
-        return [self._on_grid(each) for each in tokens], features
-
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
         """Return memory features: all blocks, the final norm, patch tokens only.

@@ -24,7 +24,8 @@ class FrozenEncoder(nn.Module):
     """A network that only ever runs: in evaluation mode, without gradients.
 
     What it gives are tokens on one grid h x w, P = h * w, once for each of L targets: the outputs
-    of its target layers, or what is made of them.
+    of its target layers, or what is made of them. A subclass says how to get them as `tokens` or as
+    `layer_maps`; each follows from the other.
 
     Args:
         model: The network, made for one input size.
@@ -88,7 +89,7 @@ class FrozenEncoder(nn.Module):
         Raises:
             ValueError: If the images have another size.
         """
-        raise NotImplementedError
+        return [each.flatten(2).mT for each in self.layer_maps(images)]
 
     def features(self, images: Tensor) -> Tensor:
         """Return memory features.
@@ -118,7 +119,8 @@ class FrozenEncoder(nn.Module):
 
     def maps_and_features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """Return what `layer_maps` and `features` do, where an encoder can from one pass."""
-        return self.layer_maps(images), self.features(images)
+        tokens, features = self.tokens_and_features(images)
+        return [self._on_grid(each) for each in tokens], features
 
     def forward(self, images: Tensor) -> Tensor:
         """Return memory features (see `features`)."""

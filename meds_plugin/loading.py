@@ -17,7 +17,6 @@ from meds_plugin.detector import DetectorView
 from meds_plugin.errors import UserError
 from meds_plugin.evaluation import EvaluationProtocol
 from meds_plugin.judging import Scorer
-from meds_plugin.normalization import IMAGENET, normalization_of
 from meds_plugin.predictor import Predictor
 from meds_plugin.thresholds import Thresholds
 
@@ -66,18 +65,19 @@ def load(
         _replace_weights(config, str(Path(encoder_weights).expanduser().absolute()))
     preprocess, protocol = _judging(config, path.with_name("config.yaml"))
     detector = build_detector(config)
-    preprocess.normalization = normalization_of(detector) or IMAGENET
     _load_weights(detector, saved, path)
     file = path.with_name("threshold.json")
     thresholds = Thresholds.read(file) if file.is_file() else None
     names = saved["meds"].get("categories") or sorted(thresholds.scores if thresholds else ())
+    scorer = Scorer(
+        detector,
+        preprocess.input_size,
+        protocol,
+        precision=str(OmegaConf.select(config, "trainer.precision")),
+    )
+    preprocess.normalization = scorer.view.normalization
     return Predictor(
-        Scorer(
-            detector,
-            preprocess.input_size,
-            protocol,
-            precision=str(OmegaConf.select(config, "trainer.precision")),
-        ),
+        scorer,
         preprocess,
         categories=[str(name) for name in names],
         thresholds=thresholds,

@@ -151,10 +151,6 @@ class PyramidEncoder(FrozenEncoder):
         self._lengths = self.settings.lengths(widths)
         self.heads = math.gcd(sum(self.channels), _MOST_HEADS)
 
-    def tokens(self, images: Tensor) -> list[Tensor]:
-        """Return the target stages' tokens (see `FrozenEncoder.tokens`)."""
-        return [each.flatten(2).mT for each in self.layer_maps(images)]
-
     def features(self, images: Tensor) -> Tensor:
         """Return ``[B, P, D]``: the tokens, D = all their channels (see `FrozenEncoder`)."""
         return self.tokens_and_features(images)[1]
@@ -163,11 +159,6 @@ class PyramidEncoder(FrozenEncoder):
         """Return the tokens and the features made of them (see `FrozenEncoder`)."""
         tokens = self.tokens(images)
         return tokens, torch.cat(tokens, dim=2)
-
-    def maps_and_features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Return what `layer_maps` and `features` do, from one pass (see `FrozenEncoder`)."""
-        maps = self.layer_maps(images)
-        return maps, torch.cat(maps, dim=1).flatten(2).mT
 
     @torch.no_grad()
     def layer_maps(self, images: Tensor) -> list[Tensor]:

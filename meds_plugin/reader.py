@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
-from meds_plugin.normalization import normalization_of
+from meds_plugin.normalization import Normalization
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -51,7 +51,8 @@ class ImageReader:
         self.categories = _names(dataset, "categories", size) or self.groups
         self.views = _names(dataset, "views", size)
         self.augments = _augments(dataset)
-        self.normalization = normalization_of(_innermost(dataset))
+        given = _attribute(dataset, "normalization")
+        self.normalization = given if isinstance(given, Normalization) else None
         truth = _names(dataset, "injected", size)
         known = truth is not None and set(truth) <= {"True", "False"}
         self.injected = [name == "True" for name in truth] if truth and known else None
@@ -137,18 +138,17 @@ def images_of(batch: Any) -> Tensor:
     return found
 
 
-def _innermost(dataset: Any) -> Any:
-    while isinstance(dataset, Subset) and not hasattr(dataset, "normalization"):
-        dataset = dataset.dataset
-    return dataset
-
-
 def _augments(dataset: Any) -> bool | None:
     """Return what a data set says of itself, ``None`` where it says nothing."""
-    if isinstance(dataset, Subset) and not hasattr(dataset, "augments"):
-        return _augments(dataset.dataset)
-    given = getattr(dataset, "augments", None)
+    given = _attribute(dataset, "augments")
     return given if isinstance(given, bool) else None
+
+
+def _attribute(dataset: Any, name: str) -> Any:
+    """Return what a data set, or the one that it is a part of, has under a name."""
+    while isinstance(dataset, Subset) and not hasattr(dataset, name):
+        dataset = dataset.dataset
+    return getattr(dataset, name, None)
 
 
 def _names(dataset: Any, attribute: str, size: int) -> list[str] | None:

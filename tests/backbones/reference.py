@@ -125,7 +125,7 @@ class Reference:
             encoded: The input, encoded.
             stage: ``finetune`` or ``distill``.
             settings: With the warm-up of three steps.
-            drift: What tolerances are multiplied by.
+            drift: What tolerances are multiplied by after the first three steps.
         """
         trace = f"trace.{stage}"
         optimizer = StableAdamW(model.parameter_groups(), settings)
@@ -143,11 +143,12 @@ class Reference:
             torch.autograd.backward(loss)
             norm = nn.utils.clip_grad_norm_(trainable, settings.gradient_clip)
             optimizer.step()
+            loose = drift if step > 2 else 1.0
             assert loss.item() == pytest.approx(
-                float(self[f"{trace}.loss"][step]), rel=1e-4 * drift
+                float(self[f"{trace}.loss"][step]), rel=1e-4 * loose
             )
             expected_norm = float(self[f"{trace}.gradnorm_preclip"][step])
-            assert float(norm) == pytest.approx(expected_norm, rel=2e-3 * drift)
+            assert float(norm) == pytest.approx(expected_norm, rel=2e-3 * loose)
         finals = [key for key in self.arrays if key.startswith(f"{trace}.final.")]
         assert finals
         for key in finals:
