@@ -23,10 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from backbones.anomalib_models import recipe_of
-from meds_plugin.encoder_weights import brief
-from meds_plugin.errors import UserError
+from meds_plugin.encoders.weights import brief
 from meds_plugin.metrics import image_score
-from meds_plugin.rng import torch_seeded
+from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.rng import torch_seeded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from backbones.anomalib import build_model
-from meds_plugin.errors import UserError
-from meds_plugin.reader import ImageReader, images_of
-from meds_plugin.rng import derive_seed, torch_generator, torch_seeded
+from meds_plugin.encoding.reader import ImageReader, images_of
+from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.rng import derive_seed, torch_generator, torch_seeded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,8 +7,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, distributed, nn
 
-from meds_plugin.errors import UserError
-from meds_plugin.rng import torch_generator
+from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.rng import torch_generator
 
 __all__ = ["CodebookInit", "CodebookUpdate", "Codebooks", "sum_over_ranks"]
 

@@ -18,13 +18,13 @@ from backbones.layers import (
     init_weights,
 )
 from backbones.reconstruction import ReconstructionDetector
-from meds_plugin.errors import UserError
-from meds_plugin.rng import torch_seeded
+from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.rng import torch_seeded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from meds_plugin.frozen_encoder import FrozenEncoder
+    from meds_plugin.encoders.base import FrozenEncoder
 
 __all__ = ["Dinomaly", "hard_mining_factors"]
 

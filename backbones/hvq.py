@@ -17,16 +17,16 @@ from backbones.hvq_checkpoint import split_reference
 from backbones.layers import cosine_distance
 from backbones.postnorm import LearnedPositions, PostNormLayer
 from backbones.routing import Router, Routing
-from meds_plugin.encoder_weights import check_state_dict
-from meds_plugin.errors import UserError
-from meds_plugin.rng import torch_seeded
+from meds_plugin.encoders.weights import check_state_dict
+from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.rng import torch_seeded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from typing_extensions import Self
 
-    from meds_plugin.frozen_encoder import FrozenEncoder
+    from meds_plugin.encoders.base import FrozenEncoder
 
 __all__ = ["HVQ", "MapKind"]
 

@@ -15,13 +15,13 @@ from torch.nn import functional as F
 
 from backbones.layers import Mlp, PreNormBlock, init_weights
 from backbones.reconstruction import ReconstructionDetector
-from meds_plugin.errors import UserError
-from meds_plugin.rng import torch_seeded
+from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.rng import torch_seeded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from meds_plugin.frozen_encoder import FrozenEncoder
+    from meds_plugin.encoders.base import FrozenEncoder
 
 __all__ = [
     "AggregationBlock",

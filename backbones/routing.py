@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.codebooks import sum_over_ranks
-from meds_plugin.errors import UserError
+from meds_plugin.utils.errors import UserError
 
 __all__ = ["Router", "Routing"]
 

@@ -7,20 +7,20 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from meds_plugin.cache_settings import CacheSettings
     from meds_plugin.callbacks import (
         DistillationCallback,
         MemoryEnsembleCallback,
         ProgressiveSelectionCallback,
     )
     from meds_plugin.data import AnomalyDataModule
-    from meds_plugin.detector import Detector
-    from meds_plugin.ensemble import MemorySettings
-    from meds_plugin.errors import DetectorError, UserError
-    from meds_plugin.loading import load
-    from meds_plugin.normalization import Normalization
-    from meds_plugin.optim import OptimizerSettings
-    from meds_plugin.testing import evaluate
+    from meds_plugin.detectors.view import Detector
+    from meds_plugin.encoders.normalization import Normalization
+    from meds_plugin.encoding.cache.settings import CacheSettings
+    from meds_plugin.evaluation.evaluate import evaluate
+    from meds_plugin.memory.settings import MemorySettings
+    from meds_plugin.prediction.load import load
+    from meds_plugin.training.optimizer import OptimizerSettings
+    from meds_plugin.utils.errors import DetectorError, UserError
     from meds_plugin.wrapper import MeDSWrapper
 
 __all__ = [
@@ -42,19 +42,19 @@ __all__ = [
 
 _HOMES = {
     "AnomalyDataModule": "data",
-    "CacheSettings": "cache_settings",
-    "Detector": "detector",
-    "DetectorError": "errors",
+    "CacheSettings": "encoding.cache.settings",
+    "Detector": "detectors.view",
+    "DetectorError": "utils.errors",
     "DistillationCallback": "callbacks",
     "MeDSWrapper": "wrapper",
     "MemoryEnsembleCallback": "callbacks",
-    "MemorySettings": "ensemble",
-    "Normalization": "normalization",
-    "OptimizerSettings": "optim",
+    "MemorySettings": "memory.settings",
+    "Normalization": "encoders.normalization",
+    "OptimizerSettings": "training.optimizer",
     "ProgressiveSelectionCallback": "callbacks",
-    "UserError": "errors",
-    "evaluate": "testing",
-    "load": "loading",
+    "UserError": "utils.errors",
+    "evaluate": "evaluation.evaluate",
+    "load": "prediction.load",
 }
 
 try:

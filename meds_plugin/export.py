@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from meds_plugin.errors import UserError
-from meds_plugin.options import choice, number, required, serve, switch
+from meds_plugin.config.command_line import choice, number, required, serve, switch
+from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from meds_plugin.exporting import Format
+    from meds_plugin.prediction.export import Format
 
 __all__ = ["main"]
 
@@ -31,10 +31,10 @@ def _export(options: Mapping[str, Any]) -> None:
     overwrite, trust = switch(options, "overwrite"), switch(options, "trust")
     opset, asked = number(options, "opset", 1), choice(options, "format", ("onnx", "torch"))
     # Heavy imports come late: a wrong option is answered at once.
-    from meds_plugin.atomic import write_bytes, write_json
-    from meds_plugin.exporting import FORMATS, describe, export_bytes
-    from meds_plugin.loading import load
-    from meds_plugin.predictor import Alarm
+    from meds_plugin.prediction.export import FORMATS, describe, export_bytes
+    from meds_plugin.prediction.load import load
+    from meds_plugin.prediction.predictor import Alarm
+    from meds_plugin.utils.atomic import write_bytes, write_json
 
     alarm = Alarm(options["false_alarm_rate"])
     path = Path(os.path.expanduser(output))  # noqa: PTH111 - Path.expanduser raises for `~nobody`

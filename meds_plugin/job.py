@@ -14,32 +14,32 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig, OmegaConf
 
-from meds_plugin.building import build, build_detector, plain
-from meds_plugin.cache_settings import CacheSettings
-from meds_plugin.calibration import calibrate
 from meds_plugin.callbacks.base import shows_progress
 from meds_plugin.callbacks.run_checkpoint import RunCheckpoint
 from meds_plugin.callbacks.stage_bar import StageBar
-from meds_plugin.contamination import contamination_report
+from meds_plugin.config.build import build, build_detector, plain
 from meds_plugin.data import AnomalyDataModule, BadFilesError, DataSettings
-from meds_plugin.ensemble import MemorySettings
-from meds_plugin.errors import UserError
-from meds_plugin.evaluation import EvaluationProtocol
-from meds_plugin.figure_data import TestExamples, theorem_curve
+from meds_plugin.detectors.example_images import random_images
+from meds_plugin.distributed.launch import launched_rank
+from meds_plugin.encoders.base import FrozenEncoder
+from meds_plugin.encoding.cache.settings import CacheSettings
+from meds_plugin.evaluation.alarms import check_rate
+from meds_plugin.evaluation.calibration import calibrate
+from meds_plugin.evaluation.evaluate import evaluate, scores_itself
+from meds_plugin.evaluation.protocol import EvaluationProtocol
 from meds_plugin.figures import draw_after_run
-from meds_plugin.frozen_encoder import FrozenEncoder
-from meds_plugin.launch import launched_rank
-from meds_plugin.optim import OptimizerSettings
-from meds_plugin.probe_images import random_images
-from meds_plugin.report import print_report
+from meds_plugin.figures.collect import TestExamples, theorem_curve
+from meds_plugin.memory.settings import MemorySettings
+from meds_plugin.metrics.contamination import contamination_report
 from meds_plugin.review import write_review
 from meds_plugin.review.heatmaps import training_maps
 from meds_plugin.review.rounds import print_comparison
-from meds_plugin.runfolder import RunFolder, ranking_metrics
-from meds_plugin.runstate import anchor_paths, is_finished
-from meds_plugin.stages import plan_stages
-from meds_plugin.testing import evaluate, scores_itself
-from meds_plugin.thresholds import check_rate
+from meds_plugin.runs.report import print_report
+from meds_plugin.runs.state import anchor_paths, is_finished
+from meds_plugin.runs.write import RunFolder, ranking_metrics
+from meds_plugin.training.optimizer import OptimizerSettings
+from meds_plugin.training.stages import plan_stages
+from meds_plugin.utils.errors import UserError
 from meds_plugin.wrapper import MeDSWrapper
 
 if TYPE_CHECKING:

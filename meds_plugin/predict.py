@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from meds_plugin.errors import UserError
-from meds_plugin.options import number, required, serve, switch
+from meds_plugin.config.command_line import number, required, serve, switch
+from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,11 +40,11 @@ def _predict(options: Mapping[str, Any]) -> None:
     overlay, scale = _share(options, "overlay"), _scale(options["scale"])
     # Heavy imports come late: a wrong option is answered at once.
     from meds_plugin.data.decoding import checked_limit
-    from meds_plugin.data.finding import find_images
-    from meds_plugin.loading import load
-    from meds_plugin.prediction_folder import PredictionFolder
-    from meds_plugin.prediction_job import Pictures, PredictionJob
-    from meds_plugin.predictor import Alarm
+    from meds_plugin.prediction.folder import PredictionFolder
+    from meds_plugin.prediction.inputs import find_images
+    from meds_plugin.prediction.job import Pictures, PredictionJob
+    from meds_plugin.prediction.load import load
+    from meds_plugin.prediction.predictor import Alarm
 
     max_pixels = checked_limit(options["max_pixels"], key="max_pixels")
     alarm = Alarm(options["false_alarm_rate"], options["threshold"], options["pixel_threshold"])

@@ -14,12 +14,12 @@ from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
-from meds_plugin.conf_dir import conf_dir
-from meds_plugin.cores import give_way
-from meds_plugin.errors import UserError
-from meds_plugin.launch import follow_parent, launched_rank, rank_options, started
-from meds_plugin.registry import GENERIC, register_detectors
-from meds_plugin.sweep import Sweep, arguments_of, current, end_with_the_sweep
+from meds_plugin.config.location import conf_dir
+from meds_plugin.config.registry import GENERIC, register_detectors
+from meds_plugin.distributed.launch import follow_parent, launched_rank, rank_options, started
+from meds_plugin.sweeps.sweep import Sweep, arguments_of, current, end_with_the_sweep
+from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.openmp import give_way
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -124,8 +124,8 @@ def _start(config: DictConfig, outcome: _Outcome, sweep: Sweep) -> None:
     # Heavy imports come late: a wrong override is answered at once.
     from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+    from meds_plugin.distributed.fail_fast import end_ranks
     from meds_plugin.job import resume, run
-    from meds_plugin.watch import end_ranks
 
     try:
         if config.resume is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from meds_plugin.errors import UserError
+from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence

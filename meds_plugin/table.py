@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from meds_plugin.atomic import write_text
-from meds_plugin.errors import UserError
-from meds_plugin.layout import build_tables, csv_table, latex, markdown
-from meds_plugin.results import find_runs
+from meds_plugin.runs.read import find_runs
+from meds_plugin.runs.tables import build_tables, csv_table, latex, markdown
+from meds_plugin.utils.atomic import write_text
+from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

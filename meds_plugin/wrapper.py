@@ -8,28 +8,28 @@ from typing import TYPE_CHECKING, Any
 import lightning as L
 from torch.optim.lr_scheduler import LambdaLR
 
-from meds_plugin.cache_settings import CacheSettings
 from meds_plugin.callbacks import (
     DistillationCallback,
     MemoryEnsembleCallback,
     ProgressiveSelectionCallback,
 )
 from meds_plugin.callbacks.base import shows_progress, training_stream
-from meds_plugin.checkpoint import FrozenPart, check_saved, fingerprint, without
-from meds_plugin.compiling import check_backend, compile_detector
-from meds_plugin.default_encoder import default_features
-from meds_plugin.detector import DetectorView, check_maps
-from meds_plugin.distillation import check_loss
-from meds_plugin.encodings import EncodedImages
-from meds_plugin.kept import FrozenCache, open_folder
-from meds_plugin.optim import OptimizerSettings, StableAdamW
-from meds_plugin.outcome import TrainingScores, training_scores
-from meds_plugin.probe import probe_detector
-from meds_plugin.rng import torch_seeded
+from meds_plugin.callbacks.training_scores import TrainingScores, training_scores
+from meds_plugin.detectors.checkpoint import FrozenPart, check_saved, fingerprint, without
+from meds_plugin.detectors.compiling import check_backend, compile_detector
+from meds_plugin.detectors.validation.validate import probe_detector
+from meds_plugin.detectors.view import DetectorView, check_maps
+from meds_plugin.encoders.default import default_features
+from meds_plugin.encoding.cache.settings import CacheSettings
+from meds_plugin.encoding.cache.store import FrozenCache, open_folder
+from meds_plugin.encoding.encoded_images import EncodedImages
 from meds_plugin.selection import check_settings
-from meds_plugin.stages import Method, plan_stages
-from meds_plugin.stream import TrainingStream
-from meds_plugin.unused import prepare_ddp
+from meds_plugin.training.distillation import check_loss
+from meds_plugin.training.optimizer import OptimizerSettings, StableAdamW
+from meds_plugin.training.stages import Method, plan_stages
+from meds_plugin.training.stream import TrainingStream
+from meds_plugin.training.unused_parameters import prepare_ddp
+from meds_plugin.utils.rng import torch_seeded
 
 if TYPE_CHECKING:
     import torch
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from typing_extensions import Self
 
-    from meds_plugin.distillation import DistillLoss
-    from meds_plugin.ensemble import MemorySettings
-    from meds_plugin.kept import Kind
-    from meds_plugin.normalization import Normalization
-    from meds_plugin.reader import ImageReader
+    from meds_plugin.encoders.normalization import Normalization
+    from meds_plugin.encoding.cache.store import Kind
+    from meds_plugin.encoding.reader import ImageReader
+    from meds_plugin.memory.settings import MemorySettings
+    from meds_plugin.training.distillation import DistillLoss
 
 __all__ = ["MeDSWrapper", "TrainingScores"]
 

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from meds_plugin import AnomalyDataModule, evaluate
 from meds_plugin.callbacks.run_checkpoint import RunCheckpoint
 from meds_plugin.data import Split, synthetic_split
-from meds_plugin.evaluation import EvaluationProtocol
-from meds_plugin.optim import OptimizerSettings
-from meds_plugin.ranks import from_all, from_first, gather_in_order, rank_and_world
+from meds_plugin.distributed.ranks import from_all, from_first, gather_in_order, rank_and_world
+from meds_plugin.evaluation.protocol import EvaluationProtocol
+from meds_plugin.training.optimizer import OptimizerSettings
 from tests.toys import quiet_trainer, wrap
 
 if TYPE_CHECKING:

@@ -13,12 +13,12 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from meds_plugin import export, predict
-from meds_plugin.building import build_detector
-from meds_plugin.conf_dir import conf_dir
-from meds_plugin.ensemble import MemorySettings
-from meds_plugin.evaluation import EvaluationProtocol
-from meds_plugin.optim import OptimizerSettings
-from meds_plugin.options import read_options
+from meds_plugin.config.build import build_detector
+from meds_plugin.config.command_line import read_options
+from meds_plugin.config.location import conf_dir
+from meds_plugin.evaluation.protocol import EvaluationProtocol
+from meds_plugin.memory.settings import MemorySettings
+from meds_plugin.training.optimizer import OptimizerSettings
 
 GROUPS = ("backbone", "data", "encoder", "experiment", "trainer")
 CHOICES = [

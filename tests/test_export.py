@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 
 import meds_plugin
-from meds_plugin import export, exporting
-from meds_plugin.errors import UserError
-from meds_plugin.exporting import export_bytes
+from meds_plugin import export
+from meds_plugin.prediction import export as exporting
+from meds_plugin.prediction.export import export_bytes
+from meds_plugin.utils.errors import UserError
 from tests.test_run import start
 from tests.trained import Trained, called, train
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from meds_plugin.exporting import Format
+    from meds_plugin.prediction.export import Format
 
 SHALLOW = ("encoder.layers=[1,2]", "encoder.pyramid.weights=null", "evaluation.resize=32")
 RUNS = {
@@ -158,7 +159,7 @@ def test_the_command_line_writes_file_and_description(
 def test_the_description_is_enough_to_prepare_an_image(one: Trained) -> None:
     predictor = meds_plugin.load(one.checkpoint)
     about = exporting.describe(
-        predictor, "onnx", alarm=meds_plugin.predictor.Alarm(), category=None, opset=18
+        predictor, "onnx", alarm=meds_plugin.prediction.predictor.Alarm(), category=None, opset=18
     )
     steps = about["preprocessing"]
     picture = Image.fromarray(np.asarray(one.test["gear"][0].image)).resize((70, 90))
@@ -182,7 +183,7 @@ def test_numbers_that_differ_are_not_written(one: Trained, monkeypatch: pytest.M
         with torch.no_grad():
             for parameter in module.parameters():
                 parameter.add_(0.05)
-        content = original(module, example)
+        content: bytes = original(module, example)
         with torch.no_grad():
             for parameter in module.parameters():
                 parameter.sub_(0.05)

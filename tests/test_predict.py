@@ -15,11 +15,11 @@ from PIL import Image
 
 import meds_plugin
 from meds_plugin import predict
-from meds_plugin.conf_dir import conf_dir
-from meds_plugin.errors import UserError
-from meds_plugin.normalization import Normalization
-from meds_plugin.packaged_weights import packaged_weights
-from meds_plugin.registry import register_detectors
+from meds_plugin.config.location import conf_dir
+from meds_plugin.config.registry import register_detectors
+from meds_plugin.encoders.normalization import Normalization
+from meds_plugin.encoders.packaged_weights import packaged_weights
+from meds_plugin.utils.errors import UserError
 from tests.meds_plugin.data.test_damage import BAD, FINE, ODD
 from tests.test_run import rows, start
 from tests.test_run_detectors import CODE, POINTS
@@ -449,13 +449,13 @@ def test_a_configuration_calls_nothing_but_detectors(
     with pytest.raises(UserError, match=r"asks to call os.mkdir, which is no detector"):
         meds_plugin.load(copied)
     edited(copied, "_target_: os.mkdir", "_target_: backbones.dinomaly.Dinomaly")
-    encoder = "_target_: meds_plugin.encoder.build_encoder"
+    encoder = "_target_: meds_plugin.encoders.vit.build_encoder"
     edited(copied, encoder, "_target_: ${oc.env:MEDS_EVIL}")
     monkeypatch.setenv("MEDS_EVIL", "os.system")
     with pytest.raises(UserError, match=r"asks to call os.system"):
         meds_plugin.load(copied)
-    edited(copied, "_target_: ${oc.env:MEDS_EVIL}", "_target_: meds_plugin.encoder.ViTEncoder")
-    with pytest.raises(UserError, match=r"asks to call meds_plugin.encoder.ViTEncoder"):
+    edited(copied, "_target_: ${oc.env:MEDS_EVIL}", "_target_: meds_plugin.encoders.vit.ViTEncoder")
+    with pytest.raises(UserError, match=r"asks to call meds_plugin.encoders.vit.ViTEncoder"):
         meds_plugin.load(copied)
 
 

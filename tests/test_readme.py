@@ -11,8 +11,8 @@ import timm
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from meds_plugin.conf_dir import conf_dir
-from meds_plugin.options import read_options
+from meds_plugin.config.command_line import read_options
+from meds_plugin.config.location import conf_dir
 from tests.conftest import PROJECT
 from tests.test_run import TINY, run
 from tests.trained import train

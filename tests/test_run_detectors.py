@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from meds_plugin.conf_dir import conf_dir
+from meds_plugin.config.location import conf_dir
 from tests.conftest import PROJECT
 from tests.test_run import METRICS, TINY, read_config, rows
 

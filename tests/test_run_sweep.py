@@ -35,7 +35,7 @@ if folder.name.endswith("noise-4"):
     os.kill(os.getpid(), 11)
 if folder.name.endswith("noise-5"):
     import time
-    from meds_plugin.sweep import end_with_the_sweep
+    from meds_plugin.sweeps.sweep import end_with_the_sweep
     end_with_the_sweep()
     child = os.fork()  # as a rank, or a loader
     (folder / f"process.{os.getpid()}").touch()
@@ -130,7 +130,7 @@ def test_failed_jobs_are_named_at_the_end_and_lose_no_other(sweep: Sweep, tmp_pa
     assert f"resume={tmp_path} runs what is missing" in lines[3]
     assert "1 of 4 jobs are finished" in out
     assert (tmp_path / "noise-0.1" / "metrics.json").exists()
-    said = [line for line in out.splitlines() if "[meds_plugin.sweep]" in line]
+    said = [line for line in out.splitlines() if "[meds_plugin.sweeps.sweep]" in line]
     assert len(said) == 8  # one a job's start, one its end
     assert "noise-0.1: done in" in said[-1]
     assert (tmp_path / "run.log").read_text().splitlines() == said

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from meds_plugin.optim import OptimizerSettings
+from meds_plugin.training.optimizer import OptimizerSettings
 from meds_plugin.wrapper import MeDSWrapper
 
 SIZE = 16

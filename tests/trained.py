@@ -13,9 +13,9 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from PIL import Image
 
-from meds_plugin import testing
-from meds_plugin.conf_dir import conf_dir
-from meds_plugin.evaluation import category_metrics
+from meds_plugin.config.location import conf_dir
+from meds_plugin.evaluation import evaluate as testing
+from meds_plugin.evaluation.protocol import category_metrics
 from meds_plugin.job import run
 from meds_plugin.metrics import image_score
 from tests.test_run import TINY

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from meds_plugin.default_encoder import default_features
-from meds_plugin.detector import DetectorView
-from meds_plugin.encodings import EncodedImages
-from meds_plugin.reader import ImageReader
-from meds_plugin.stream import TrainingStream
-from meds_plugin.watch import watch_ranks
+from meds_plugin.detectors.view import DetectorView
+from meds_plugin.distributed.fail_fast import watch_ranks
+from meds_plugin.encoders.default import default_features
+from meds_plugin.encoding.encoded_images import EncodedImages
+from meds_plugin.encoding.reader import ImageReader
+from meds_plugin.training.stream import TrainingStream
 
 if TYPE_CHECKING:
     import lightning as L

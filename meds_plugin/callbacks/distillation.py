@@ -8,15 +8,15 @@ import lightning as L
 
 from meds_plugin.callbacks.base import training_stream
 from meds_plugin.callbacks.memory_ensemble import MemoryEnsembleCallback
-from meds_plugin.distillation import distillation_loss
-from meds_plugin.scoring import score_images
+from meds_plugin.encoding.scoring import score_images
+from meds_plugin.training.distillation import distillation_loss
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from meds_plugin.distillation import DistillLoss
-    from meds_plugin.stream import TrainingStream
+    from meds_plugin.training.distillation import DistillLoss
+    from meds_plugin.training.stream import TrainingStream
 
 __all__ = ["DistillationCallback"]
 

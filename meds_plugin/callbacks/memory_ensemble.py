@@ -9,20 +9,20 @@ import lightning as L
 import torch
 
 from meds_plugin.callbacks.base import shows_progress, training_stream
-from meds_plugin.ensemble import MemorySettings, ensemble_scores
-from meds_plugin.memory_vectors import memory_vectors
+from meds_plugin.distributed.ranks import gather_in_order, rank_and_world, shard, share_out
+from meds_plugin.encoding.memory_features import memory_vectors
+from meds_plugin.memory.settings import MemorySettings, ensemble_scores
 from meds_plugin.metrics import image_score
-from meds_plugin.progress import counter
-from meds_plugin.ranks import gather_in_order, rank_and_world, shard, share_out
 from meds_plugin.selection import group_indices
+from meds_plugin.utils.progress import counter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-    from meds_plugin.reader import ImageReader
-    from meds_plugin.stream import TrainingStream
+    from meds_plugin.encoding.reader import ImageReader
+    from meds_plugin.training.stream import TrainingStream
 
 __all__ = ["MemoryEnsembleCallback", "views_of"]
 

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from meds_plugin.callbacks.base import training_stream
-from meds_plugin.ranks import from_first
-from meds_plugin.scoring import score_images
+from meds_plugin.distributed.ranks import from_first
+from meds_plugin.encoding.scoring import score_images
 from meds_plugin.selection import group_indices, mix, select_by_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from meds_plugin.stream import TrainingStream
+    from meds_plugin.training.stream import TrainingStream
 
 __all__ = ["ProgressiveSelectionCallback"]
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import lightning as L
 
-from meds_plugin.errors import UserError
-from meds_plugin.ranks import from_all
+from meds_plugin.distributed.ranks import from_all
+from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from meds_plugin.stages import StagePlan
+    from meds_plugin.training.stages import StagePlan
 
 __all__ = ["RunCheckpoint"]
 

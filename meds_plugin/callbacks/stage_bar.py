@@ -8,12 +8,12 @@ from lightning.pytorch.callbacks import ProgressBar
 from torch import Tensor
 from tqdm import tqdm
 
-from meds_plugin.progress import pace
+from meds_plugin.utils.progress import pace
 
 if TYPE_CHECKING:
     import lightning as L
 
-    from meds_plugin.stages import Stage, StagePlan
+    from meds_plugin.training.stages import Stage, StagePlan
 
 __all__ = ["StageBar"]
 

@@ -15,8 +15,8 @@ from meds_plugin.data.decoding import MAX_PIXELS, checked_limit, decode, unreada
 from meds_plugin.data.faults import bad_name, shown, writable
 from meds_plugin.data.images import checked_array, to_mask, to_rgb
 from meds_plugin.data.samples import Problem
-from meds_plugin.errors import UserError
-from meds_plugin.progress import track
+from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.progress import track
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

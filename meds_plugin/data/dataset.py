@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from meds_plugin.data.samples import Sample
     from meds_plugin.data.transforms import Preprocess
-    from meds_plugin.normalization import Normalization
+    from meds_plugin.encoders.normalization import Normalization
 
 __all__ = ["ImageDataset", "Item"]
 

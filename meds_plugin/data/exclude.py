@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from meds_plugin.data.faults import shown
 from meds_plugin.data.readers.rows import parse_rows, read_text
-from meds_plugin.errors import UserError
+from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     import os

@@ -9,7 +9,7 @@ from itertools import count, islice
 from typing import TYPE_CHECKING
 
 from meds_plugin.data.samples import Sample, Split, Variation
-from meds_plugin.rng import numpy_rng
+from meds_plugin.utils.rng import numpy_rng
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence, Set

@@ -11,9 +11,9 @@ from meds_plugin.data.dataset import ImageDataset, Item
 from meds_plugin.data.prepare import DataSettings, prepare
 from meds_plugin.data.samples import Split
 from meds_plugin.data.transforms import Preprocess
-from meds_plugin.errors import UserError
-from meds_plugin.normalization import IMAGENET
-from meds_plugin.rng import torch_generator
+from meds_plugin.encoders.normalization import IMAGENET
+from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.rng import torch_generator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from meds_plugin.data.prepare import Prepared
     from meds_plugin.data.samples import Problem, Sample
     from meds_plugin.data.transforms import Size
-    from meds_plugin.normalization import Normalization
+    from meds_plugin.encoders.normalization import Normalization
 
 __all__ = ["AnomalyDataModule", "ManifestRow"]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from meds_plugin.data.injection import defects_wanted, inject, share
 from meds_plugin.data.split_file import read_split_file
-from meds_plugin.errors import UserError
+from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     import os

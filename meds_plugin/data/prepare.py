@@ -13,7 +13,7 @@ from meds_plugin.data.inventory import inventory_table
 from meds_plugin.data.links import links_out
 from meds_plugin.data.noise import checked_protocol, checked_ratio, contaminate, recounted
 from meds_plugin.data.samples import Problem
-from meds_plugin.errors import UserError
+from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -18,9 +18,9 @@ from meds_plugin.data.drawing.defects import FLAWS, Place
 from meds_plugin.data.drawing.gear import gear
 from meds_plugin.data.drawing.textures import weave, wood
 from meds_plugin.data.samples import Sample, Split
-from meds_plugin.errors import UserError
-from meds_plugin.progress import track
-from meds_plugin.rng import numpy_rng
+from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.progress import track
+from meds_plugin.utils.rng import numpy_rng
 
 if TYPE_CHECKING:
     from collections.abc import Callable

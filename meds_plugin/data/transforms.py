@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from meds_plugin.errors import UserError
-from meds_plugin.normalization import IMAGENET
+from meds_plugin.encoders.normalization import IMAGENET
+from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from meds_plugin.data.samples import Variation
-    from meds_plugin.normalization import Normalization
+    from meds_plugin.encoders.normalization import Normalization
 
     Size: TypeAlias = int | Sequence[int]
 

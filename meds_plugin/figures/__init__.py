@@ -6,12 +6,12 @@ import re
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
-from meds_plugin.errors import UserError
 from meds_plugin.figures.of_run import inspection, scores, selection, theorem
 from meds_plugin.figures.of_sweep import ablation, against_noise, ranking, setting_curves
 from meds_plugin.figures.style import save, styled
 from meds_plugin.figures.tiles import tiles
-from meds_plugin.results import read_run, separate
+from meds_plugin.runs.read import read_run, separate
+from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from meds_plugin.figure_data import TestExamples
-    from meds_plugin.results import Run
-    from meds_plugin.runfolder import RunFolder
+    from meds_plugin.figures.collect import TestExamples
+    from meds_plugin.runs.read import Run
+    from meds_plugin.runs.write import RunFolder
 
 __all__ = ["draw_after_run", "draw_run", "draw_sweep"]
 

@@ -9,13 +9,13 @@ import numpy as np
 
 from meds_plugin.figures.style import ANOMALOUS, COLOURS, NORMAL, grid, logarithmic, whole
 from meds_plugin.ranking import auprc, inspection_depth
-from meds_plugin.results import read_rows
+from meds_plugin.runs.read import read_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from meds_plugin.results import Run
+    from meds_plugin.runs.read import Run
 
     Rows = list[dict[str, str]]
 

@@ -7,7 +7,7 @@ import statistics
 from typing import TYPE_CHECKING, Any
 
 from meds_plugin.figures.style import COLOURS, MARKERS, grid, logarithmic
-from meds_plugin.stages import METHODS, Method
+from meds_plugin.training.stages import METHODS, Method
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from meds_plugin.results import Key, Run
+    from meds_plugin.runs.read import Key, Run
 
 __all__ = ["LABELS", "ablation", "against_noise", "ranking", "setting_curves"]
 

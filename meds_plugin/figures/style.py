@@ -7,8 +7,8 @@ import io
 import math
 from typing import TYPE_CHECKING, Any
 
-from meds_plugin.atomic import write_bytes
-from meds_plugin.errors import UserError
+from meds_plugin.utils.atomic import write_bytes
+from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

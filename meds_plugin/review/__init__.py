@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from meds_plugin.atomic import write_text
 from meds_plugin.review.entries import read_run
 from meds_plugin.review.heatmaps import on_one_scale, training_maps
 from meds_plugin.review.page import build_page
 from meds_plugin.review.sources import dataset_of
 from meds_plugin.review.store import Pictures, load_pictures, save_pictures
 from meds_plugin.review.thumbnails import thumbnails
+from meds_plugin.utils.atomic import write_text
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from meds_plugin.errors import UserError
 from meds_plugin.review import rebuild_review
 from meds_plugin.review.rounds import apply_decisions, compare_runs
+from meds_plugin.utils.errors import UserError
 
 __all__ = ["main"]
 

@@ -10,8 +10,8 @@ import torch
 from torch.nn import functional as F
 
 from meds_plugin.callbacks.base import shows_progress
-from meds_plugin.progress import track
-from meds_plugin.scoring import score_maps
+from meds_plugin.encoding.scoring import score_maps
+from meds_plugin.utils.progress import track
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,14 +8,14 @@ import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from meds_plugin.atomic import csv_text, write_csv, write_text
 from meds_plugin.data.exclude import decided, read_exclude
 from meds_plugin.data.faults import shown
 from meds_plugin.data.readers.rows import first_line, parse_rows, read_text
-from meds_plugin.errors import UserError
-from meds_plugin.report import table
 from meds_plugin.review.entries import read_rows, read_run
 from meds_plugin.review.sources import read_config
+from meds_plugin.runs.report import table
+from meds_plugin.utils.atomic import csv_text, write_csv, write_text
+from meds_plugin.utils.errors import UserError
 
 __all__ = ["Applied", "apply_decisions", "compare_runs", "print_comparison"]
 

@@ -11,11 +11,11 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from meds_plugin.building import plain
+from meds_plugin.config.build import plain
 from meds_plugin.data.dataset import ImageDataset
 from meds_plugin.data.samples import Sample
 from meds_plugin.data.transforms import Preprocess
-from meds_plugin.errors import UserError
+from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from meds_plugin.atomic import write_arrays
-from meds_plugin.errors import UserError
 from meds_plugin.review.heatmaps import Heatmaps
 from meds_plugin.review.thumbnails import Thumbnail
+from meds_plugin.utils.atomic import write_arrays
+from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

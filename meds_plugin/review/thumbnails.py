@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import Image
 
-from meds_plugin.errors import UserError
-from meds_plugin.progress import track
+from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.progress import track
 
 if TYPE_CHECKING:
     from meds_plugin.data.dataset import ImageDataset

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from meds_plugin.encoder import build_encoder
-from meds_plugin.optim import OptimizerSettings, StableAdamW
+from meds_plugin.encoders.vit import build_encoder
+from meds_plugin.training.optimizer import OptimizerSettings, StableAdamW
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,10 +17,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from backbones.anomalib import AnomalibDetector
 from backbones.anomalib_models import RECIPES, recipe_of
-from meds_plugin.detector import DetectorView, check_detector, check_maps
-from meds_plugin.errors import UserError
+from meds_plugin.detectors.view import DetectorView, check_detector, check_maps
 from meds_plugin.metrics import image_score
 from meds_plugin.run import main
+from meds_plugin.utils.errors import UserError
 from tests.test_run import TINY, rows
 from tests.toys import quiet_trainer, wrap
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from backbones.anomalib_scorer import patchcore_scores
-from meds_plugin.errors import UserError
 from meds_plugin.ranking import auprc, inspection_depth
+from meds_plugin.utils.errors import UserError
 
 
 class Marked(Dataset[Tensor]):

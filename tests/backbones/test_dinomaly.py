@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from backbones.dinomaly import Dinomaly, hard_mining_factors
-from meds_plugin.errors import UserError
-from meds_plugin.optim import OptimizerSettings
+from meds_plugin.training.optimizer import OptimizerSettings
+from meds_plugin.utils.errors import UserError
 from tests.backbones.reference import Reference, tensors_of
 from tests.backbones.small import small, widen
 

@@ -12,11 +12,11 @@ from torch.nn import functional as F
 
 from backbones.hvq import HVQ
 from backbones.hvq_checkpoint import split_reference
-from meds_plugin.detector import DetectorView, check_detector, check_maps
-from meds_plugin.encoder import build_encoder
-from meds_plugin.errors import UserError
-from meds_plugin.frozen_encoder import FrozenEncoder
-from meds_plugin.optim import OptimizerSettings, StableAdamW
+from meds_plugin.detectors.view import DetectorView, check_detector, check_maps
+from meds_plugin.encoders.base import FrozenEncoder
+from meds_plugin.encoders.vit import build_encoder
+from meds_plugin.training.optimizer import OptimizerSettings, StableAdamW
+from meds_plugin.utils.errors import UserError
 from tests.toys import loader, port_names, quiet_trainer, wrap
 
 if TYPE_CHECKING:

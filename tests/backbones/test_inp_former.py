@@ -16,10 +16,10 @@ from backbones.inp_former import (
     adaptive_factors,
     prototype_distances,
 )
-from meds_plugin.errors import UserError
-from meds_plugin.evaluation import EvaluationProtocol, evaluation_maps, evaluation_masks
+from meds_plugin.evaluation.protocol import EvaluationProtocol, evaluation_maps, evaluation_masks
 from meds_plugin.metrics import image_score
-from meds_plugin.optim import OptimizerSettings
+from meds_plugin.training.optimizer import OptimizerSettings
+from meds_plugin.utils.errors import UserError
 from tests.backbones.reference import Reference, tensors_of
 from tests.backbones.small import loader_of, pictures, small, widen
 from tests.toys import quiet_trainer, wrap

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 from backbones.dinomaly import Dinomaly
 from backbones.inp_former import INPFormer
-from meds_plugin.detector import DetectorView, check_detector, check_maps
-from meds_plugin.encoder import build_encoder
-from meds_plugin.errors import UserError
-from meds_plugin.optim import OptimizerSettings, StableAdamW
+from meds_plugin.detectors.view import DetectorView, check_detector, check_maps
+from meds_plugin.encoders.vit import build_encoder
+from meds_plugin.training.optimizer import OptimizerSettings, StableAdamW
+from meds_plugin.utils.errors import UserError
 from tests.backbones.small import loader_of, on_stages, pictures, small, widen
 from tests.conftest import PROJECT
 from tests.toys import quiet_trainer, wrap

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from backbones.dinomaly import Dinomaly
-from meds_plugin.cache_settings import CacheSettings
-from meds_plugin.default_encoder import LAYERS, MODEL, PYRAMID
-from meds_plugin.encoder import build_encoder
+from meds_plugin.encoders.default import LAYERS, MODEL, PYRAMID
+from meds_plugin.encoders.vit import build_encoder
+from meds_plugin.encoding.cache.settings import CacheSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

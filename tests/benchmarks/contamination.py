@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from meds_plugin.contamination import Contamination, estimate_contamination
-from meds_plugin.rng import numpy_rng
+from meds_plugin.metrics.contamination import Contamination, estimate_contamination
+from meds_plugin.utils.rng import numpy_rng
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

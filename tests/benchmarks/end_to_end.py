@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from meds_plugin.ensemble import MemorySettings
 from meds_plugin.memory import draw_subsets
+from meds_plugin.memory.settings import MemorySettings
 from meds_plugin.wrapper import MeDSWrapper
 from tests.backbones.small import pictures
 from tests.benchmarks.common import detector_of, machine, measure, options_of, show, write

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from backbones.dinomaly import Dinomaly
-from meds_plugin.distillation import distillation_loss
-from meds_plugin.encoder import build_encoder
+from meds_plugin.encoders.vit import build_encoder
 from meds_plugin.memory import draw_subsets, expected_scores
 from meds_plugin.metrics import image_score
-from meds_plugin.optim import OptimizerSettings, StableAdamW
+from meds_plugin.training.distillation import distillation_loss
+from meds_plugin.training.optimizer import OptimizerSettings, StableAdamW
 from tests.benchmarks.common import clock, machine, measure, product_rate, show, write
 from tests.benchmarks.reference import ReferenceLoop, memory_loop
 

@@ -26,7 +26,7 @@ from torchvision import datasets, transforms  # type: ignore[import-untyped]
 from meds_plugin.data.dataset import ImageDataset
 from meds_plugin.data.samples import Sample
 from meds_plugin.data.transforms import Preprocess
-from meds_plugin.normalization import IMAGENET
+from meds_plugin.encoders.normalization import IMAGENET
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from meds_plugin.memory import bootstrap_scores, draw_subsets, expected_scores
 from meds_plugin.metrics import image_score
-from meds_plugin.rng import torch_generator
+from meds_plugin.utils.rng import torch_generator
 from tests.benchmarks.common import measure, options_of, product_rate, write
 from tests.benchmarks.reference import memory_loop
 

@@ -21,10 +21,10 @@ from pathlib import Path
 
 import torch
 
-from meds_plugin.ensemble import DTYPES
 from meds_plugin.memory import expected_scores
-from meds_plugin.patch_vectors import PatchVectors, vector_bytes
-from meds_plugin.rng import torch_generator
+from meds_plugin.memory.patch_vectors import PatchVectors, vector_bytes
+from meds_plugin.memory.settings import DTYPES
+from meds_plugin.utils.rng import torch_generator
 
 RATIO = 0.1
 MB = 1e6

@@ -11,9 +11,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from meds_plugin.atomic import write_csv
 from meds_plugin.review.entries import read_rows
-from meds_plugin.rng import numpy_rng
+from meds_plugin.utils.atomic import write_csv
+from meds_plugin.utils.rng import numpy_rng
 
 
 def decide(run: Path, wrong: float) -> list[dict[str, str]]:

@@ -15,7 +15,7 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from meds_plugin.scoring import score_images
+from meds_plugin.encoding.scoring import score_images
 from meds_plugin.wrapper import MeDSWrapper
 from tests.backbones.small import pictures
 from tests.benchmarks.common import (

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from backbones.dinomaly import Dinomaly
-from meds_plugin.distillation import distillation_loss
 from meds_plugin.memory import bootstrap_scores, draw_subsets
 from meds_plugin.metrics import image_score
-from meds_plugin.optim import OptimizerSettings, StableAdamW
+from meds_plugin.training.distillation import distillation_loss
+from meds_plugin.training.optimizer import OptimizerSettings, StableAdamW
 from tests.backbones.small import pictures, small, widen
 from tests.benchmarks import end_to_end, gpu, steps
 from tests.benchmarks.reference import ReferenceLoop, memory_loop

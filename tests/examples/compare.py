@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from meds_plugin.data import Split
-    from meds_plugin.stages import Method
+    from meds_plugin.training.stages import Method
 
 
 class Example(NamedTuple):

@@ -7,7 +7,7 @@ import torch
 
 from meds_plugin.metrics import UndefinedMetricError, average_precision
 from meds_plugin.ranking import auprc, inspection_depth
-from meds_plugin.rng import numpy_rng
+from meds_plugin.utils.rng import numpy_rng
 
 if TYPE_CHECKING:
     from collections.abc import Callable

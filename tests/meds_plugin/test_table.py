@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 import meds_plugin
-from meds_plugin.errors import UserError
-from meds_plugin.layout import build_tables, csv_table, latex, markdown
-from meds_plugin.published import _CATEGORIES, published_dataset, published_value
-from meds_plugin.results import read_run
+from meds_plugin.runs.published import _CATEGORIES, published_dataset, published_value
+from meds_plugin.runs.read import read_run
+from meds_plugin.runs.tables import build_tables, csv_table, latex, markdown
 from meds_plugin.table import main
+from meds_plugin.utils.errors import UserError
 from tests.conftest import SHARED
 from tests.made_up import write_run
 

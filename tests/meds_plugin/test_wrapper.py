@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from meds_plugin.cache_settings import CacheSettings
-from meds_plugin.errors import UserError
-from meds_plugin.stages import METHODS, Method
+from meds_plugin.encoding.cache.settings import CacheSettings
+from meds_plugin.training.stages import METHODS, Method
+from meds_plugin.utils.errors import UserError
 from meds_plugin.wrapper import MeDSWrapper
 from tests.toys import BareDetector, FullDetector, ToyImages, loader, quiet_trainer, wrap
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from meds_plugin.data.faults import shown
 from meds_plugin.data.readers.listing import natural
 from meds_plugin.data.readers.reading import category_notes
-from meds_plugin.errors import UserError
+from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,8 +12,8 @@ from meds_plugin.data.readers.paths import inside
 from meds_plugin.data.readers.reading import chosen, data_folder
 from meds_plugin.data.readers.rows import read_text
 from meds_plugin.data.samples import Sample, Split
-from meds_plugin.errors import UserError
-from meds_plugin.rng import numpy_rng
+from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.rng import numpy_rng
 
 if TYPE_CHECKING:
     import os

@@ -16,7 +16,7 @@ from meds_plugin.data.readers.patterns import read_patterns
 from meds_plugin.data.readers.reading import chosen, data_folder
 from meds_plugin.data.readers.roles import Rules
 from meds_plugin.data.samples import Problem, Sample, Split
-from meds_plugin.errors import UserError
+from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,7 @@ from meds_plugin.data.faults import shown
 from meds_plugin.data.readers.listing import below
 from meds_plugin.data.readers.patterns import located
 from meds_plugin.data.readers.reading import is_folder
-from meds_plugin.errors import UserError
+from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     import os

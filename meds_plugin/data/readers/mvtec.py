@@ -10,7 +10,7 @@ from meds_plugin.data.readers.layouts import wrong_layout
 from meds_plugin.data.readers.listing import IMAGE_SUFFIXES, folders_in, images_in
 from meds_plugin.data.readers.reading import category_notes, chosen, data_folder, is_folder
 from meds_plugin.data.samples import Sample, Split
-from meds_plugin.errors import UserError
+from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

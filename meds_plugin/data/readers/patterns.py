@@ -13,7 +13,7 @@ from typing import TypeAlias
 from meds_plugin.data.faults import shown
 from meds_plugin.data.readers.paths import inside
 from meds_plugin.data.readers.reading import is_folder
-from meds_plugin.errors import UserError
+from meds_plugin.utils.errors import UserError
 
 __all__ = ["Parts", "Pattern", "Patterns", "located", "read_patterns"]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from meds_plugin.data.faults import shown
 from meds_plugin.data.readers.listing import natural
 from meds_plugin.data.samples import Problem
-from meds_plugin.errors import UserError
+from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence

@@ -12,7 +12,7 @@ from meds_plugin.data.readers.paths import inside
 from meds_plugin.data.readers.reading import EntryError, chosen, data_folder
 from meds_plugin.data.readers.rows import first_line, parse_rows, read_text
 from meds_plugin.data.samples import Problem, Sample, Split
-from meds_plugin.errors import UserError
+from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -23,7 +23,7 @@ from meds_plugin.data.readers.reading import (
     usable_samples,
 )
 from meds_plugin.data.samples import Problem, Sample, Split
-from meds_plugin.errors import UserError
+from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     import os

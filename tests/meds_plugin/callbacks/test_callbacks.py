@@ -18,7 +18,7 @@ from meds_plugin import (
 from meds_plugin.callbacks.run_checkpoint import RunCheckpoint
 from meds_plugin.callbacks.stage_bar import StageBar
 from meds_plugin.memory import expected_scores
-from meds_plugin.stages import plan_stages
+from meds_plugin.training.stages import plan_stages
 from tests.toys import BareDetector, FullDetector, ToyImages, loader, quiet_trainer, wrap
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from meds_plugin.data import check
 from meds_plugin.data.check import CheckReport, ImageFacts, check_samples, problems_error
 from meds_plugin.data.decoding import decode
 from meds_plugin.data.samples import Problem, Sample
-from meds_plugin.errors import UserError
+from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     from pathlib import Path

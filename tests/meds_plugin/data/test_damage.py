@@ -20,7 +20,7 @@ from meds_plugin.data.dataset import ImageDataset
 from meds_plugin.data.images import read_image, read_mask
 from meds_plugin.data.samples import Sample
 from meds_plugin.data.transforms import Preprocess
-from meds_plugin.errors import UserError
+from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -13,7 +13,7 @@ from meds_plugin.data.dataset import ImageDataset
 from meds_plugin.data.images import read_image, read_mask
 from meds_plugin.data.samples import Sample, Variation
 from meds_plugin.data.transforms import Preprocess, vary
-from meds_plugin.errors import UserError
+from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ from PIL import Image
 
 from meds_plugin.data import decoding
 from meds_plugin.data.decoding import MAX_PIXELS, checked_limit, decode
-from meds_plugin.errors import UserError
+from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,7 @@ import pytest
 
 from meds_plugin.data.exclude import exclude, read_exclude
 from meds_plugin.data.samples import Sample
-from meds_plugin.errors import UserError
+from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from meds_plugin.data.images import read_image, read_mask
-from meds_plugin.errors import UserError
+from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ import torch
 from meds_plugin.data import AnomalyDataModule, DataSettings, read_mvtec
 from meds_plugin.data.module import ManifestRow
 from meds_plugin.data.samples import Sample, Split
-from meds_plugin.errors import UserError
+from meds_plugin.utils.errors import UserError
 from tests.conftest import SHARED
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pytest
 
 from meds_plugin.data.noise import contaminate, defects_wanted
 from meds_plugin.data.samples import Problem, Sample, Split, Variation
-from meds_plugin.errors import UserError
+from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     from pathlib import Path

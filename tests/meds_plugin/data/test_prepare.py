@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from meds_plugin.data import BadFilesError, DataSettings, Problem, Sample, Split, prepare
-from meds_plugin.errors import UserError
+from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     from pathlib import Path

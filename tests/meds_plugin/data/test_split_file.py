@@ -12,7 +12,7 @@ import pytest
 from meds_plugin.data.noise import contaminate
 from meds_plugin.data.samples import Problem, Sample, Split
 from meds_plugin.data.split_file import read_split_file
-from meds_plugin.errors import UserError
+from meds_plugin.utils.errors import UserError
 from tests.conftest import SHARED
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from meds_plugin.data.synthetic import CATEGORIES, synthetic_split
-from meds_plugin.errors import UserError
+from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     from meds_plugin.data.samples import Pixels, Sample, Split

@@ -7,8 +7,8 @@ from PIL import Image
 
 from meds_plugin.data.samples import Variation
 from meds_plugin.data.transforms import Preprocess, vary
-from meds_plugin.errors import UserError
-from meds_plugin.normalization import IMAGENET, Normalization
+from meds_plugin.encoders.normalization import IMAGENET, Normalization
+from meds_plugin.utils.errors import UserError
 
 
 def _image(height: int, width: int, mode: str = "RGB") -> Image.Image:

@@ -8,14 +8,14 @@ import pytest
 
 from meds_plugin.data.dataset import ImageDataset
 from meds_plugin.data.transforms import Preprocess
-from meds_plugin.figure_data import TestExamples
 from meds_plugin.figures import draw_after_run, draw_run, draw_sweep
+from meds_plugin.figures.collect import TestExamples
 from meds_plugin.figures.of_run import inspection, scores, selection, theorem
 from meds_plugin.figures.of_sweep import ablation, against_noise, ranking, setting_curves
 from meds_plugin.figures.tiles import tiles
 from meds_plugin.plot import main
-from meds_plugin.results import Run, read_run
-from meds_plugin.runfolder import RunFolder
+from meds_plugin.runs.read import Run, read_run
+from meds_plugin.runs.write import RunFolder
 from tests.made_up import write_run
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ import numpy as np
 from omegaconf import OmegaConf
 from PIL import Image
 
-from meds_plugin.atomic import write_csv, write_json, write_text
 from meds_plugin.review.heatmaps import Heatmaps
 from meds_plugin.review.store import Pictures, save_pictures
 from meds_plugin.review.thumbnails import Thumbnail, side_for
+from meds_plugin.utils.atomic import write_csv, write_json, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,7 @@ from meds_plugin.review.heatmaps import SIDE, on_one_scale, training_maps
 from tests.toys import FullDetector, loader, quiet_trainer, wrap
 
 if TYPE_CHECKING:
-    from meds_plugin.stages import Method
+    from meds_plugin.training.stages import Method
 
 
 @pytest.mark.parametrize("method", ["meds", "memory"])

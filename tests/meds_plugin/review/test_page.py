@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from meds_plugin.atomic import write_json
-from meds_plugin.errors import UserError
 from meds_plugin.review import rebuild_review
 from meds_plugin.review.entries import read_run
 from meds_plugin.review.store import load_pictures
+from meds_plugin.utils.atomic import write_json
+from meds_plugin.utils.errors import UserError
 from tests.meds_plugin.review.made_up import make_run
 from tests.meds_plugin.review.test_browser import HOSTILE
 

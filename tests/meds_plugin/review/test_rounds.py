@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from meds_plugin.data.exclude import read_exclude
-from meds_plugin.errors import UserError
 from meds_plugin.review.rounds import apply_decisions, compare_runs, print_comparison
+from meds_plugin.utils.errors import UserError
 from tests.meds_plugin.review.made_up import make_metrics, make_run
 
 if TYPE_CHECKING:

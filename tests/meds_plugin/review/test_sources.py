@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from meds_plugin.errors import UserError
 from meds_plugin.review import rebuild_review
 from meds_plugin.review.sources import dataset_of
 from meds_plugin.review.thumbnails import thumbnails
+from meds_plugin.utils.errors import UserError
 from tests.meds_plugin.review.made_up import make_run
 from tests.meds_plugin.review.test_page import facts
 

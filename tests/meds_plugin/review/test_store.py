@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from meds_plugin.errors import UserError
 from meds_plugin.review.heatmaps import Heatmaps
 from meds_plugin.review.store import STORE, Pictures, load_pictures, save_pictures
 from meds_plugin.review.thumbnails import Thumbnail
+from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     from pathlib import Path

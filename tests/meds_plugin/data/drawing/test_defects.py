@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from meds_plugin.data import synthetic
 from meds_plugin.data.drawing.defects import FLAWS
-from meds_plugin.rng import numpy_rng
+from meds_plugin.utils.rng import numpy_rng
 
 KINDS = [(category, kind) for category in synthetic.CATEGORIES for kind in sorted(FLAWS[category])]
 

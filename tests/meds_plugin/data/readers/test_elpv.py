@@ -10,7 +10,7 @@ from PIL import Image
 
 from meds_plugin.data.readers import elpv
 from meds_plugin.data.readers.elpv import read_elpv
-from meds_plugin.errors import UserError
+from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from meds_plugin.data.readers.mvtec import read_mvtec
-from meds_plugin.errors import UserError
+from meds_plugin.utils.errors import UserError
 from tests.conftest import SHARED
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from meds_plugin.data.readers.patterns import Pattern, read_patterns
-from meds_plugin.errors import UserError
+from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from meds_plugin.data.readers.table import read_csv
-from meds_plugin.errors import UserError
+from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     from pathlib import Path

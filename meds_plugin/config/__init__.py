@@ -1,0 +1,1 @@
+"""Configurations: where they lie, what they build, and command lines over them."""

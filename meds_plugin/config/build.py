@@ -1,0 +1,116 @@
+"""Builds what a run's configuration describes; only what is known, where the file is a stranger's.
+
+A configuration names what is called by ``_target_``, so that one from somewhere else could call
+anything.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from meds_plugin.config.location import conf_dir
+from meds_plugin.config.registry import GROUP
+from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.rng import torch_seeded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from omegaconf import DictConfig
+    from torch import nn
+
+__all__ = ["build", "build_detector", "check_targets", "plain"]
+
+
+def build(node: DictConfig) -> Any:
+    """Instantiate a node; wrong input inside it stays a `UserError`, however deep it is.
+
+    Raises:
+        UserError: That one, or what names the node whose arguments are of a wrong kind.
+    """
+    try:
+        return instantiate(node)
+    except InstantiationException as error:
+        cause: BaseException = error
+        while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        if isinstance(cause, UserError):
+            raise cause from None
+        if isinstance(cause, (TypeError, ValueError)):
+            key, target = node._get_full_key(None), node.get("_target_")
+            msg = f"{key} ({target}) cannot be made: {type(cause).__name__}: {cause}"
+            raise UserError(msg) from error
+        raise
+
+
+def build_detector(config: DictConfig) -> nn.Module:
+    """Build the detector of a run's configuration, with the weights it begins with.
+
+    Args:
+        config: The whole configuration; ``encoder.image_size`` must be set.
+
+    Raises:
+        UserError: If it cannot be made.
+    """
+    with torch_seeded(config.seed, "detector"):
+        return cast("nn.Module", build(config.backbone.detector))
+
+
+def check_targets(node: Any, source: object) -> None:
+    """Refuse a detector's configuration that calls something else than known detectors.
+
+    Known is what the shipped configurations of detectors and encoders call, and what installed
+    packages offer as detectors (see `registry`).
+
+    Args:
+        node: Plain dictionaries and lists, already resolved.
+        source: Where they come from, for the message.
+
+    Raises:
+        UserError: Naming the first unknown one.
+    """
+    offered = {point.value.replace(":", ".") for point in entry_points(group=GROUP)}
+    for target in _targets(node):
+        if target not in _shipped() | offered:
+            msg = (
+                f"{source} asks to call {target}, which is no detector or encoder of this package "
+                "or an installed plugin: give trust=true if you know where the file comes from"
+            )
+            raise UserError(msg)
+
+
+def plain(node: Any) -> Any:
+    """Return a configuration as dictionaries and lists, resolved; anything else as it is."""
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
+@cache
+def _shipped() -> frozenset[str]:
+    files = [
+        path for group in ("backbone", "encoder") for path in Path(conf_dir(), group).glob("*.yaml")
+    ]
+    # Unresolved: what they refer to is elsewhere.
+    return frozenset(
+        target
+        for path in files
+        for target in _targets(OmegaConf.to_container(OmegaConf.load(path), resolve=False))
+    )
+
+
+def _targets(node: Any) -> Iterator[str]:
+    """Yield every ``_target_`` in a tree."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield str(node["_target_"])
+        for value in node.values():
+            yield from _targets(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _targets(value)

@@ -1,0 +1,1 @@
+"""What the plugin asks of a detector, and all that it does to one."""

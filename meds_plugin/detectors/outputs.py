@@ -1,0 +1,75 @@
+"""What a detector's maps and memory features must look like."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+
+from meds_plugin.utils.errors import DetectorError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["check_maps", "grid_of"]
+
+
+def check_maps(maps: Tensor, *, batch: int, name: str, finite: bool = True) -> None:
+    """Refuse maps of a wrong shape or with values that are no numbers.
+
+    Args:
+        maps: What a detector returned.
+        batch: Number of images it was given.
+        name: What to call it in the message.
+        finite: Look at the values too, which makes an accelerator wait.
+
+    Raises:
+        DetectorError: Naming the method and the fault.
+    """
+    if maps.ndim != 3 or maps.shape[0] != batch or 0 in maps.shape:
+        msg = (
+            f"{name} must return anomaly maps of shape [B, h, w] or [B, 1, h, w]; for {batch} "
+            f"images it returned {tuple(maps.shape)}{_advice(maps, batch)}"
+        )
+        raise DetectorError(msg)
+    if finite and not bool(torch.isfinite(maps).all()):
+        msg = (
+            f"{name} returned an anomaly map with values that are not finite: look for a "
+            "logarithm, a root, or a division by something that can be 0"
+        )
+        raise DetectorError(msg)
+
+
+def grid_of(features: Tensor, images: Tensor) -> tuple[int, int]:
+    """Return the patch grid (h, w) of memory features.
+
+    Args:
+        features: ``[B, D, h, w]``, or ``[B, P, D]`` over a grid of the images' aspect ratio.
+        images: ``[B, 3, H, W]`` they were made from.
+
+    Raises:
+        ValueError: If no grid of that aspect ratio has P patches.
+    """
+    if features.ndim == 4:
+        return features.shape[-2], features.shape[-1]
+    patches = features.shape[1] if features.ndim == 3 else 0
+    height = round(math.sqrt(patches * images.shape[-2] / images.shape[-1]))
+    if height == 0 or patches % height:
+        msg = (
+            "features must be [B, D, h, w], or [B, P, D] over a grid of the images' aspect ratio; "
+            f"got {tuple(features.shape)} for images of {images.shape[-2]} x {images.shape[-1]}"
+        )
+        raise ValueError(msg)
+    return height, patches // height
+
+
+def _advice(maps: Tensor, batch: int) -> str:
+    """Return what to change about maps of a wrong shape, where the shape tells."""
+    if maps.ndim == 4 and maps.shape[0] == batch:
+        return ": average over the channels, e.g. (rebuilt - images).square().mean(1)"
+    if maps.ndim < 3 and maps.shape[:1] == (batch,):
+        return ": a score for every place is needed, not one an image"
+    if batch == 1 and maps.ndim == 2:
+        return ": keep the batch, squeeze(1) instead of squeeze()"
+    return ""

@@ -1,0 +1,1 @@
+"""Tries a detector on two images before anything is trained."""

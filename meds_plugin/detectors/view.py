@@ -1,0 +1,386 @@
+"""What the plugin asks of an anomaly detector, and the defaults for what a detector lacks."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from meds_plugin.detectors.modes import evaluating
+from meds_plugin.detectors.outputs import check_maps, grid_of
+from meds_plugin.encoders.normalization import IMAGENET, Normalization, normalization_of
+from meds_plugin.metrics import image_score
+from meds_plugin.utils.errors import DetectorError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Detector", "DetectorView", "check_detector", "check_maps", "grid_of"]
+
+OPTIONAL = (
+    "encode",
+    "anomaly_map",
+    "loss",
+    "auxiliary_loss",
+    "features",
+    "encode_and_features",
+    "image_score",
+    "parameter_groups",
+)
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """An anomaly detector: any `torch.nn.Module` whose call turns images into an anomaly map.
+
+    Only the call is required. A detector may also have these methods, and gets more from the
+    plugin for each:
+
+    * ``encode(images) -> Tensor [B, ...]``: the frozen part. It runs once per image, in evaluation
+      mode and without gradient; the plugin keeps the result and passes it to ``anomaly_map`` and
+      ``loss`` in place of the images. Default: the images.
+    * ``anomaly_map(encoded) -> Tensor [B, h, w]``: the trainable rest. Default: the call.
+    * ``loss(encoded, *, step, total_steps) -> Tensor``: the detector's own training loss, a
+      scalar; ``step`` counts from 0 within the stage. Default: the mean of the map.
+    * ``auxiliary_loss() -> Tensor``: a scalar that is added to the distillation loss; called right
+      after ``anomaly_map`` in each distillation step. Default: nothing is added.
+    * ``features(images) -> Tensor [B, P, D]`` or ``[B, D, h, w]``: patch features for the memory
+      ensemble, frozen. Default: those of the plugin's own encoder.
+    * ``encode_and_features(images) -> (Tensor, Tensor)``: exactly what ``encode`` and ``features``
+      return, where one pass gives both; it spares the memory ensemble a pass of its own. Default:
+      the two are called.
+    * ``image_score(maps [B, h, w]) -> Tensor [B]``: the score of an image, higher = more anomalous,
+      for selection, ranking and the image metrics. Default: the mean of the top 1 % of the map.
+      The memory ensemble's scores are its own.
+    * ``parameter_groups() -> list[dict]``: for the optimiser. Default: all trainable parameters.
+
+    ``anomaly_map`` (without it, the call) and ``loss`` may take a keyword ``category``, ``[B]``
+    int64: the place of each image's category among the sorted training categories, -1 where it is
+    unknown or not among them.
+
+    An attribute ``augments = True`` says that ``encode`` changes the images at random: its results
+    are then not kept.
+
+    An attribute ``needs_category`` that is true says that new images cannot be judged without.
+
+    An attribute ``normalization`` (`meds_plugin.Normalization`), its own or that of an encoder
+    inside it, says how images must be prepared. Default: ImageNet's mean and deviation.
+
+    An attribute ``image_size`` (a side or a pair H, W, in pixels) says which images a detector
+    takes, for the check at wrap time.
+
+    A submodule of one of these names (``self.features = nn.Sequential(...)``) is not taken for
+    the method, nor is ``encode`` where there is no ``anomaly_map`` to take its result.
+    """
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Map images to anomaly maps.
+
+        Args:
+            images: ``[B, 3, H, W]``, normalised as the detector expects them.
+
+        Returns:
+            ``[B, h, w]`` or ``[B, 1, h, w]``, differentiable, higher = more anomalous.
+        """
+        ...
+
+
+class DetectorView:
+    """One face for all detectors: calls what a detector offers and fills in what it lacks.
+
+    Args:
+        detector: The detector (see `Detector`).
+        encoder: Gives memory features ``[B, P, D]`` of images where the detector has none; called
+            only when needed. Where it says so (see `normalization_of`), it gets them normalised in
+            its own way.
+
+    Raises:
+        DetectorError: If the detector is no module.
+    """
+
+    def __init__(self, detector: nn.Module, encoder: Callable[[Tensor], Tensor]) -> None:
+        _check_kind(detector)
+        self.detector = detector
+        self._encoder = encoder
+        self._own = {name: found for name in OPTIONAL if (found := _method(detector, name))}
+        if "anomaly_map" not in self._own:
+            self._own.pop("encode", None)
+        if "encode" not in self._own or "features" not in self._own:
+            self._own.pop("encode_and_features", None)
+        self._sorted = {
+            name: _takes_category(self._own.get(name, detector.forward))
+            for name in ("anomaly_map", "loss")
+        }
+
+    @property
+    def encodes(self) -> bool:
+        """Whether the detector has a frozen part whose output can be kept."""
+        return "encode" in self._own
+
+    @property
+    def augments(self) -> bool:
+        """Whether the frozen part gives another output each time."""
+        return getattr(self.detector, "augments", False) is True
+
+    @property
+    def normalization(self) -> Normalization:
+        """How the detector wants its images."""
+        return normalization_of(self.detector) or IMAGENET
+
+    def own(self, name: str) -> Callable[..., Any] | None:
+        """Return the detector's own method of that name, ``None`` where the default is used."""
+        return self._own.get(name)
+
+    def name_of(self, method: str) -> str:
+        """Return what messages call a method, or what stands in for it."""
+        if method not in self._own:
+            if method == "features":
+                return "MeDSWrapper(features=...)"
+            method = "forward" if method == "anomaly_map" else method
+        return f"{type(self.detector).__name__}.{method}"
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Run the frozen part, in evaluation mode; the images themselves where there is none."""
+        encode = self._own.get("encode")
+        if encode is None:
+            return images
+        with torch.no_grad(), evaluating(self.detector):
+            return _whole(self.as_tensor("encode", encode(images)))
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return memory features ``[B, P, D]`` or ``[B, D, h, w]`` without gradient."""
+        with torch.no_grad():
+            run = self._own.get("features")
+            if run is None:
+                run, images = self._encoder, self._as_the_encoder_wants(images)
+            return _whole(self.as_tensor("features", run(images)))
+
+    def encode_and_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what `encode` and `features` do, from one pass where the detector has one.
+
+        Raises:
+            DetectorError: If the detector's own method gives no pair of tensors.
+        """
+        both = self._own.get("encode_and_features")
+        if both is None:
+            return self.encode(images), self.features(images)
+        with torch.no_grad(), evaluating(self.detector):
+            pair = both(images)
+        if not isinstance(pair, tuple) or [isinstance(x, Tensor) for x in pair] != [True, True]:
+            msg = (
+                f"{self.name_of('encode_and_features')} must return a tuple of two tensors, what "
+                f"encode and features return; it returned {_kind(pair)}"
+            )
+            raise DetectorError(msg)
+        return _whole(pair[0]), _whole(pair[1])
+
+    def anomaly_map(self, encoded: Tensor, *, category: Tensor | None = None) -> Tensor:
+        """Return maps ``[B, h, w]``, differentiable, higher = more anomalous.
+
+        Args:
+            encoded: ``[B, ...]`` from `encode`.
+            category: ``[B]`` int64 (see `Detector`); ``None``: unknown.
+
+        Raises:
+            DetectorError: If the detector returns no tensor.
+        """
+        call = self._own.get("anomaly_map", self.detector)
+        maps = self.as_tensor("anomaly_map", call(encoded, **self._where(encoded, category)))
+        return maps.squeeze(1) if maps.ndim == 4 and maps.shape[1] == 1 else maps
+
+    def loss(
+        self, encoded: Tensor, *, step: int, total_steps: int, category: Tensor | None = None
+    ) -> Tensor:
+        """Return the detector's own training loss, a scalar."""
+        loss = self._own.get("loss")
+        if loss is None:
+            return self.anomaly_map(encoded, category=category).mean()
+        where = self._where(encoded, category, "loss")
+        return self.as_tensor("loss", loss(encoded, step=step, total_steps=total_steps, **where))
+
+    def auxiliary_loss(self) -> Tensor | None:
+        """Return what the last `anomaly_map` adds to the distillation loss, a scalar or nothing."""
+        loss = self._own.get("auxiliary_loss")
+        return None if loss is None else self.as_tensor("auxiliary_loss", loss())
+
+    def image_score(self, maps: Tensor, *, top: float) -> Tensor:
+        """Return ``[B]`` scores of images, higher = more anomalous.
+
+        Args:
+            maps: ``[B, h, w]`` from `anomaly_map`.
+            top: Share of a map's largest values that are averaged where the detector has no
+                ``image_score`` of its own.
+
+        Raises:
+            DetectorError: If the detector returns something else than ``[B]`` values.
+        """
+        score = self._own.get("image_score")
+        if score is None:
+            return image_score(maps, top)
+        scores = self.as_tensor("image_score", score(maps))
+        if scores.shape != maps.shape[:1]:
+            msg = (
+                f"{self.name_of('image_score')} must return one score an image, shape [B]; for "
+                f"{len(maps)} maps it returned {tuple(scores.shape)}"
+            )
+            raise DetectorError(msg)
+        return scores.float()
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the optimiser's parameter groups, each with a list of parameters."""
+        groups = self._own.get("parameter_groups")
+        if groups is None:
+            return [{"params": [p for p in self.detector.parameters() if p.requires_grad]}]
+        found, given = [], groups()
+        if not isinstance(given, Iterable):
+            msg = f"{self.name_of('parameter_groups')} must return a list; it gave {_kind(given)}"
+            raise DetectorError(msg)
+        for group in given:
+            if not isinstance(group, dict) or "params" not in group:
+                msg = (
+                    f"{self.name_of('parameter_groups')} must return dicts as the optimiser takes "
+                    f"them, [{{'params': [...]}}]; it returned a list of {type(group).__name__}"
+                )
+                raise DetectorError(msg)
+            params = group["params"]
+            found.append({**group, "params": [params] if isinstance(params, Tensor) else [*params]})
+        return found
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """Return every parameter that the optimiser gets, once."""
+        seen: dict[int, nn.Parameter] = {}
+        for group in self.parameter_groups():
+            for parameter in group["params"]:
+                seen.setdefault(id(parameter), parameter)
+        return list(seen.values())
+
+    def _as_the_encoder_wants(self, images: Tensor) -> Tensor:
+        own, theirs = self.normalization, normalization_of(self._encoder)
+        if theirs is None or (theirs.mean, theirs.std) == (own.mean, own.std):
+            return images
+        return theirs.apply(own.undo(images))
+
+    def _where(
+        self, encoded: Tensor, category: Tensor | None, method: str = "anomaly_map"
+    ) -> dict[str, Tensor]:
+        """Return the keyword ``category`` for a method that takes it."""
+        if not self._sorted[method]:
+            return {}
+        if category is None:
+            category = torch.full((encoded.shape[0],), -1, device=encoded.device)
+        return {"category": category}
+
+    def as_tensor(self, method: str, value: object) -> Tensor:
+        """Return what a method gave.
+
+        Raises:
+            DetectorError: If it is no tensor.
+        """
+        if not isinstance(value, Tensor):
+            msg = f"{self.name_of(method)} must return one tensor; it returned {_kind(value)}"
+            raise DetectorError(msg)
+        return value
+
+
+def check_detector(view: DetectorView) -> None:
+    """Refuse what can be seen to be wrong without running the detector.
+
+    Raises:
+        DetectorError: If a method has another signature, or if the parameters to train are none,
+            frozen, given twice or not the detector's.
+    """
+    name = type(view.detector).__name__
+    if view.own("anomaly_map") is None and type(view.detector).forward is nn.Module.forward:
+        msg = f"{name} has no forward: write forward(images) that returns an anomaly map [B, h, w]"
+        raise DetectorError(msg)
+    if view.own("loss"):
+        _check_signature(view, "loss", "(encoded, *, step, total_steps)", step=0, total_steps=1)
+    _check_parameters(view)
+
+
+def _whole(output: Tensor) -> Tensor:
+    """Return a frozen output in float32 where autocast has halved it: how it is kept is a setting.
+
+    The last layer decides what autocast gives, so that it would differ from detector to detector.
+    """
+    halved = torch.is_autocast_enabled(output.device.type) and output.is_floating_point()
+    return output.float() if halved else output
+
+
+def _method(detector: nn.Module, name: str) -> Callable[..., Any] | None:
+    found = getattr(detector, name, None)
+    if isinstance(found, nn.Module) or not callable(found):
+        return None
+    return cast("Callable[..., Any]", found)
+
+
+def _takes_category(method: Callable[..., Any]) -> bool:
+    try:
+        parameter = inspect.signature(method).parameters.get("category")
+    except ValueError:  # compiled code tells no signature
+        return False
+    return parameter is not None and parameter.kind != inspect.Parameter.POSITIONAL_ONLY
+
+
+def _check_kind(detector: object) -> None:
+    if isinstance(detector, type):
+        msg = f"the detector is the class {detector.__name__}: make one, {detector.__name__}()"
+        raise DetectorError(msg)
+    if not isinstance(detector, nn.Module):
+        msg = f"a detector must be a torch.nn.Module with its layers inside, got {_kind(detector)}"
+        raise DetectorError(msg)
+
+
+def _check_signature(view: DetectorView, method: str, signature: str, **keywords: int) -> None:
+    own = view.own(method)
+    if own is None:
+        return
+    if _takes_category(own):
+        keywords["category"] = 0
+    try:
+        inspect.signature(own).bind(None, **keywords)
+    except TypeError as error:
+        msg = f"{view.name_of(method)} must take {signature}: {error}"
+        raise DetectorError(msg) from None
+
+
+def _check_parameters(view: DetectorView) -> None:
+    """Check what the optimiser is to get."""
+    name, method = type(view.detector).__name__, view.name_of("parameter_groups")
+    names = {id(parameter): key for key, parameter in view.detector.named_parameters()}
+    seen: set[int] = set()
+    for group in view.parameter_groups():
+        for parameter in group["params"]:
+            fault = None
+            if id(parameter) not in names:
+                fault = f"gives {_kind(parameter)} that is no parameter of {name}"
+            elif id(parameter) in seen:
+                fault = f"gives {names[id(parameter)]} twice: name it once"
+            elif not parameter.requires_grad:
+                fault = (
+                    f"gives {names[id(parameter)]}, which is frozen: leave it out, or set its "
+                    "requires_grad"
+                )
+            if fault:
+                msg = f"{method} {fault}"
+                raise DetectorError(msg)
+            seen.add(id(parameter))
+    if not seen:
+        msg = (
+            f"{name} has no trainable parameter: none has requires_grad=True"
+            if view.own("parameter_groups") is None
+            else f"{name} has no trainable parameter: {method} gives none"
+        )
+        raise DetectorError(msg)
+
+
+def _kind(value: object) -> str:
+    """Return what to call a value: ``a dict``, ``a tensor (2, 3)``, ``None``."""
+    if value is None:
+        return "None"
+    if isinstance(value, Tensor):
+        return f"a tensor {tuple(value.shape)}"
+    return f"a {type(value).__name__}"

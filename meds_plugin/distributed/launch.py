@@ -1,0 +1,87 @@
+"""What a process of a distributed job knows before the job's processes are connected.
+
+Ranks are started by Lightning (from the first one), torchrun or SLURM. Nothing heavy is imported
+here: the command line answers wrong input at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from datetime import datetime, timedelta
+from typing import Any
+
+__all__ = ["follow_parent", "launched_rank", "rank_options", "started"]
+
+# Set to something else than 0 in every process but the first.
+_RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
+_LIGHTNING = "hydra.job.name=train_ddp_process_"  # what Lightning adds to the command line
+_STORE_KEY = "meds_plugin/started"
+_PATIENCE = timedelta(minutes=5)
+
+_stores: list[Any] = []
+
+
+def launched_rank() -> int:
+    """Return the rank that the launcher gave this process: 0 means that it is the job's first."""
+    given = (os.environ.get(name, "0") for name in _RANKS)
+    return next((int(rank) for rank in given if rank != "0"), 0)
+
+
+def started() -> str:
+    """Return the name of the run's folder where none is given: all ranks return the same.
+
+    It is the time of the start, the first rank's under torchrun, and the job's number where SLURM
+    runs several processes.
+    """
+    if _under_torchrun() and int(os.environ["WORLD_SIZE"]) > 1:
+        from torch.distributed.rendezvous import rendezvous
+
+        store, rank, _ = next(rendezvous("env://", timeout=_PATIENCE))
+        _stores.append(store)  # the first rank's may be the one that the others ask
+        if rank == 0:
+            store.set(_STORE_KEY, _now())
+        return str(store.get(_STORE_KEY).decode())
+    if int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in os.environ:
+        return f"slurm/{os.environ['SLURM_JOB_ID']}-{os.environ.get('SLURM_STEP_ID', '0')}"
+    return _now()
+
+
+def rank_options() -> list[str]:
+    """Return Hydra's options for a rank that torchrun or SLURM started beside the first one."""
+    rank = launched_rank()
+    if rank == 0 or _started_by_lightning():
+        return []
+    return [f"hydra.job.name=rank_{rank}", "hydra.output_subdir=null"]
+
+
+def follow_parent() -> None:
+    """Let a rank that Lightning started end with the first one, which started it.
+
+    Until the ranks are connected (see `fail_fast`), it would wait for minutes.
+    """
+    if not _started_by_lightning():
+        return
+    parent = os.getppid()
+
+    def follow() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True, name="follow-parent").start()
+
+
+def _under_torchrun() -> bool:
+    """Whether torchrun started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def _now() -> str:
+    return datetime.now().astimezone().strftime("%Y-%m-%d/%H-%M-%S")
+
+
+def _started_by_lightning() -> bool:
+    return any(argument.startswith(_LIGHTNING) for argument in sys.argv)

@@ -1,0 +1,141 @@
+"""Work shared by the ranks of a distributed job, so that all of them hold the same results.
+
+Without a process group, a job has one rank: shares are everything, and nothing is sent.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor, distributed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+__all__ = [
+    "from_all",
+    "from_first",
+    "gather_in_order",
+    "my_chunks",
+    "rank_and_world",
+    "shard",
+    "share_out",
+]
+
+T = TypeVar("T")
+
+# Ranks may wait long for one that has more to do; one that has died is `fail_fast`'s task.
+_PATIENCE = timedelta(days=7)
+
+_groups: dict[Any, Any] = {}  # the group of CPU tensors for each process group of the whole job
+
+
+def rank_and_world() -> tuple[int, int]:
+    """Return this process's rank and the number of ranks."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+def shard(count: int, rank: int, world: int) -> range:
+    """Return a rank's places among ``count``: contiguous, sizes differ by at most one."""
+    return range(count * rank // world, count * (rank + 1) // world)
+
+
+def my_chunks(indices: Sequence[int], size: int) -> list[list[int]]:
+    """Return this rank's share of the batches that one process would make of some images.
+
+    Batches stay whole, so that the number of ranks does not change what is computed in them.
+    """
+    places = shard(-(-len(indices) // size), *rank_and_world())
+    chunks = (indices[place * size : (place + 1) * size] for place in places)
+    return [[int(index) for index in chunk] for chunk in chunks]
+
+
+def share_out(
+    costs: Mapping[str, float], world: int, *, divisible: bool = True
+) -> dict[str, int | None]:
+    """Give every task a rank so that all have about as much to do.
+
+    Args:
+        costs: What each task costs.
+        world: The number of ranks.
+        divisible: Whether ranks can work at a task together.
+
+    Returns:
+        A rank for each task; ``None``: it costs more than a rank's fair share, so all ranks have
+        to work at it together.
+    """
+    fair = sum(costs.values()) / world
+    loads = [0.0] * world
+    ranks: dict[str, int | None] = {}
+    for name in sorted(costs, key=lambda name: (-costs[name], name)):
+        if divisible and world > 1 and costs[name] > fair:
+            ranks[name] = None
+            continue
+        ranks[name] = rank = loads.index(min(loads))
+        loads[rank] += costs[name]
+    return ranks
+
+
+def gather_in_order(part: Tensor | None) -> Tensor:
+    """Return the parts of all ranks, one after another; call it on every rank.
+
+    Args:
+        part: ``[n, ...]`` with another n on each rank; ``None`` where a rank has none.
+
+    Returns:
+        ``[sum of n, ...]`` on the part's device (the CPU where there is no part); the part itself
+        if there is one rank.
+
+    Raises:
+        ValueError: If no rank has a part, or if the parts do not fit together.
+    """
+    rank, world = rank_and_world()
+    if world == 1 and part is not None:
+        return part
+    kinds = from_all(None if part is None else (len(part), part.shape[1:], part.dtype))
+    found = {kind[1:] for kind in kinds if kind is not None}
+    if len(found) != 1:
+        msg = f"the ranks' parts do not fit together: {kinds}"
+        raise ValueError(msg)
+    ((shape, dtype),) = found
+    counts = [0 if kind is None else kind[0] for kind in kinds]
+    whole = torch.empty(sum(counts), *shape, dtype=dtype)
+    for source, piece in enumerate(whole.split(counts)):
+        if source == rank and part is not None:
+            piece.copy_(part)
+        if len(piece):
+            distributed.broadcast(piece, src=source, group=_group())
+    return whole if part is None else whole.to(part.device)
+
+
+def from_all(value: T) -> list[T]:
+    """Return every rank's value in the order of ranks; call it on every rank."""
+    _, world = rank_and_world()
+    values: list[Any] = [value] * world
+    if world > 1:
+        distributed.all_gather_object(values, value, group=_group())
+    return values
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """Make a value on the first rank and return it everywhere; call it on every rank."""
+    rank, world = rank_and_world()
+    if world == 1:
+        return make()
+    box: list[Any] = [make() if rank == 0 else None]
+    distributed.broadcast_object_list(box, src=0, group=_group())
+    value: T = box[0]
+    return value
+
+
+def _group() -> Any:
+    """Return the group through which ranks send what lies on the CPU."""
+    whole = distributed.group.WORLD
+    if whole not in _groups:
+        _groups.clear()
+        _groups[whole] = distributed.new_group(backend="gloo", timeout=_PATIENCE)
+    return _groups[whole]

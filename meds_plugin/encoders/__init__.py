@@ -1,0 +1,1 @@
+"""Frozen encoders: features of images, by timm's name."""

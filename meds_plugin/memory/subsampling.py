@@ -1,0 +1,159 @@
+"""Random memories: which images they hold, and the odds of what they miss."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from meds_plugin.selection import group_indices
+from meds_plugin.utils.rng import torch_generator
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+__all__ = [
+    "check_ratio",
+    "draw_subsets",
+    "memory_size",
+    "on_device",
+    "rank_weights",
+    "sum_type",
+    "survival",
+]
+
+
+def check_ratio(ratio: float) -> None:
+    """Raise ValueError unless a ratio lies in (0, 1]."""
+    if not 0 < ratio <= 1:
+        msg = f"ratio must be in (0, 1], got {ratio!r}"
+        raise ValueError(msg)
+
+
+def memory_size(population: int, ratio: float) -> int:
+    """Return ceil(ratio * population), not led astray by binary fractions.
+
+    ``0.07 * 100`` is 7.000000000000001 as floats; this gives 7, a bare ``ceil`` 8. At the ratio
+    0.1 of the paper the two agree for every population up to 100 000 at least.
+
+    Args:
+        population: Images to draw from, at least 1.
+        ratio: Share of them in (0, 1].
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+    check_ratio(ratio)
+    if population < 1:
+        msg = f"a memory needs at least one image to draw from, got {population}"
+        raise ValueError(msg)
+    exact = ratio * population
+    nearest = round(exact)
+    noise = 1e-9 * max(1.0, exact)
+    return max(1, nearest if abs(exact - nearest) < noise else math.ceil(exact))
+
+
+def draw_subsets(
+    population: int,
+    ratio: float,
+    count: int,
+    *,
+    seed: int = 0,
+    generator: torch.Generator | None = None,
+    replacement: bool = True,
+    strata: Sequence[Hashable] | None = None,
+) -> list[Tensor]:
+    """Draw random memories as sets of image indices.
+
+    Args:
+        population: Images to draw from.
+        ratio: Share of the images a memory holds, in (0, 1].
+        count: Memories, at least 1; the first of many are those of a shorter list.
+        seed: Key of the draw where no generator is given.
+        generator: CPU generator to draw from; strata then draw in the order of their names.
+        replacement: Whether an image may be drawn several times. The reference does so, except
+            on Real-IAD.
+        strata: A label an image (Real-IAD: the camera view); each stratum then gives
+            ``ceil(ratio * n_s)`` images to every memory.
+
+    Returns:
+        ``count`` int64 vectors of indices, in the order drawn.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Source:
+        METHOD section 5, step 1: ``ceil(ratio * N)`` whole images.
+    """
+    if count < 1:
+        msg = f"at least one memory has to be drawn, got {count}"
+        raise ValueError(msg)
+    if strata is None:
+        groups = {"": torch.arange(population)}
+    elif len(strata) == population:
+        groups = group_indices(strata)
+    else:
+        msg = f"strata name {len(strata)} images, the population has {population}"
+        raise ValueError(msg)
+    drawn = []
+    for name, members in groups.items():
+        source = generator or torch_generator(seed, "memory", name)
+        size = memory_size(len(members), ratio)
+        if replacement:
+            picks = torch.randint(len(members), (count, size), generator=source)
+        else:
+            orders = [torch.randperm(len(members), generator=source)[:size] for _ in range(count)]
+            picks = torch.stack(orders)
+        drawn.append(members[picks])
+    return list(torch.cat(drawn, dim=1))
+
+
+def survival(population: int, size: int, *, replacement: bool) -> Tensor:
+    """Return the chance that a random memory holds none of the k nearest images.
+
+    Args:
+        population: N.
+        size: Images drawn, m; without replacement at most N.
+        replacement: Whether an image may be drawn several times.
+
+    Returns:
+        ``[N + 1]`` float64 for k = 0..N: ((N - k) / N)^m, or C(N - k, m) / C(N, m).
+    """
+    remaining = torch.arange(population, -1, -1, dtype=torch.float64)
+    if replacement:
+        return (remaining / population) ** size
+    logs = torch.lgamma(remaining + 1) - torch.lgamma((remaining - size).clamp(min=0) + 1)
+    return torch.where(remaining >= size, (logs - logs[0]).exp(), 0.0)
+
+
+def rank_weights(survivals: Tensor, tolerance: float) -> Tensor:
+    """Return the chance that the k-th nearest distance is the smallest one in the memory.
+
+    Args:
+        survivals: ``[R, N + 1]`` rows of `survival`.
+        tolerance: Weight that may be left out of each row; it goes to the last rank kept.
+
+    Returns:
+        ``[R, K]`` float64, K <= N the smallest number of ranks that leaves out no more. Rows sum
+        to 1.
+    """
+    left_out = survivals.amax(0)[1:] < tolerance
+    ranks = int(left_out.int().argmax()) + 1 if bool(left_out.any()) else len(left_out)
+    weights = survivals[:, :ranks] - survivals[:, 1 : ranks + 1]
+    weights[:, -1] += survivals[:, ranks]
+    return weights
+
+
+def sum_type(device: torch.device) -> torch.dtype:
+    """Return the type of weighted sums: float64, but float32 on MPS, which has no other.
+
+    That changes a score by some 1e-7 of itself.
+    """
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def on_device(weights: Tensor, device: torch.device) -> Tensor:
+    """Return weights where sums are made with them, in the type of the sums."""
+    return weights.to(sum_type(device)).to(device)

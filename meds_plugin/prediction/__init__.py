@@ -1,0 +1,1 @@
+"""Scores new images with a trained detector, and exports it."""

@@ -1,0 +1,83 @@
+"""Reads images to judge; one that cannot be used gives its reason in place of its pixels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from meds_plugin.data.decoding import unreadable
+from meds_plugin.data.images import read_image
+from meds_plugin.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from meds_plugin.data.samples import Pixels
+    from meds_plugin.data.transforms import Preprocess
+
+__all__ = ["ImagesToJudge", "ReadImage"]
+
+
+class ReadImage(NamedTuple):
+    """What came of a file.
+
+    Attributes:
+        place: Its index in the list.
+        image: float32 ``[3, H, W]``, normalised; ``None`` where there is an error.
+        size: Height and width of the file's image.
+        pixels: uint8 ``[H, W, 3]`` of the file, where they were asked for.
+        error: Why it cannot be used, in one line.
+    """
+
+    place: int
+    image: Tensor | None = None
+    size: tuple[int, int] = (0, 0)
+    pixels: Pixels | None = None
+    error: str | None = None
+
+
+class ImagesToJudge(Dataset[ReadImage]):
+    """Files in a fixed order.
+
+    Args:
+        files: The files.
+        preprocess: From a decoded image to a tensor.
+        max_pixels: Larger images cannot be used.
+        keep_pixels: Give the file's pixels, too.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        preprocess: Preprocess,
+        *,
+        max_pixels: int,
+        keep_pixels: bool = False,
+    ) -> None:
+        self.files = list(files)
+        self._preprocess = preprocess
+        self._max_pixels = max_pixels
+        self._keep_pixels = keep_pixels
+
+    def __len__(self) -> int:
+        """Return the number of files."""
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> ReadImage:
+        """Read a file."""
+        file = self.files[index]
+        try:
+            image = read_image(file, max_pixels=self._max_pixels)
+            size = (image.height, image.width)
+            pixels = np.array(image) if self._keep_pixels else None
+            return ReadImage(index, self._preprocess(image), size, pixels)
+        except UserError as error:
+            # The limit has another name in training.
+            return ReadImage(index, error=str(error).replace("data.max_pixels=", "max_pixels="))
+        except Exception as error:
+            return ReadImage(index, error=str(unreadable(file, error)))

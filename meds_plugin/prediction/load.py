@@ -1,0 +1,178 @@
+"""Makes a predictor from a run's checkpoint and the configuration beside it."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from meds_plugin.config.build import build_detector, check_targets, plain
+from meds_plugin.data.transforms import Preprocess
+from meds_plugin.detectors.checkpoint import FrozenPart, check_saved, without
+from meds_plugin.detectors.view import DetectorView
+from meds_plugin.encoders.default import default_features
+from meds_plugin.evaluation.alarms import Thresholds
+from meds_plugin.evaluation.protocol import EvaluationProtocol
+from meds_plugin.evaluation.scorer import Scorer
+from meds_plugin.prediction.predictor import Predictor
+from meds_plugin.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from torch import nn
+
+__all__ = ["load"]
+
+
+def load(
+    ckpt: str | PathLike[str],
+    *,
+    device: str | torch.device = "auto",
+    encoder_weights: str | PathLike[str] | None = None,
+    trust: bool = False,
+) -> Predictor:
+    """Load a trained detector to judge new images with.
+
+    Nothing is unpickled. ``config.yaml`` beside the checkpoint says how to build the detector, and
+    ``threshold.json`` where alarms begin.
+
+    Args:
+        ckpt: A run's ``model.ckpt``, or the run's folder.
+        device: ``auto`` takes an accelerator where there is one.
+        encoder_weights: A copy of the encoder's weights, where the run's own path is not there.
+        trust: Let ``config.yaml`` call any code. Without, only detectors and encoders of this
+            package and of installed plugins are built.
+
+    Raises:
+        UserError: If a file is missing, damaged, of another version or another model, or the run
+            trained no detector.
+    """
+    path = Path(ckpt)
+    path = path / "model.ckpt" if path.is_dir() else path
+    saved = _read_checkpoint(path)
+    config = _read_config(path.with_name("config.yaml"), trust=trust)
+    if config.get("method") == "memory":
+        msg = (
+            f"{path} is of method=memory, which trains no detector: its scores need the training "
+            "images; take the checkpoint of another method"
+        )
+        raise UserError(msg)
+    if encoder_weights is not None:
+        _replace_weights(config, str(Path(encoder_weights).expanduser().absolute()))
+    preprocess, protocol = _judging(config, path.with_name("config.yaml"))
+    detector = build_detector(config)
+    _load_weights(detector, saved, path)
+    file = path.with_name("threshold.json")
+    thresholds = Thresholds.read(file) if file.is_file() else None
+    names = saved["meds"].get("categories") or sorted(thresholds.scores if thresholds else ())
+    scorer = Scorer(
+        detector,
+        preprocess.input_size,
+        protocol,
+        precision=str(OmegaConf.select(config, "trainer.precision")),
+    )
+    preprocess.normalization = scorer.view.normalization
+    return Predictor(
+        scorer,
+        preprocess,
+        categories=[str(name) for name in names],
+        thresholds=thresholds,
+        device=_device(device),
+        source=path,
+        backbone=str(config.backbone.name),
+    )
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        msg = f"ckpt={path}: there is no such file; give a run's model.ckpt"
+        raise UserError(msg)
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, KeyError) as error:
+        first = (str(error).strip().splitlines() or [""])[0]
+        msg = f"ckpt={path} cannot be read as a checkpoint ({type(error).__name__}: {first})"
+        raise UserError(msg) from error
+    if not isinstance(saved, dict) or "state_dict" not in saved or "meds" not in saved:
+        msg = f"ckpt={path} is no checkpoint of a run; give a run's model.ckpt"
+        raise UserError(msg)
+    return saved
+
+
+def _read_config(path: Path, *, trust: bool) -> DictConfig:
+    """Read a run's configuration; what it calls is known, or trusted."""
+    if not path.is_file():
+        msg = (
+            f"{path} is missing: it tells how to build the detector; keep model.ckpt in its run's "
+            "folder, or copy config.yaml and threshold.json with it"
+        )
+        raise UserError(msg)
+    try:
+        config = plain(OmegaConf.load(path))
+        detector = config["backbone"]["detector"]
+    except Exception as error:  # YAML and interpolations fail in many ways
+        first = (str(error).strip().splitlines() or [""])[0]
+        msg = f"{path} is no configuration of a run ({type(error).__name__}: {first})"
+        raise UserError(msg) from error
+    if not trust:
+        check_targets(detector, path)
+    # Resolved: what was checked is what is built.
+    return DictConfig(config)
+
+
+def _replace_weights(config: DictConfig, weights: str) -> None:
+    encoder = config.backbone.detector.get("encoder")
+    if not isinstance(encoder, DictConfig):
+        msg = f"encoder.weights={weights}: backbone={config.backbone.name} takes no encoder"
+        raise UserError(msg)
+    encoder.weights = weights
+
+
+def _judging(config: DictConfig, source: Path) -> tuple[Preprocess, EvaluationProtocol]:
+    """Return how images become tensors, and maps scores."""
+    try:
+        preprocess = Preprocess(plain(config.data.image_size), plain(config.data.crop))
+        return preprocess, EvaluationProtocol(**plain(config.evaluation))
+    except UserError:
+        raise
+    except (AttributeError, TypeError) as error:  # a key is missing, or one too many
+        msg = f"{source} is no configuration of a run ({type(error).__name__}: {error})"
+        raise UserError(msg) from error
+
+
+def _load_weights(detector: nn.Module, saved: dict[str, Any], path: Path) -> None:
+    """Put the trained weights in, if they are of this detector."""
+    own = {f"detector.{name}": value for name, value in detector.state_dict().items()}
+    view = DetectorView(detector, default_features)
+    frozen = FrozenPart(detector, view.trainable_parameters())
+    try:
+        check_saved(
+            saved["state_dict"],
+            expected=without(own, [f"detector.{name}" for name in frozen.prefixes]),
+            saved_fingerprint=saved["meds"].get("frozen"),
+            fingerprint=frozen.fingerprint(),
+        )
+        state = {k.removeprefix("detector."): v for k, v in saved["state_dict"].items()}
+        detector.load_state_dict(state, strict=False)
+    except (RuntimeError, UserError) as error:
+        msg = f"ckpt={path}: {' '.join(str(error).split())}"
+        raise UserError(msg) from error
+
+
+def _device(name: str | torch.device) -> torch.device:
+    if name != "auto":
+        try:
+            device = torch.device(name)
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            first = str(error).splitlines()[0]
+            msg = f"device={name} is not there ({first}); take auto or cpu"
+            raise UserError(msg) from error
+        return device
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -1,0 +1,272 @@
+"""The paper's tables from finished runs: a row a detector and method, a column a noise level."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from meds_plugin.metrics import UndefinedMetricError
+from meds_plugin.ranking import auprc, inspection_depth
+from meds_plugin.runs.published import NAMES, published_dataset, published_value
+from meds_plugin.runs.read import differing, read_rows, separate
+from meds_plugin.training.stages import METHODS
+from meds_plugin.utils.atomic import csv_text
+from meds_plugin.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from meds_plugin.runs.read import Run
+
+__all__ = ["METRICS", "RANKING", "Cell", "Table", "build_tables", "csv_table", "latex", "markdown"]
+
+METRICS = ("I-AUROC", "I-AP", "P-AUPRO", "P-AP")  # the paper's four
+RANKING = ("auprc", "inspection_depth")
+STAGES = {"memory": "memory scores of MeDS", "distilled": "distilled scores of MeDS"}
+_TITLES = {"auprc": "AUPRC of the ranking", "inspection_depth": "inspection depth (low = good)"}
+_FIELDS = ("settings", "metric", "detector", "method", "noise", "mean", "std", "runs", "source")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A figure in [0, 1]: mean, spread over seeds (``None`` of one run), and number of runs."""
+
+    mean: float
+    std: float | None
+    runs: int
+
+    @property
+    def text(self) -> str:
+        """In percent, as the paper."""
+        spread = "" if self.std is None else f" ± {100 * self.std:.2f}"
+        return f"{100 * self.mean:.2f}{spread}"
+
+
+@dataclass
+class Table:
+    """Runs of the same settings.
+
+    Attributes:
+        title: Data, and the settings that tell this table from the sweep's others.
+        noises: The columns.
+        cells: By metric, detector, method and noise.
+        published: The paper's figures, by the same; only those of the same data set.
+        missing: Combinations or seeds that the others have, a line each.
+    """
+
+    title: str
+    noises: list[float | None]
+    cells: dict[tuple[str, str, str, float | None], Cell] = field(default_factory=dict)
+    published: dict[tuple[str, str, str, float | None], float] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+
+    def rows(self, metric: str) -> list[tuple[str, str]]:
+        """Return detector and method of each row of a metric, in order."""
+        found = {(key[1], key[2]) for key in self.cells if key[0] == metric}
+        return sorted(found, key=lambda row: (row[0], _order(row[1])))
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics that any run has."""
+        return [m for m in (*METRICS, *RANKING) if any(key[0] == m for key in self.cells)]
+
+
+def build_tables(runs: Sequence[Run]) -> list[Table]:
+    """Collect runs into tables; runs of different settings come into different ones.
+
+    Raises:
+        UserError: If two runs do not differ in anything: a mean over both would count one twice.
+    """
+    return [_table(group, note) for group, note in separate(runs)]
+
+
+def markdown(table: Table) -> str:
+    """Lay a table out in Markdown, in percent."""
+    lines = [f"### {table.title}", ""]
+    for metric in table.metrics:
+        heads = [_noise(noise) for noise in table.noises]
+        lines.append(f"| {_TITLES.get(metric, metric)} | {' | '.join(heads)} |")
+        lines.append("|---|" + "---|" * len(heads))
+        for label, cells in _lines(table, metric):
+            lines.append(f"| {label} | {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join([*lines, *(f"missing: {line}  " for line in table.missing), ""])
+
+
+def latex(table: Table) -> str:
+    """Lay a table out as a LaTeX ``tabular`` that needs no package."""
+    columns = "l" + "r" * len(table.noises)
+    lines = [f"% {table.title}", f"\\begin{{tabular}}{{{columns}}}", "\\hline"]
+    for metric in table.metrics:
+        heads = " & ".join(_escaped(_noise(noise)) for noise in table.noises)
+        lines.append(f"{_escaped(_TITLES.get(metric, metric))} & {heads} \\\\ \\hline")
+        for label, cells in _lines(table, metric):
+            values = " & ".join(c.replace(" ± ", " $\\pm$ ").replace("-", "--") for c in cells)
+            lines.append(f"{_escaped(label)} & {values} \\\\")
+        lines.append("\\hline")
+    missing = [f"% missing: {line}" for line in table.missing]
+    return "\n".join([*lines, "\\end{tabular}", *missing, ""])
+
+
+def csv_table(tables: Sequence[Table]) -> str:
+    """Return all tables as one CSV with a row a figure, in [0, 1]; ours and published apart."""
+    rows: list[dict[str, object]] = []
+    for table in tables:
+        for (metric, detector, method, noise), cell in table.cells.items():
+            key = (metric, detector, method, noise)
+            row = {
+                "settings": table.title,
+                "metric": metric,
+                "detector": detector,
+                "method": method,
+                "noise": noise,
+            }
+            rows.append(
+                {**row, "mean": cell.mean, "std": cell.std, "runs": cell.runs, "source": "ours"}
+            )
+            if key in table.published:
+                rows.append({**row, "mean": table.published[key], "source": "published"})
+    return csv_text(_FIELDS, rows)
+
+
+def _table(runs: Sequence[Run], note: dict[str, str]) -> Table:
+    labels = _detectors(runs)
+    noises = sorted({run.noise for run in runs}, key=lambda z: (z is None, z or 0.0))
+    table = Table(_title(runs[0], note), noises)
+    places: dict[tuple[str, str, float | None], list[Run]] = {}
+    for run in runs:
+        place = places.setdefault((labels[run.path], run.method, run.noise), [])
+        if twin := next((other for other in place if other.seed == run.seed), None):
+            msg = f"{twin.path} and {run.path} are the same run twice: take one away"
+            raise UserError(msg)
+        place.append(run)
+    dataset = published_dataset(runs[0].categories)
+    for (detector, method, noise), members in places.items():
+        for metric in (*METRICS, *RANKING):
+            values = [v for run in members if (v := run.metric(metric)) is not None]
+            if not values:
+                continue
+            key = (metric, detector, method, noise)
+            table.cells[key] = _cell(values)
+            paper = _paper(dataset, members[0], metric)
+            if paper is not None:
+                table.published[key] = paper
+    for (detector, method, noise), members in places.items():
+        if method == "meds":
+            _add_stages(table, detector, noise, members)
+    table.missing = _missing(places, noises)
+    return table
+
+
+def _cell(values: Sequence[float]) -> Cell:
+    std = statistics.stdev(values) if len(values) > 1 else None
+    return Cell(statistics.fmean(values), std, len(values))
+
+
+def _add_stages(table: Table, detector: str, noise: float | None, runs: Sequence[Run]) -> None:
+    """Judge the rankings that the earlier stages of MeDS make, where no run of their own does."""
+    for stage, name in STAGES.items():
+        if ("auprc", detector, stage, noise) in table.cells:
+            continue
+        values = [pair for run in runs if (pair := _stage_ranking(run, stage)) is not None]
+        for number, metric in enumerate(RANKING if values else ()):
+            table.cells[metric, detector, name, noise] = _cell([pair[number] for pair in values])
+
+
+def _stage_ranking(run: Run, stage: str) -> tuple[float, float] | None:
+    """Return AUPRC and inspection depth of a stage's scores, where they and the truth are known."""
+    rows = read_rows(run.path / "ranking.csv")
+    if not rows or not all(row[stage] for row in rows):
+        return None
+    scores = [float(row[stage]) for row in rows]
+    truth = [row["injected"] == "1" for row in rows]
+    try:
+        return auprc(scores, truth), inspection_depth(scores, truth)
+    except UndefinedMetricError:
+        return None
+
+
+def _paper(dataset: str | None, run: Run, metric: str) -> float | None:
+    """Return the paper's figure where data set, detector and noise are the run's."""
+    if dataset is None or run.noise is None:
+        return None
+    lists = dataset == "real_iad"  # with lists of its own, whose noise is not ours
+    same = run.config["noise_definition"] == "normal" and run.config["noise_protocol"] == "overlap"
+    if run.noise > 0 and (lists or not same):
+        return None
+    return published_value(dataset, run.backbone, run.method, metric, run.noise)
+
+
+def _detectors(runs: Sequence[Run]) -> dict[object, str]:
+    """Return a name of each run's detector, with what tells it from one of the same kind."""
+    labels: dict[object, str] = {}
+    for backbone in {run.backbone for run in runs}:
+        own = [run for run in runs if run.backbone == backbone]
+        kinds = list(dict.fromkeys(run.detector for run in own))
+        notes = dict(zip(kinds, differing(kinds), strict=True))
+        for run in own:
+            values = notes[run.detector]
+            note = ", ".join(f"{key.split('.')[-1]}={value}" for key, value in values.items())
+            name = NAMES.get(backbone, backbone)
+            labels[run.path] = f"{name} ({note})" if note else name
+    return labels
+
+
+def _missing(
+    places: dict[tuple[str, str, float | None], list[Run]], noises: Sequence[float | None]
+) -> list[str]:
+    """Name the combinations of a detector, method and noise, and the seeds, that are not there."""
+    lines = []
+    seeds = sorted({run.seed for members in places.values() for run in members})
+    methods = sorted({method for _, method, _ in places}, key=_order)
+    for detector in sorted({detector for detector, _, _ in places}):
+        for method in methods:
+            for noise in noises:
+                have = {run.seed for run in places.get((detector, method, noise), [])}
+                lacking = [str(seed) for seed in seeds if seed not in have]
+                if lacking:
+                    name = "seed" if len(lacking) == 1 else "seeds"
+                    lines.append(
+                        f"{detector}, method={method}, noise={_noise(noise)}: "
+                        f"no {name} {', '.join(lacking)}"
+                    )
+    return lines
+
+
+def _lines(table: Table, metric: str) -> list[tuple[str, list[str]]]:
+    """Return labels and cells of a metric's rows, the published ones below ours."""
+    result = []
+    for detector, method in table.rows(metric):
+        keys = [(metric, detector, method, noise) for noise in table.noises]
+        ours = [table.cells[key].text if key in table.cells else "-" for key in keys]
+        result.append((_label(detector, method), ours))
+        paper = [table.published.get(key) for key in keys]
+        if any(value is not None for value in paper):
+            texts = ["-" if value is None else f"{100 * value:.2f}" for value in paper]
+            result.append((f"{_label(detector, method)} (published)", texts))
+    return result
+
+
+def _label(detector: str, method: str) -> str:
+    return {"plain": detector, "meds": f"{detector} + MeDS"}.get(method, f"{detector}: {method}")
+
+
+def _title(run: Run, note: dict[str, str]) -> str:
+    kept = (f"{key}={value}" for key, value in note.items())
+    return ", ".join([f"data {run.data}, encoder {run.config['encoder']['model']}", *kept])
+
+
+def _noise(noise: float | None) -> str:
+    return "as found" if noise is None else f"{100 * noise:g} %"
+
+
+def _order(method: str) -> int:
+    order: list[str] = ["plain", "meds", *METHODS, *STAGES.values()]
+    return order.index(method)
+
+
+def _escaped(text: str) -> str:
+    for character in "_%&#":
+        text = text.replace(character, f"\\{character}")
+    return text

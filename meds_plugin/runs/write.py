@@ -1,0 +1,209 @@
+"""A run's folder: what each file holds, and how it is written."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from meds_plugin.data.module import ManifestRow
+from meds_plugin.figures.collect import GAP_FIELDS
+from meds_plugin.ranking import auprc, inspection_depth
+from meds_plugin.utils.atomic import csv_text, write_arrays, write_csv, write_json, write_text
+from meds_plugin.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from meds_plugin.callbacks.training_scores import TrainingScores
+    from meds_plugin.data import Problem, Sample
+    from meds_plugin.evaluation.alarms import Thresholds
+
+__all__ = ["RunFolder", "ranking_metrics"]
+
+RANKING = (
+    "rank",
+    "path",
+    "category",
+    "score",
+    "selected",
+    "injected",
+    "memory",
+    "distilled",
+    "probability",
+)
+PROBLEMS = ("path", "reason")
+SELECTION = ("step", "category", "kept", "threshold", "median", "mad", "contaminated")
+
+
+class RunFolder:
+    """The files of one run.
+
+    Args:
+        path: The folder; made if it is not there.
+
+    Raises:
+        UserError: If it cannot be made or written to.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            probe = path / ".probe"
+            probe.write_bytes(b"")
+            probe.unlink(missing_ok=True)  # another rank may have been faster
+        except OSError as error:
+            msg = (
+                f"the run folder {path} cannot be written ({error.strerror}): "
+                "give another one with hydra.run.dir=DIR"
+            )
+            raise UserError(msg) from None
+
+    @property
+    def config(self) -> Path:
+        """The run's whole configuration, resolved."""
+        return self.path / "config.yaml"
+
+    @property
+    def checkpoint(self) -> Path:
+        """Trainable weights, stage, selection and data order."""
+        return self.path / "model.ckpt"
+
+    @property
+    def metrics(self) -> Path:
+        """The results; written last, so it marks a finished run."""
+        return self.path / "metrics.json"
+
+    @property
+    def manifest(self) -> Path:
+        """Exactly what is trained on, in order."""
+        return self.path / "manifest.csv"
+
+    def write_config(self, text: str) -> None:
+        """Write ``config.yaml``."""
+        write_text(self.config, text)
+
+    def write_manifest(self, rows: Sequence[ManifestRow]) -> None:
+        """Write ``manifest.csv``, or check that it is still true.
+
+        Raises:
+            UserError: If the folder holds a run on other images: its scores belong to those.
+        """
+        text = csv_text(
+            ManifestRow._fields,
+            ({**row._asdict(), "injected": _flag(row.injected)} for row in rows),
+        )
+        # As bytes: a name may hold a carriage return.
+        if self.manifest.exists() and self.manifest.read_bytes() != text.encode():
+            msg = (
+                f"the training images are not those of the run any more ({self.manifest}): "
+                "put them back, or start a new run"
+            )
+            raise UserError(msg)
+        write_text(self.manifest, text)
+
+    def write_skipped(self, problems: Sequence[Problem]) -> None:
+        """Write ``skipped.csv``: images that are left out, where there are any."""
+        if problems:
+            write_csv(self.path / "skipped.csv", PROBLEMS, map(asdict, problems))
+
+    def write_problems(self, problems: Sequence[Problem]) -> None:
+        """Write ``bad_files.csv``: the images that stopped the run."""
+        write_csv(self.path / "bad_files.csv", PROBLEMS, map(asdict, problems))
+
+    def write_ranking(
+        self,
+        samples: Sequence[Sample],
+        scores: TrainingScores,
+        probability: Sequence[float | None] | None = None,
+    ) -> None:
+        """Write ``ranking.csv``: training images from most to least suspicious.
+
+        Args:
+            samples: The training images.
+            scores: What a fit found out about them.
+            probability: The chance that each is contaminated, where it is known.
+        """
+        chances = probability or [None] * len(samples)
+        order = sorted(range(len(samples)), key=lambda i: (-float(scores.score[i]), i))
+        rows = (
+            {
+                "rank": rank,
+                "path": samples[i].path,
+                "category": samples[i].category,
+                "score": _number(scores.score, i),
+                "selected": int(scores.selected[i]),
+                "injected": _flag(samples[i].injected),
+                "memory": _number(scores.memory, i),
+                "distilled": _number(scores.distilled, i),
+                "probability": None if (chance := chances[i]) is None else f"{chance:.4f}",
+            }
+            for rank, i in enumerate(order, start=1)
+        )
+        write_csv(self.path / "ranking.csv", RANKING, rows)
+
+    def write_selection(self, history: Sequence[dict[str, Any]]) -> None:
+        """Write ``selection.csv``: a row a refresh and category."""
+        write_csv(self.path / "selection.csv", SELECTION, history)
+
+    def write_thresholds(self, thresholds: Thresholds | None) -> None:
+        """Write ``threshold.json``: where alarms begin, and what that was chosen from."""
+        if thresholds is not None:
+            write_json(self.path / "threshold.json", thresholds.as_json())
+
+    def write_contamination(self, report: dict[str, Any]) -> None:
+        """Write ``contamination.json``: how dirty each category is, as far as scores tell."""
+        write_json(self.path / "contamination.json", report)
+
+    def write_figure_data(
+        self, gap: Sequence[dict[str, Any]], examples: Mapping[str, NDArray[Any]]
+    ) -> None:
+        """Write ``gap.csv`` and ``examples.npz``, where there is anything to write."""
+        if gap:
+            write_csv(self.path / "gap.csv", GAP_FIELDS, gap)
+        if examples:
+            write_arrays(self.path / "examples.npz", examples)
+
+    def write_metrics(self, metrics: dict[str, Any]) -> None:
+        """Write ``metrics.json``."""
+        write_json(self.metrics, metrics)
+
+
+def ranking_metrics(samples: Sequence[Sample], scores: Tensor) -> dict[str, Any]:
+    """Judge a ranking by which images the noise protocol added.
+
+    Args:
+        samples: The training images.
+        scores: ``[N]`` their scores, higher = more suspicious.
+
+    Returns:
+        ``auprc`` and ``inspection_depth`` over the whole list, in [0, 1], and under
+        ``categories`` of each category; ``None`` where nothing was added or it is unknown.
+    """
+    categories = {}
+    for name in sorted({sample.category for sample in samples}):
+        members = [i for i, sample in enumerate(samples) if sample.category == name]
+        categories[name] = _judge([samples[i] for i in members], scores[members])
+    return {**_judge(samples, scores), "categories": categories}
+
+
+def _judge(samples: Sequence[Sample], scores: Tensor) -> dict[str, float | None]:
+    truth = [bool(sample.injected) for sample in samples]
+    if not any(truth):
+        return {"auprc": None, "inspection_depth": None}
+    return {
+        "auprc": auprc(scores, truth),
+        "inspection_depth": inspection_depth(scores, truth),
+    }
+
+
+def _flag(value: bool | None) -> int | None:
+    return None if value is None else int(value)
+
+
+def _number(values: Tensor | None, index: int) -> str | None:
+    return None if values is None else f"{float(values[index]):.7g}"

@@ -1,0 +1,294 @@
+"""Sweeps: each job in a process of its own, whichever launcher starts it.
+
+Distributed jobs leave environment variables and process groups behind that would change the next
+job in the same process. So what Hydra calls for a job, here or on another machine, only looks after
+it: it runs the job as a single run, in a process and session of its own, and writes down how it
+ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from omegaconf import OmegaConf, open_dict, read_write
+
+from meds_plugin.runs.state import anchor_paths, is_finished
+from meds_plugin.sweeps.folder import (
+    Job,
+    changes,
+    find_jobs,
+    job_name,
+    locked,
+    place,
+    read_job,
+    write_job,
+)
+from meds_plugin.utils.atomic import write_json
+from meds_plugin.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hydra.conf import HydraConf
+    from omegaconf import DictConfig
+
+__all__ = ["Sweep", "arguments_of", "current", "end_with_the_sweep"]
+
+log = logging.getLogger(__name__)
+
+_RECORD = "sweep.json"  # the command line that started it
+_DIR = "hydra.sweep.dir="
+_JOB = "MEDS_SWEEP_JOB"  # set in the processes of a job
+_LOG = "output.log"  # in a job's folder: what it printed
+# Of Hydra's own settings, these belong to the sweep and not to its jobs.
+_OF_THE_SWEEP = (
+    "hydra.mode=",
+    "hydra.run.",
+    "hydra.sweep.",
+    "hydra.sweeper",
+    "hydra/sweeper",
+    "hydra.launcher",
+    "hydra/launcher",
+    "hydra.output_subdir=",
+)
+
+
+class Sweep(Callback):
+    """One start of a sweep; pickled into the processes that launch its jobs.
+
+    Args:
+        options: Hydra's options that say where configurations are, with their values.
+    """
+
+    def __init__(self, options: Sequence[str] = ()) -> None:
+        self.folder: Path | None = None  # known once Hydra has begun a sweep
+        self._id = uuid4().hex
+        self._options = list(options)
+        self._process = os.getpid()
+        self._cwd = Path.cwd()
+        self._swept: set[str] = set()
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Learn where the sweep lies and which settings tell its jobs apart."""
+        del kwargs
+        hydra = config.hydra
+        params = (hydra.sweeper.get("params") or {}).items()
+        given = [*(f"{key}={value}" for key, value in params), *hydra.overrides.task]
+        overrides = OverridesParser.create().parse_overrides(given)
+        self._swept = {o.get_key_element().lstrip("+") for o in overrides if o.is_sweep_override()}
+        own = [o for o in hydra.overrides.hydra if not o.startswith(("hydra.mode=", _DIR))]
+        # Hydra takes no option amid the overrides.
+        arguments = ["-m", *self._options, *hydra.overrides.task, *own]
+        with read_write(config), open_dict(config):
+            # A job's process writes these itself, into the job's folder.
+            hydra.overrides.hydra.append("hydra.output_subdir=null")
+        self.folder = Path(str(hydra.sweep.dir)).absolute()
+        with contextlib.suppress(OSError):  # Hydra itself is the next to write there
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(self.folder / _RECORD, {"arguments": arguments, "cwd": str(self._cwd)})
+
+    def run_job(self, config: DictConfig, hydra: HydraConf) -> None:
+        """Do one job, go on with it, or leave it, and write down how it ended.
+
+        Args:
+            config: The job's.
+            hydra: Hydra's, of the job.
+
+        Raises:
+            UserError: If Hydra was given a configuration without `current` as a callback.
+        """
+        if self.folder is None:
+            msg = "the sweep's configuration has no hydra.callbacks.sweep"
+            raise UserError(msg)
+        anchor_paths(config)
+        plain = OmegaConf.to_container(config, resolve=True)
+        settings = json.loads(json.dumps(plain, default=str))
+        overrides = list(hydra.overrides.task)
+        subdir = str(hydra.sweep.subdir)
+        name = job_name(overrides, self._swept) if subdir == "." else subdir
+        folder = place(self.folder, name, settings)
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder):
+            before = read_job(folder) or Job(overrides, settings, self._id)
+            differences = changes(before.settings, settings)
+            if differences:
+                reason = (
+                    f"{folder} holds a run with other settings ({'; '.join(differences)}): "
+                    "give those again, or another hydra.sweep.dir"
+                )
+                self._end(folder, before, status=2, reason=reason, seconds=before.seconds)
+            elif is_finished(folder / "metrics.json"):
+                log.info("%s: finished before, skipped", folder.name)
+                write_job(folder, before, sweep=self._id, status=0, reason="")
+            else:
+                self._run(folder, before, hydra)
+
+    def report(self) -> int:
+        """Tell which jobs failed and return the sweep's exit status.
+
+        Returns:
+            0 if none failed, 2 if all that failed had wrong input, otherwise 1.
+        """
+        if self.folder is None:
+            return 0
+        jobs = [(folder, job) for folder, job in find_jobs(self.folder) if job.sweep == self._id]
+        failed = [(folder, job) for folder, job in jobs if job.status != 0]
+        print(f"{len(jobs) - len(failed)} of {len(jobs)} jobs are finished: {self.folder}")
+        for folder, job in failed:
+            end = "was stopped" if job.status is None else f"failed: {job.reason}"
+            print(f"meds_plugin: job {folder.name} {end}", file=sys.stderr)
+        if not failed:
+            return 0
+        again = shlex.quote(f"resume={self.folder}")
+        print(f"meds_plugin: {again} runs what is missing, and nothing else", file=sys.stderr)
+        return 2 if all(job.status == 2 for _, job in failed) else 1
+
+    def _run(self, folder: Path, before: Job, hydra: HydraConf) -> None:
+        quoted = "'{}'".format(str(folder).replace("'", "\\'"))
+        if (folder / "config.yaml").is_file():
+            log.info("%s: goes on from where it stopped", folder.name)
+            task = [f"resume={quoted}", "hydra.output_subdir=null"]
+        else:
+            log.info("%s: starts", folder.name)
+            own = [o for o in hydra.overrides.hydra if not o.startswith(_OF_THE_SWEEP)]
+            task = [*hydra.overrides.task, *own]
+        command = [
+            *(sys.executable, "-m", "meds_plugin.run"),
+            *(*self._options, *task, f"hydra.run.dir={quoted}"),
+        ]
+        write_job(folder, before, sweep=self._id, status=None, reason="")
+        output = folder / _LOG
+        begin = output.stat().st_size if output.exists() else 0
+        start = time.monotonic()
+        status = self._supervise(command, output)
+        seconds = round(time.monotonic() - start, 3)
+        reason = "" if status == 0 else _reason(output, begin, status)
+        self._end(folder, before, status=status, reason=reason, seconds=seconds)
+
+    def _end(self, folder: Path, job: Job, *, status: int, reason: str, seconds: float) -> None:
+        """Write down and tell how a job ended; one that was refused keeps its settings."""
+        status = status if status >= 0 else 1  # negative: ended by a signal
+        write_job(folder, job, sweep=self._id, status=status, reason=reason, seconds=seconds)
+        if status:
+            log.error("%s: failed with status %d: %s", folder.name, status, reason)
+        else:
+            log.info("%s: done in %.0f s", folder.name, seconds)
+
+    def _supervise(self, command: list[str], output: Path) -> int:
+        """Run a command in a session of its own, which ends when this process does."""
+        environment = {**os.environ, _JOB: "1"}
+        if "SLURM_NTASKS" in environment:
+            # Lightning shall start the job's ranks, not look for them among SLURM's tasks.
+            environment["SLURM_JOB_NAME"] = "interactive"
+        with (
+            output.open("ab") as file,
+            subprocess.Popen(  # noqa: S603 - our own module
+                command,
+                stdin=subprocess.PIPE,  # closed when we die, however that happens
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                cwd=self._cwd,
+                env=environment,
+                start_new_session=True,
+            ) as process,
+        ):
+            try:
+                return self._wait(process)
+            finally:
+                _kill(process)
+
+    def _wait(self, process: subprocess.Popen[bytes]) -> int:
+        """Wait for a job's end; a launcher's worker also sees when the sweep is dead.
+
+        Raises:
+            KeyboardInterrupt: If it is.
+        """
+        if os.getpid() == self._process:
+            return process.wait()
+        parent = os.getppid()
+        while process.poll() is None:
+            if os.getppid() != parent:
+                raise KeyboardInterrupt
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=1)
+        return process.returncode
+
+
+_current = Sweep()
+
+
+def current(options: Sequence[str] | None = None) -> Sweep:
+    """Return this process's sweep; Hydra, which makes its callbacks itself, gets it from here.
+
+    Args:
+        options: Begin another, with these.
+    """
+    global _current
+    if options is not None:
+        _current = Sweep(options)
+    return _current
+
+
+def arguments_of(folder: Path) -> list[str] | None:
+    """Return the command line that takes up a sweep, and go where it was given.
+
+    Args:
+        folder: The sweep's; ``None`` comes back where there is none.
+    """
+    try:
+        record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    quoted = str(folder.absolute()).replace("'", "\\'")
+    os.chdir(record["cwd"])
+    return [*record["arguments"], f"{_DIR}'{quoted}'"]
+
+
+def end_with_the_sweep() -> None:
+    """In a process of a job: end all of them as soon as what looks after the job is gone."""
+    if _JOB in os.environ:
+        threading.Thread(target=_watch, daemon=True).start()
+
+
+def _watch() -> None:
+    while os.read(0, 1):
+        pass
+    if hasattr(os, "killpg"):
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End a job's process and what it has started, ranks and loaders, if anything is left."""
+    if not hasattr(os, "killpg"):
+        process.kill()
+        return
+    # Nothing is left, or, on macOS, nothing that is alive.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _reason(output: Path, begin: int, status: int) -> str:
+    """Return why a job failed: the last line it printed, or the signal that ended it."""
+    if status < 0:
+        return f"ended by {signal.Signals(-status).name}"
+    with output.open("rb") as file:
+        file.seek(begin)
+        lines = file.read().decode(errors="replace").splitlines()
+    said = [line.strip() for line in lines if line.strip()]
+    last = said[-1].removeprefix("meds_plugin: ") if said else "it said nothing"
+    return last if status == 2 else f"{last} ({output})"

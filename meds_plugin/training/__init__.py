@@ -1,0 +1,1 @@
+"""The method without Lightning: stages, losses, optimiser, order of batches."""
