@@ -13,7 +13,7 @@ if TYPE_CHECKING:
         ProgressiveSelectionCallback,
     )
     from meds_plugin.data import AnomalyDataModule
-    from meds_plugin.detectors.view import Detector
+    from meds_plugin.detectors.protocol import Detector
     from meds_plugin.encoders.normalization import Normalization
     from meds_plugin.encoding.cache.settings import CacheSettings
     from meds_plugin.evaluation.evaluate import evaluate

@@ -33,10 +33,10 @@ def _export(options: Mapping[str, Any]) -> None:
     # Heavy imports come late: a wrong option is answered at once.
     from meds_plugin.prediction.export import FORMATS, describe, export_bytes
     from meds_plugin.prediction.load import load
-    from meds_plugin.prediction.predictor import Alarm
+    from meds_plugin.prediction.predictor import AlarmSettings
     from meds_plugin.utils.atomic import write_bytes, write_json
 
-    alarm = Alarm(options["false_alarm_rate"])
+    alarm = AlarmSettings(options["false_alarm_rate"])
     path = Path(os.path.expanduser(output))  # noqa: PTH111 - Path.expanduser raises for `~nobody`
     file, kind = _target(path, asked, FORMATS)
     about = file.with_suffix(".json")

@@ -1,11 +1,11 @@
-"""One run from configuration to results: data, model, fit, ranking, evaluation."""
+"""One run from configuration to results: prepare, fit, score, report."""
 
 from __future__ import annotations
 
 import logging
 import time
 import warnings
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
@@ -17,26 +17,28 @@ from omegaconf import DictConfig, OmegaConf
 from meds_plugin.callbacks.base import shows_progress
 from meds_plugin.callbacks.run_checkpoint import RunCheckpoint
 from meds_plugin.callbacks.stage_bar import StageBar
-from meds_plugin.config.build import build, build_detector, plain
-from meds_plugin.data import AnomalyDataModule, BadFilesError, DataSettings
+from meds_plugin.config.build import build_datamodule, build_detector, plain
+from meds_plugin.config.paths import anchor_paths
+from meds_plugin.data import BadFilesError
 from meds_plugin.detectors.example_images import random_images
 from meds_plugin.distributed.launch import launched_rank
 from meds_plugin.encoders.base import FrozenEncoder
 from meds_plugin.encoding.cache.settings import CacheSettings
-from meds_plugin.evaluation.alarms import check_rate
+from meds_plugin.evaluation.alarms import check_false_alarm_rate
 from meds_plugin.evaluation.calibration import calibrate
-from meds_plugin.evaluation.evaluate import evaluate, scores_itself
+from meds_plugin.evaluation.evaluate import detector_scores_images, evaluate
+from meds_plugin.evaluation.final_pass import final_pass, small_maps
 from meds_plugin.evaluation.protocol import EvaluationProtocol
 from meds_plugin.figures import draw_after_run
-from meds_plugin.figures.collect import TestExamples, theorem_curve
+from meds_plugin.figures.examples import TestExamples
 from meds_plugin.memory.settings import MemorySettings
 from meds_plugin.metrics.contamination import contamination_report
+from meds_plugin.ranking import ranking_metrics
 from meds_plugin.review import write_review
-from meds_plugin.review.heatmaps import training_maps
 from meds_plugin.review.rounds import print_comparison
+from meds_plugin.runs.read import is_finished, read_config
 from meds_plugin.runs.report import print_report
-from meds_plugin.runs.state import anchor_paths, is_finished
-from meds_plugin.runs.write import RunFolder, ranking_metrics
+from meds_plugin.runs.write import RunFolder
 from meds_plugin.training.optimizer import OptimizerSettings
 from meds_plugin.training.stages import plan_stages
 from meds_plugin.utils.errors import UserError
@@ -45,9 +47,37 @@ from meds_plugin.wrapper import MeDSWrapper
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from meds_plugin.callbacks.training_scores import TrainingScores
+    from meds_plugin.data import AnomalyDataModule
+    from meds_plugin.evaluation.alarms import AlarmThresholds
+
 __all__ = ["resume", "run"]
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A run that is ready to be fitted."""
+
+    config: DictConfig
+    folder: RunFolder
+    datamodule: AnomalyDataModule
+    model: MeDSWrapper
+    trainer: L.Trainer
+    protocol: EvaluationProtocol
+    false_alarm_rate: float
+
+
+@dataclass(frozen=True)
+class _Results:
+    """What a fitted model makes of the images, besides the metrics."""
+
+    metrics: dict[str, Any]  # content of metrics.json
+    training: TrainingScores
+    maps: torch.Tensor | None  # [N, h, w] of the training images
+    alarms: AlarmThresholds | None  # None: no detector was trained
+    examples: TestExamples
 
 
 def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, Any]:
@@ -64,89 +94,12 @@ def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, 
     Raises:
         UserError: If the input is wrong, or the folder holds a run that is not to be resumed.
     """
-    folder = RunFolder(path)
-    first = launched_rank() == 0  # looks after the folder
-    if first and not resuming and folder.manifest.exists():
-        msg = f"{path} holds a run already: go on with resume={path}, or give another folder"
-        raise UserError(msg)
-    _quieten()
-    review = _flag(config, "review")
-    # What can be wrong is built in order of what it costs to find out.
-    protocol = EvaluationProtocol(**plain(config.evaluation))
-    rate = check_rate(config.get("false_alarm_rate", 0.01))  # runs of before lack it
-    anchor_paths(config)
-    datamodule = _data(config)
-    model = _model(config, datamodule, folder)
-    datamodule.preprocess.normalization = model.normalization
-    trainer = _trainer(config, folder, model)
-    if first and not resuming:
-        folder.write_config(OmegaConf.to_yaml(config, resolve=True))
-    _set_up(datamodule, folder if first else None)
-    checkpoint = folder.checkpoint if resuming and folder.checkpoint.is_file() else None
-    trainer.fit(model, datamodule, ckpt_path=checkpoint, weights_only=True)
-    if not model.plan.stages:
-        trainer.save_checkpoint(folder.checkpoint)
-    start = time.perf_counter()
-    scores = model.training_scores()
-    figures = config.get("figures", True)  # runs of before lack it
-    examples = TestExamples(datamodule.test)
-    results = evaluate(
-        model,
-        datamodule,
-        protocol=protocol,
-        progress=shows_progress(trainer),
-        on_maps=examples.add if figures else None,
-    )
-    size = datamodule.preprocess.input_size
-    thresholds = calibrate(model, scores.selected, input_size=size, protocol=protocol, rate=rate)
-    seconds = {"memory": model.memory.seconds if model.memory else 0.0}
-    seconds |= {"distill": 0.0, "finetune": 0.0} | model.seconds
-    seconds["evaluate"] = time.perf_counter() - start
-    ranking = ranking_metrics(datamodule.train.samples, scores.score)
-    if ranking["auprc"] is None:
-        reason = "no image is known to have been added to the training set"
-        results["skipped"]["ranking"] = dict.fromkeys(("auprc", "inspection_depth"), reason)
-    metrics = {
-        **results,
-        "ranking": ranking,
-        "noise": asdict(datamodule.noise_report),
-        "protocol": _protocol(config, model, protocol),
-        "seconds": {name: round(value, 3) for name, value in seconds.items()},
-    }
-    maps = training_maps(model) if review else None
-    gap = theorem_curve(model, datamodule.train) if figures else []
-    if not trainer.is_global_zero:
-        model.close_cache()
-    trainer.strategy.barrier()  # what others use cannot be removed
-    model.close_cache(remove=trainer.is_global_zero)
-    if trainer.is_global_zero:
-        train = datamodule.train
-        dirt, probability = contamination_report(scores.score.cpu(), train.categories, train.groups)
-        folder.write_ranking(train.samples, scores, probability)
-        folder.write_selection(model.selection.history if model.selection else [])
-        folder.write_thresholds(thresholds)
-        folder.write_contamination(dirt)
-        write_review(folder.path, train, maps, progress=shows_progress(trainer))
-        folder.write_metrics(metrics)
-        print_report(metrics, folder.path, dirt)
-        print_comparison(config.data.exclude, folder.path)
-        if figures:
-            print(draw_after_run(folder, gap, examples))
-    return metrics
-
-
-def _set_up(datamodule: AnomalyDataModule, folder: RunFolder | None) -> None:
-    """Find the images and, where there is a folder, write down which they are."""
-    try:
-        datamodule.setup("fit")
-    except BadFilesError as error:
-        if folder is not None:
-            folder.write_problems(error.problems)
-        raise
-    if folder is not None:
-        print(datamodule.summary)
-        folder.write_skipped(datamodule.skipped)
-        folder.write_manifest(datamodule.manifest_rows())
+    job = _prepare(config, path, resuming=resuming)
+    _fit(job, resuming=resuming)
+    results = _score(job)
+    if job.trainer.is_global_zero:
+        _report(job, results)
+    return results.metrics
 
 
 def resume(path: Path, overrides: list[str]) -> None:
@@ -159,46 +112,128 @@ def resume(path: Path, overrides: list[str]) -> None:
     Raises:
         UserError: If the folder holds no run, or something else was overridden.
     """
-    config_file = path / "config.yaml"
-    if not config_file.is_file():
-        msg = f"resume={path}: no run there (no config.yaml); give the folder of a run"
-        raise UserError(msg)
+    config = read_config(path)
     others = [o for o in overrides if not o.lstrip("+").startswith(("resume=", "trainer."))]
     if others:
         msg = f"resume takes everything from the run: leave out {' '.join(others)}"
         raise UserError(msg)
-    if is_finished(path / "metrics.json"):
+    if is_finished(path):
         log.info("%s is finished: nothing to do", path)
         return
-    config = OmegaConf.load(config_file)
-    if not isinstance(config, DictConfig):
-        msg = f"{config_file} is no configuration of a run"
-        raise UserError(msg)
     given = OmegaConf.from_dotlist([o.lstrip("+") for o in overrides if "trainer." in o])
     run(DictConfig(OmegaConf.merge(config, given)), path, resuming=True)
 
 
-def _data(config: DictConfig) -> AnomalyDataModule:
-    data = config.data
-    return AnomalyDataModule(
-        source=build(data.source),
-        settings=DataSettings(
-            noise=config.noise,
-            noise_protocol=config.noise_protocol,
-            noise_definition=config.noise_definition,
-            noise_file=config.noise_file,
-            exclude=data.exclude,
-            on_error=data.on_error,
-            max_pixels=data.max_pixels,
-            outside_links=data.outside_links,
-            check=data.check,
-        ),
-        seed=config.seed,
-        image_size=plain(data.image_size),
-        crop=plain(data.crop),
-        batch_size=data.batch_size,
-        num_workers=data.num_workers,
+def _prepare(config: DictConfig, path: Path, *, resuming: bool) -> _Job:
+    """Build everything in order of what it costs to find out that something is wrong."""
+    folder = RunFolder(path)
+    first = launched_rank() == 0  # looks after the folder
+    if first and not resuming and folder.manifest.exists():
+        msg = f"{path} holds a run already: go on with resume={path}, or give another folder"
+        raise UserError(msg)
+    _silence_lightning()
+    for key in ("review", "figures"):
+        if not isinstance(config[key], bool):
+            msg = f"{key} must be true or false, got {config[key]!r}"
+            raise UserError(msg)
+    protocol = EvaluationProtocol(**plain(config.evaluation))
+    rate = check_false_alarm_rate(config.false_alarm_rate)
+    anchor_paths(config)
+    datamodule = build_datamodule(config)
+    model = _model(config, datamodule, folder)
+    datamodule.preprocess.normalization = model.normalization
+    trainer = _trainer(config, folder, model)
+    if first and not resuming:
+        folder.write_config(OmegaConf.to_yaml(config, resolve=True))
+    try:
+        datamodule.setup("fit")
+    except BadFilesError as error:
+        if first:
+            folder.write_problems(error.problems)
+        raise
+    if first:
+        print(datamodule.summary)
+        folder.write_skipped(datamodule.skipped)
+        folder.write_manifest(datamodule.manifest_rows())
+    return _Job(config, folder, datamodule, model, trainer, protocol, rate)
+
+
+def _fit(job: _Job, *, resuming: bool) -> None:
+    file = job.folder.checkpoint
+    checkpoint = file if resuming and file.is_file() else None
+    job.trainer.fit(job.model, job.datamodule, ckpt_path=checkpoint, weights_only=True)
+    if not job.model.plan.stages:
+        job.trainer.save_checkpoint(file)
+
+
+def _score(job: _Job) -> _Results:
+    """Score training and test images; on every rank, and all ranks get all results."""
+    model, datamodule, trainer = job.model, job.datamodule, job.trainer
+    train, input_size = datamodule.train, datamodule.preprocess.input_size
+    model.to(trainer.strategy.root_device)
+    start = time.perf_counter()
+    alarms = maps = None
+    if model.plan.stages and model.stream is not None:
+        final = final_pass(
+            model.stream.images,
+            top=model.selection_top,
+            input_size=input_size,
+            protocol=job.protocol,
+            device=model.device,
+            progress=shows_progress(trainer),
+        )
+        scores, maps = model.training_scores(final.selection), final.maps
+        alarms = calibrate(final, scores.selected, train.categories, rate=job.false_alarm_rate)
+    else:
+        scores = model.training_scores()
+        if model.memory is not None and model.memory.maps is not None:
+            maps = small_maps(model.memory.maps.float())
+    examples = TestExamples(datamodule.test)
+    results = evaluate(
+        model,
+        datamodule,
+        protocol=job.protocol,
+        progress=shows_progress(trainer),
+        on_maps=examples.add if job.config.figures else None,
     )
+    seconds = {"memory": model.memory.seconds if model.memory else 0.0}
+    seconds |= {"distill": 0.0, "finetune": 0.0} | model.seconds
+    seconds["evaluate"] = time.perf_counter() - start
+    ranking = ranking_metrics(scores.score, train.categories, train.injected)
+    if ranking["auprc"] is None:
+        reason = "no image is known to have been added to the training set"
+        results["skipped"]["ranking"] = dict.fromkeys(("auprc", "inspection_depth"), reason)
+    metrics = {
+        **results,
+        "ranking": ranking,
+        "noise": asdict(datamodule.noise_report),
+        "protocol": _protocol(job),
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+    }
+    if not trainer.is_global_zero:
+        model.close_cache()
+    trainer.strategy.barrier()  # what others use cannot be removed
+    model.close_cache(remove=trainer.is_global_zero)
+    return _Results(metrics, scores, maps, alarms, examples)
+
+
+def _report(job: _Job, results: _Results) -> None:
+    """Write the run's files, metrics last, and say what came out."""
+    folder, train, metrics = job.folder, job.datamodule.train, results.metrics
+    contamination, probability = contamination_report(
+        results.training.score.cpu(), train.categories, train.groups
+    )
+    folder.write_ranking(train.samples, results.training, probability)
+    folder.write_selection(job.model.selection.history if job.model.selection else [])
+    folder.write_thresholds(results.alarms)
+    folder.write_contamination(contamination)
+    if job.config.review and results.maps is not None:
+        write_review(folder.path, train, results.maps, progress=shows_progress(job.trainer))
+    folder.write_metrics(metrics)
+    print_report(metrics, folder.path, contamination)
+    print_comparison(job.config.data.exclude, folder.path)
+    if job.config.figures:
+        print(draw_after_run(folder, results.examples))
 
 
 def _model(config: DictConfig, datamodule: AnomalyDataModule, folder: RunFolder) -> MeDSWrapper:
@@ -225,8 +260,8 @@ def _model(config: DictConfig, datamodule: AnomalyDataModule, folder: RunFolder)
         example=random_images(*datamodule.preprocess.input_size, torch.device("cpu")),
         seed=config.seed,
         cache=cache,
-        scoring_batch=config.get("scoring_batch"),  # runs of before lack both
-        compile=config.get("compile", False),
+        scoring_batch=config.scoring_batch,
+        compile=config.compile,
     )
 
 
@@ -257,7 +292,7 @@ def _trainer(config: DictConfig, folder: RunFolder, model: MeDSWrapper) -> L.Tra
         raise UserError(msg) from error
 
 
-def _quieten() -> None:
+def _silence_lightning() -> None:
     """Keep Lightning's small talk out of the output; its warnings about us are beside the point."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -269,13 +304,14 @@ def _quieten() -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
-def _protocol(
-    config: DictConfig, model: MeDSWrapper, evaluation: EvaluationProtocol
-) -> dict[str, Any]:
+def _protocol(job: _Job) -> dict[str, Any]:
+    config, model = job.config, job.model
+    # Not all detectors have a use for the encoder of encoder=.
+    encodes = any(isinstance(part, FrozenEncoder) for part in model.detector.modules())
     return {
         "method": config.method,
         "backbone": config.backbone.name,
-        "encoder": config.encoder.model if _has_encoder(model) else None,
+        "encoder": config.encoder.model if encodes else None,
         "seed": config.seed,
         "steps": {stage.name: stage.steps for stage in model.plan.stages},
         "total_steps": model.total_steps,
@@ -288,19 +324,6 @@ def _protocol(
         "memory": plain(config.memory),
         "selection": plain(config.selection),
         # The detector's own image score knows no share.
-        "evaluation": evaluation.as_dict() | ({"image_top": None} if scores_itself(model) else {}),
+        "evaluation": asdict(job.protocol)
+        | ({"image_top": None} if detector_scores_images(model) else {}),
     }
-
-
-def _flag(config: DictConfig, key: str) -> bool:
-    """Return a setting that is on or off; runs from before it was there have it off."""
-    value = config.get(key, False)
-    if not isinstance(value, bool):
-        msg = f"{key} must be true or false, got {value!r}"
-        raise UserError(msg)
-    return value
-
-
-def _has_encoder(model: MeDSWrapper) -> bool:
-    """Whether the detector has taken the encoder of ``encoder=``; not all have a use for it."""
-    return any(isinstance(part, FrozenEncoder) for part in model.detector.modules())

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from meds_plugin.figures import draw_run, draw_sweep
 from meds_plugin.figures.style import FORMATS
-from meds_plugin.runs.read import find_runs, partner, read_run
+from meds_plugin.runs.collection import find_runs, partner, read_run
 from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from meds_plugin.runs.read import Run
+    from meds_plugin.runs.collection import Run
 
 __all__ = ["main"]
 

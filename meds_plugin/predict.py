@@ -42,12 +42,14 @@ def _predict(options: Mapping[str, Any]) -> None:
     from meds_plugin.data.decoding import checked_limit
     from meds_plugin.prediction.folder import PredictionFolder
     from meds_plugin.prediction.inputs import find_images
-    from meds_plugin.prediction.job import Pictures, PredictionJob
+    from meds_plugin.prediction.job import PredictionJob, RenderSettings
     from meds_plugin.prediction.load import load
-    from meds_plugin.prediction.predictor import Alarm
+    from meds_plugin.prediction.predictor import AlarmSettings
 
     max_pixels = checked_limit(options["max_pixels"], key="max_pixels")
-    alarm = Alarm(options["false_alarm_rate"], options["threshold"], options["pixel_threshold"])
+    alarm = AlarmSettings(
+        options["false_alarm_rate"], options["threshold"], options["pixel_threshold"]
+    )
     target = Path(os.path.expanduser(output))  # noqa: PTH111 - Path.expanduser raises for `~nobody`
     found = find_images(images, outside_links=switches["outside_links"], without=target)
     folder = PredictionFolder(target, overwrite=switches["overwrite"])
@@ -57,10 +59,12 @@ def _predict(options: Mapping[str, Any]) -> None:
         encoder_weights=options["encoder.weights"],
         trust=switches["trust"],
     )
-    pictures = Pictures(switches["heatmaps"], switches["masks"], scale, overlay)
-    job = PredictionJob(predictor, alarm, folder, pictures)
-    job.sort(found, category=options["category"], by_directory=switches["by_directory"])
-    job.judge(
+    rendering = RenderSettings(switches["heatmaps"], switches["masks"], scale, overlay)
+    job = PredictionJob(predictor, alarm, folder, rendering)
+    job.assign_categories(
+        found, category=options["category"], by_directory=switches["by_directory"]
+    )
+    job.score(
         batch_size=size, workers=workers, max_pixels=max_pixels, progress=switches["progress"]
     )
     job.finish()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from meds_plugin.metrics import score_curve
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike
     from torch import Tensor
 
-__all__ = ["auprc", "inspection_depth"]
+__all__ = ["auprc", "inspection_depth", "ranking_metrics"]
 
 
 def inspection_depth(scores: Tensor | ArrayLike, is_anomaly: Tensor | ArrayLike) -> float:
@@ -54,3 +56,32 @@ def auprc(scores: Tensor | ArrayLike, is_anomaly: Tensor | ArrayLike) -> float:
     """
     curve = score_curve(scores, is_anomaly, unit="images", need_negatives=False)
     return curve.average_precision()
+
+
+def ranking_metrics(
+    scores: Tensor, categories: Sequence[str], injected: Sequence[bool | None]
+) -> dict[str, Any]:
+    """Score a ranking by which images the noise protocol added.
+
+    Args:
+        scores: ``[N]`` scores, higher = more suspicious.
+        categories: The category of each image.
+        injected: Whether each was added; ``None`` where that is unknown.
+
+    Returns:
+        ``auprc`` and ``inspection_depth`` over the whole list, in [0, 1], and under
+        ``categories`` of each category; ``None`` where nothing was added or it is unknown.
+    """
+
+    def both(members: Sequence[int]) -> dict[str, float | None]:
+        truth = [bool(injected[index]) for index in members]
+        if not any(truth):
+            return {"auprc": None, "inspection_depth": None}
+        own = scores[list(members)]
+        return {"auprc": auprc(own, truth), "inspection_depth": inspection_depth(own, truth)}
+
+    members: dict[str, list[int]] = {name: [] for name in sorted(set(categories))}
+    for index, name in enumerate(categories):
+        members[name].append(index)
+    of_each = {name: both(own) for name, own in members.items()}
+    return {**both(range(len(categories))), "categories": of_each}

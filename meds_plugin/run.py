@@ -170,7 +170,8 @@ def _one_line(message: object) -> str:
 def _choices(error: MissingConfigException) -> str:
     """Return what to choose from where ``GROUP=NAME`` names nothing."""
     group, _, name = str(error.missing_cfg_file).rpartition("/")
-    options = [option for option in error.options or () if option != GENERIC]
+    # `_base` and the like are parts of choices.
+    options = [each for each in error.options or () if each != GENERIC and each[0] != "_"]
     if not group or not options:
         return str(error)
     return f"{group}={name} is not there: choose from {', '.join(options)}"

@@ -11,9 +11,9 @@ from torch import Tensor
 from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Mapping
 
-__all__ = ["Selection", "check_settings", "group_indices", "mix", "select", "select_by_group"]
+__all__ = ["Selection", "check_settings", "mix", "select", "select_by_group"]
 
 
 class Selection(NamedTuple):
@@ -120,7 +120,7 @@ def select_by_group(
 
     Args:
         scores: ``[N]`` scores of all images, higher = more anomalous.
-        groups: Image indices of each group (see `group_indices`).
+        groups: Image indices of each group (see `meds_plugin.utils.groups.group_indices`).
         step: See `select`.
         total_steps: See `select`.
         k: See `select`.
@@ -130,14 +130,6 @@ def select_by_group(
         own = select(scores[members], step, total_steps, k)
         chosen[name] = own._replace(indices=members[own.indices])
     return chosen
-
-
-def group_indices(groups: Sequence[Hashable]) -> dict[str, Tensor]:
-    """Return the ascending indices of every group's members, groups sorted by name."""
-    members: dict[str, list[int]] = {}
-    for index, name in enumerate(groups):
-        members.setdefault(str(name), []).append(index)
-    return {name: torch.tensor(members[name]) for name in sorted(members)}
 
 
 def _progress(step: int, total_steps: int) -> float:

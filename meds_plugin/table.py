@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from meds_plugin.runs.read import find_runs
+from meds_plugin.runs.collection import find_runs
 from meds_plugin.runs.tables import build_tables, csv_table, latex, markdown
 from meds_plugin.utils.atomic import write_text
 from meds_plugin.utils.errors import UserError

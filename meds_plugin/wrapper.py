@@ -14,15 +14,17 @@ from meds_plugin.callbacks import (
     ProgressiveSelectionCallback,
 )
 from meds_plugin.callbacks.base import shows_progress, training_stream
-from meds_plugin.callbacks.training_scores import TrainingScores, training_scores
-from meds_plugin.detectors.checkpoint import FrozenPart, check_saved, fingerprint, without
+from meds_plugin.callbacks.training_scores import TrainingScores, collect_scores
 from meds_plugin.detectors.compiling import check_backend, compile_detector
-from meds_plugin.detectors.validation.validate import probe_detector
-from meds_plugin.detectors.view import DetectorView, check_maps
+from meds_plugin.detectors.frozen_part import FrozenPart, check_saved, fingerprint, without
+from meds_plugin.detectors.outputs import check_maps
+from meds_plugin.detectors.validation.validate import validate_detector
+from meds_plugin.detectors.view import DetectorView
 from meds_plugin.encoders.default import default_features
 from meds_plugin.encoding.cache.settings import CacheSettings
 from meds_plugin.encoding.cache.store import FrozenCache, open_folder
 from meds_plugin.encoding.encoded_images import EncodedImages
+from meds_plugin.encoding.scoring import selection_scores
 from meds_plugin.selection import check_settings
 from meds_plugin.training.distillation import check_loss
 from meds_plugin.training.optimizer import OptimizerSettings, StableAdamW
@@ -68,8 +70,8 @@ class MeDSWrapper(L.LightningModule):
         example: Images ``[2, 3, H, W]`` as the detector expects them, to check it on; default:
             random ones of its ``image_size``, or of the first usual size that it takes.
         seed: Keys the order of images and the detector's randomness in training.
-        cache: What is kept of the frozen part's outputs; default: up to 4 GB in memory. Nothing is
-            kept for a data set or a detector that augments.
+        cache: What is cached of the frozen part's outputs; default: up to 4 GB in memory. Nothing
+            is cached for a data set or a detector that augments.
         scoring_batch: Images scored at once; default: the batch, on one accelerator at least 64.
         compile: Compile what trains (see `compiling`); ``True`` or a backend's name.
 
@@ -78,7 +80,7 @@ class MeDSWrapper(L.LightningModule):
         seconds: Time spent in each stage so far, selection passes included.
 
     Raises:
-        DetectorError: If the detector does not keep the protocol (see `probe.probe_detector`).
+        DetectorError: If the detector does not keep the protocol (see `probe.validate_detector`).
         UserError: If a setting is out of its range.
     """
 
@@ -121,7 +123,7 @@ class MeDSWrapper(L.LightningModule):
         self.stream: TrainingStream | None = None
         self._initial: dict[str, Tensor] | None = None
         self._frozen = FrozenPart(detector, self.view.trainable_parameters())
-        probe_detector(
+        validate_detector(
             self.view, frozen=self._frozen.prefixes, example=example, memory_encoder=features
         )
         self._clock = 0.0
@@ -185,7 +187,7 @@ class MeDSWrapper(L.LightningModule):
         self.close_cache()
         self._cache = FrozenCache(
             self.cache_settings,
-            kinds=self._kept_kinds(),
+            kinds=self._cached_kinds(),
             folder=open_folder(self.cache_settings),
             weights=self._frozen_weights,
         )
@@ -217,7 +219,7 @@ class MeDSWrapper(L.LightningModule):
         """Encode the training images once and, if the method needs them, keep initial weights."""
         if self.stream is None or not self.plan.stages:
             return
-        self.stream.images.keep(self.device, progress=shows_progress(self.trainer))
+        self.stream.images.encode_all(self.device, progress=shows_progress(self.trainer))
         if self.plan.reinitialise and self._initial is None:
             state = self.detector.state_dict()
             self._initial = {
@@ -329,10 +331,13 @@ class MeDSWrapper(L.LightningModule):
 
     # What a fit leaves behind.
 
-    def training_scores(self) -> TrainingScores:
+    def training_scores(self, final: Tensor | None = None) -> TrainingScores:
         """Score every training image with the final model.
 
         Call it after ``fit``, on every rank.
+
+        Args:
+            final: ``[N]`` selection scores of the final model, where they are known already.
 
         Raises:
             RuntimeError: Before a fit.
@@ -340,7 +345,23 @@ class MeDSWrapper(L.LightningModule):
         if self.stream is None or self.trainer is None:
             msg = "training scores exist only after a fit"
             raise RuntimeError(msg)
-        return training_scores(self, self.stream.images)
+        images = self.stream.images
+
+        def score() -> Tensor:
+            self.to(self.trainer.strategy.root_device)
+            name = "final scores" if shows_progress(self.trainer) else None
+            return selection_scores(
+                images, top=self.selection_top, device=self.device, progress=name
+            )
+
+        return collect_scores(
+            self.memory,
+            self.distillation,
+            self.selection,
+            trains=bool(self.plan.stages),
+            step=self.global_step,
+            final=score if final is None else lambda: final,
+        )
 
     def close_cache(self, *, remove: bool = False) -> None:
         """Give up the cache's files, after the last scores of a fit.
@@ -351,8 +372,8 @@ class MeDSWrapper(L.LightningModule):
         if self._cache.folder is not None:
             self._cache.folder.close(remove=remove and not self.cache_settings.shared)
 
-    def _kept_kinds(self) -> tuple[Kind, ...]:
-        """Return what is kept: a method without training needs the memory's features again."""
+    def _cached_kinds(self) -> tuple[Kind, ...]:
+        """Return what is cached: a method without training needs the memory's features again."""
         if not self.plan.stages:
             return ("features",)
         shared = self.cache_settings.shared and self.plan.uses_memory

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from omegaconf import OmegaConf
 
+from meds_plugin.data import Sample
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -130,3 +132,20 @@ def _write_csv(path: Path, fields: Sequence[str], rows: Sequence[dict[str, Any]]
         writer = csv.DictWriter(file, fields)
         writer.writeheader()
         writer.writerows(rows)
+
+
+def stained(number: int, *, defect: bool = False, mask: bool = True) -> Sample:
+    """Return an image of 16 pixels, with a red stain in its corner where it is defective."""
+    pixels = np.random.default_rng(number).integers(90, 110, (16, 16, 3)).astype(np.uint8)
+    truth = np.zeros((16, 16), np.uint8)
+    if defect:
+        pixels[:8, :8] = (250, 0, 0)
+        truth[:8, :8] = 255
+    return Sample(
+        f"nut/{number}.png",
+        "nut",
+        "stain" if defect else None,
+        pixels,
+        mask=truth if defect and mask else None,
+        injected=defect,
+    )

@@ -24,7 +24,7 @@ GROUPS = ("backbone", "data", "encoder", "experiment", "trainer")
 CHOICES = [
     f"{group}={path.stem}"
     for group in GROUPS
-    for path in sorted((Path(conf_dir()) / group).glob("*.yaml"))
+    for path in sorted((Path(conf_dir()) / group).glob("[!_]*.yaml"))  # _base is part of others
 ]
 
 

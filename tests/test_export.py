@@ -76,7 +76,7 @@ def test_the_numbers_are_the_checkpoints_for_any_number_of_images(
     file.write_bytes(content)
     for count in (1, 5):
         batch = images(count)
-        scores, maps = predictor.judge(batch, [category] * count)
+        scores, maps = predictor.score_batch(batch, [category] * count)
         if kind == "onnx":
             session: Any = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
             assert [(i.name, i.shape) for i in session.get_inputs()] == [
@@ -109,7 +109,7 @@ def test_the_default_encoder_is_exported_whole_and_with_its_normalization(
     session: Any = runtime.InferenceSession(file, providers=["CPUExecutionProvider"])
     for count in (1, 3, 8):
         batch = images(count, 64)
-        scores, maps = predictor.judge(batch, [None] * count)
+        scores, maps = predictor.score_batch(batch, [None] * count)
         found = session.run(["anomaly_map", "score"], {"images": batch.numpy()})
         np.testing.assert_allclose(found[0], maps.numpy(), atol=1e-5, rtol=1e-4)
         np.testing.assert_allclose(found[1], scores.numpy(), atol=1e-5, rtol=1e-4)
@@ -147,7 +147,7 @@ def test_the_command_line_writes_file_and_description(
     command = [sys.executable, "-I", "-c", LOAD, file, tmp_path / "images", tmp_path / "found"]
     subprocess.run([*map(str, command)], check=True, cwd=tmp_path, timeout=300)
     found = torch.load(tmp_path / "found")
-    scores, maps = predictor.judge(images(3), [None] * 3)
+    scores, maps = predictor.score_batch(images(3), [None] * 3)
     torch.testing.assert_close(found["score"], scores)
     torch.testing.assert_close(found["anomaly_map"], maps)
 
@@ -159,7 +159,11 @@ def test_the_command_line_writes_file_and_description(
 def test_the_description_is_enough_to_prepare_an_image(one: Trained) -> None:
     predictor = meds_plugin.load(one.checkpoint)
     about = exporting.describe(
-        predictor, "onnx", alarm=meds_plugin.prediction.predictor.Alarm(), category=None, opset=18
+        predictor,
+        "onnx",
+        alarm=meds_plugin.prediction.predictor.AlarmSettings(),
+        category=None,
+        opset=18,
     )
     steps = about["preprocessing"]
     picture = Image.fromarray(np.asarray(one.test["gear"][0].image)).resize((70, 90))

@@ -1,4 +1,4 @@
-"""New images judged with a finished run, from Python and from the command line."""
+"""New images scored with a finished run, from Python and from the command line."""
 
 from __future__ import annotations
 
@@ -231,7 +231,7 @@ def test_a_folder_of_categories(
         f"num_workers={workers}",
     )
     assert status == 0, err
-    assert "20 images judged" in printed
+    assert "20 images scored" in printed
     table = rows(out / "scores.csv")
     assert [row["path"] for row in table] == names
     wanted = torch.cat([cropped.scores["gear"], cropped.scores["weave"]])
@@ -305,7 +305,7 @@ def test_all_good_files_are_judged_and_all_bad_ones_listed(
     summary = json.loads((out / "summary.json").read_text())
     assert {entry["path"] for entry in summary["bad"]} == {*BAD, *odd}
     assert (summary["judged"], summary["images"]) == (len(FINE), len(table))
-    assert f"{len(FINE)} images judged" in printed
+    assert f"{len(FINE)} images scored" in printed
     assert f"and {len(BAD) + len(odd) - 10} more" in printed
     assert "data.max_pixels" not in json.dumps(summary)
     heatmaps = list((out / "heatmaps").rglob("*.png"))
@@ -327,7 +327,7 @@ def test_nothing_could_be_judged(
     status, _, err = predicted(cropped.folder, tmp_path / "shots", tmp_path / "out", capsys)
     assert status == 2
     assert len(err.strip().splitlines()) == 1
-    assert "none of 1 images could be judged" in err
+    assert "none of 1 images could be scored" in err
     assert "is empty (zero bytes)" in rows(tmp_path / "out" / "scores.csv")[0]["error"]
 
 
@@ -449,7 +449,7 @@ def test_a_configuration_calls_nothing_but_detectors(
     with pytest.raises(UserError, match=r"asks to call os.mkdir, which is no detector"):
         meds_plugin.load(copied)
     edited(copied, "_target_: os.mkdir", "_target_: backbones.dinomaly.Dinomaly")
-    encoder = "_target_: meds_plugin.encoders.vit.build_encoder"
+    encoder = "_target_: meds_plugin.encoders.build.build_encoder"
     edited(copied, encoder, "_target_: ${oc.env:MEDS_EVIL}")
     monkeypatch.setenv("MEDS_EVIL", "os.system")
     with pytest.raises(UserError, match=r"asks to call os.system"):

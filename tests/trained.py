@@ -14,10 +14,9 @@ from hydra.utils import instantiate
 from PIL import Image
 
 from meds_plugin.config.location import conf_dir
-from meds_plugin.evaluation import evaluate as testing
-from meds_plugin.evaluation.protocol import category_metrics
+from meds_plugin.evaluation import evaluate
+from meds_plugin.evaluation.categories import category_metrics
 from meds_plugin.job import run
-from meds_plugin.metrics import image_score
 from tests.test_run import TINY
 
 if TYPE_CHECKING:
@@ -78,14 +77,12 @@ def train(folder: Path, *overrides: str) -> Trained:
     original: Callable[..., Any] = category_metrics
     seen = iter(categories)
 
-    def look(maps: Tensor, masks: Tensor | None, *others: Any, **named: Any) -> Any:
-        own = named["scores"]
+    def look(maps: Tensor, scores: Tensor, *others: Any, **named: Any) -> Any:
         category = next(seen)
-        found.maps[category] = maps
-        found.scores[category] = image_score(maps, others[1].image_top) if own is None else own
-        return original(maps, masks, *others, **named)
+        found.maps[category], found.scores[category] = maps, scores
+        return original(maps, scores, *others, **named)
 
-    with mock.patch.object(testing, "category_metrics", look):
+    with mock.patch.object(evaluate, "category_metrics", look):
         run(config, folder)
     return found
 

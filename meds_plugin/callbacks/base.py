@@ -44,7 +44,7 @@ def training_stream(trainer: L.Trainer, module: L.LightningModule) -> TrainingSt
         last = trainer.max_steps
         stream = TrainingStream(
             EncodedImages(
-                reader, view, limit_gb=0.0, precision=trainer.precision_plugin.forward_context
+                reader, view, precision=trainer.precision_plugin.forward_context
             ),
             seed=0,
             end_of_stage=lambda _: last if last > 0 else 2**62,

@@ -8,7 +8,7 @@ import lightning as L
 
 from meds_plugin.callbacks.base import training_stream
 from meds_plugin.callbacks.memory_ensemble import MemoryEnsembleCallback
-from meds_plugin.encoding.scoring import score_images
+from meds_plugin.encoding.scoring import selection_scores
 from meds_plugin.training.distillation import distillation_loss
 
 if TYPE_CHECKING:
@@ -112,4 +112,4 @@ class DistillationCallback(L.Callback):
 
     def _finish(self, step: int, device: torch.device) -> None:
         if step >= self.end and self.scores is None and self._stream is not None:
-            self.scores = score_images(self._stream.images, top=self.top, device=device)
+            self.scores = selection_scores(self._stream.images, top=self.top, device=device)

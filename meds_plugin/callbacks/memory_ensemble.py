@@ -11,20 +11,19 @@ import torch
 from meds_plugin.callbacks.base import shows_progress, training_stream
 from meds_plugin.distributed.ranks import gather_in_order, rank_and_world, shard, share_out
 from meds_plugin.encoding.memory_features import memory_vectors
-from meds_plugin.memory.settings import MemorySettings, ensemble_scores
+from meds_plugin.encoding.reader import views_of
+from meds_plugin.memory.ensemble import ensemble_scores
+from meds_plugin.memory.settings import MemorySettings
 from meds_plugin.metrics import image_score
-from meds_plugin.selection import group_indices
+from meds_plugin.utils.groups import group_indices
 from meds_plugin.utils.progress import counter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
 
-    from meds_plugin.encoding.reader import ImageReader
     from meds_plugin.training.stream import TrainingStream
 
-__all__ = ["MemoryEnsembleCallback", "views_of"]
+__all__ = ["MemoryEnsembleCallback"]
 
 
 class MemoryEnsembleCallback(L.Callback):
@@ -124,11 +123,6 @@ class MemoryEnsembleCallback(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore `state_dict`."""
         self.maps, self.seconds = state_dict["maps"], state_dict["seconds"]
-
-
-def views_of(reader: ImageReader, members: Sequence[int]) -> list[str] | None:
-    """Return the views of some images, ``None`` where there are none."""
-    return None if reader.views is None else [reader.views[index] for index in members]
 
 
 def _takes_parts(settings: MemorySettings) -> bool:

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from meds_plugin.callbacks.base import training_stream
 from meds_plugin.distributed.ranks import from_first
-from meds_plugin.encoding.scoring import score_images
-from meds_plugin.selection import group_indices, mix, select_by_group
+from meds_plugin.encoding.scoring import selection_scores
+from meds_plugin.selection import mix, select_by_group
+from meds_plugin.utils.groups import group_indices
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -139,4 +140,4 @@ class ProgressiveSelectionCallback(L.Callback):
         if self._stream is None or self._module is None:
             msg = "selection needs the training images of a fit"
             raise RuntimeError(msg)
-        return score_images(self._stream.images, top=self.top, device=self._module.device)
+        return selection_scores(self._stream.images, top=self.top, device=self._module.device)

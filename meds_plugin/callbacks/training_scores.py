@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from meds_plugin.callbacks.base import shows_progress
-from meds_plugin.encoding.scoring import score_images
-
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
-    from meds_plugin.encoding.encoded_images import EncodedImages
-    from meds_plugin.wrapper import MeDSWrapper
+    from meds_plugin.callbacks.distillation import DistillationCallback
+    from meds_plugin.callbacks.memory_ensemble import MemoryEnsembleCallback
+    from meds_plugin.callbacks.progressive_selection import ProgressiveSelectionCallback
 
-__all__ = ["TrainingScores", "training_scores"]
+__all__ = ["TrainingScores", "collect_scores"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class TrainingScores:
 
     Attributes:
         score: Selection score of the final model (``method=memory``: the memory score).
-        selected: Whether the method keeps the image in the end; all where nothing is selected.
+        selected: Whether the method selects the image in the end; all where nothing is selected.
         memory: Image score of the memory ensemble, or ``None`` where the method has none.
         distilled: Image score of the distilled model, or ``None``.
     """
@@ -36,31 +36,35 @@ class TrainingScores:
     distilled: Tensor | None
 
 
-def training_scores(model: MeDSWrapper, images: EncodedImages) -> TrainingScores:
-    """Score the training images with a fitted model; call it on every rank.
+def collect_scores(
+    memory: MemoryEnsembleCallback | None,
+    distillation: DistillationCallback | None,
+    selection: ProgressiveSelectionCallback | None,
+    *,
+    trains: bool,
+    step: int,
+    final: Callable[[], Tensor],
+) -> TrainingScores:
+    """Put together what the callbacks of a fit hold; call it on every rank.
 
     Args:
-        model: After ``fit``.
-        images: Its training images.
+        memory: Stage 1.
+        distillation: Stage 2.
+        selection: Stage 3.
+        trains: Whether the method trains a detector; else the memory's scores are all there is.
+        step: The trainer's.
+        final: Gives the selection scores ``[N]`` of the final model, where they are needed.
     """
-    memory = model.memory.image_scores() if model.memory else None
-    if not model.plan.stages and memory is not None:
-        return TrainingScores(memory, torch.ones(len(memory), dtype=torch.bool), memory, None)
-    distilled = model.distillation.scores if model.distillation else None
-    ends_distilled = model.plan.selection_scores is None and model.distillation is not None
-    if ends_distilled and distilled is not None:
-        score = distilled  # the fit has scored its last weights already
+    memory_scores = memory.image_scores() if memory else None
+    distilled = distillation.scores if distillation else None
+    if not trains and memory_scores is not None:
+        score = memory_scores
+    elif distillation and selection is None:  # the distilled model is the final one
+        score = distilled = final() if distilled is None else distilled
     else:
-        model.to(model.trainer.strategy.root_device)
-        score = score_images(
-            images,
-            top=model.selection_top,
-            device=model.device,
-            progress="ranking" if shows_progress(model.trainer) else None,
-        )
-        distilled = score if ends_distilled else distilled
+        score = final()
     selected = torch.ones(len(score), dtype=torch.bool)
-    if model.selection:
-        kept = model.selection.choose(model.global_step, score)
-        selected = torch.zeros_like(selected).index_fill_(0, kept, value=True)
-    return TrainingScores(score, selected, memory, distilled)
+    if selection:
+        indices = selection.choose(step, score)
+        selected = torch.zeros_like(selected).index_fill_(0, indices, value=True)
+    return TrainingScores(score, selected, memory_scores, distilled)

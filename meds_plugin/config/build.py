@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 
 from meds_plugin.config.location import conf_dir
 from meds_plugin.config.registry import GROUP
+from meds_plugin.data import AnomalyDataModule, DataSettings
 from meds_plugin.utils.errors import UserError
 from meds_plugin.utils.rng import torch_seeded
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from torch import nn
 
-__all__ = ["build", "build_detector", "check_targets", "plain"]
+__all__ = ["build", "build_datamodule", "build_detector", "check_targets", "plain"]
 
 
 def build(node: DictConfig) -> Any:
@@ -63,11 +64,39 @@ def build_detector(config: DictConfig) -> nn.Module:
         return cast("nn.Module", build(config.backbone.detector))
 
 
-def check_targets(node: Any, source: object) -> None:
-    """Refuse a detector's configuration that calls something else than known detectors.
+def build_datamodule(config: DictConfig) -> AnomalyDataModule:
+    """Build the data module of a run's configuration; no image is read yet.
 
-    Known is what the shipped configurations of detectors and encoders call, and what installed
-    packages offer as detectors (see `registry`).
+    Raises:
+        UserError: If a setting is wrong.
+    """
+    data = config.data
+    return AnomalyDataModule(
+        source=build(data.source),
+        settings=DataSettings(
+            noise=config.noise,
+            noise_protocol=config.noise_protocol,
+            noise_definition=config.noise_definition,
+            noise_file=config.noise_file,
+            exclude=data.exclude,
+            on_error=data.on_error,
+            max_pixels=data.max_pixels,
+            outside_links=data.outside_links,
+            check=data.check,
+        ),
+        seed=config.seed,
+        image_size=plain(data.image_size),
+        crop=plain(data.crop),
+        batch_size=data.batch_size,
+        num_workers=data.num_workers,
+    )
+
+
+def check_targets(node: Any, source: object) -> None:
+    """Refuse a configuration that calls something else than known data sets and detectors.
+
+    Known is what the shipped configurations of data sets, detectors and encoders call, and what
+    installed packages offer as detectors (see `registry`).
 
     Args:
         node: Plain dictionaries and lists, already resolved.
@@ -80,8 +109,9 @@ def check_targets(node: Any, source: object) -> None:
     for target in _targets(node):
         if target not in _shipped() | offered:
             msg = (
-                f"{source} asks to call {target}, which is no detector or encoder of this package "
-                "or an installed plugin: give trust=true if you know where the file comes from"
+                f"{source} asks to call {target}, which is no data set, detector or encoder of "
+                "this package or an installed plugin: give trust=true if you know where the file "
+                "comes from"
             )
             raise UserError(msg)
 
@@ -93,9 +123,8 @@ def plain(node: Any) -> Any:
 
 @cache
 def _shipped() -> frozenset[str]:
-    files = [
-        path for group in ("backbone", "encoder") for path in Path(conf_dir(), group).glob("*.yaml")
-    ]
+    groups = ("backbone", "data", "encoder")
+    files = [path for group in groups for path in Path(conf_dir(), group).glob("*.yaml")]
     # Unresolved: what they refer to is elsewhere.
     return frozenset(
         target

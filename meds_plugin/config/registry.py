@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from torch import nn
 
-__all__ = ["GENERIC", "build_detector", "register_detectors"]
+__all__ = ["GENERIC", "build_from_entry_point", "register_detectors"]
 
 GROUP = "meds_plugin.detectors"
 GENERIC = "entry_point"  # conf/backbone/entry_point.yaml
@@ -47,7 +47,7 @@ def register_detectors(config_dirs: Iterable[str]) -> None:
         )
 
 
-def build_detector(
+def build_from_entry_point(
     name: str | None, *, encoder: DictConfig | dict[str, Any] | None = None, **arguments: Any
 ) -> nn.Module:
     """Build the detector that an entry point names.
@@ -101,7 +101,8 @@ def _find(name: str | None) -> EntryPoint:
         msg = f"backbone={name} is offered by several packages ({packages}): remove all but one"
         raise UserError(msg)
     if not found:
-        configs = {path.stem for path in (Path(conf_dir()) / "backbone").glob("*.yaml")} - {GENERIC}
+        files = (Path(conf_dir()) / "backbone").glob("[!_]*.yaml")  # a file _base is no choice
+        configs = {path.stem for path in files} - {GENERIC}
         names = ", ".join(sorted(configs | {point.name for point in points}))
         msg = f"backbone={name or GENERIC} is not there: choose from {names}"
         raise UserError(msg)

@@ -15,7 +15,7 @@ from meds_plugin.data.readers import (
     read_visa,
 )
 from meds_plugin.data.samples import Problem, Sample, Split
-from meds_plugin.data.synthetic import synthetic_split
+from meds_plugin.data.synthetic.split import synthetic_split
 from meds_plugin.data.transforms import Preprocess
 
 __all__ = [

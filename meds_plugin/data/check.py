@@ -1,4 +1,4 @@
-"""Decodes every image and mask once before training: what is unusable, and what the rest is."""
+"""Decodes every image and mask once before training; reports those that cannot be used."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ _BLOCK = 1 << 20  # bytes of a file hashed at a time
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What is known of a usable image.
+    """Properties of a usable image.
 
     Attributes:
-        width: Pixels, after the turn that EXIF data asks for.
+        width: In pixels, after EXIF orientation.
         height: Likewise.
-        mode: Pillow's name for the pixels of the file; ``RGB`` for an array.
-        bits: Bits of a value (see `Decoded`).
+        mode: Pillow's mode of the file; ``RGB`` for an array.
+        bits: Bits per value (see `Decoded`).
         digest: BLAKE2b of the file's bytes, or of an array's shape and values, in hexadecimal.
     """
 
@@ -59,14 +59,14 @@ class ImageFacts:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What the check found.
+    """The result of `check_samples`.
 
     Attributes:
-        problems: Everything that is wrong, in order of the samples; a sample may have several.
-            Paths are those of the samples, with escapes for what is not UTF-8.
+        problems: All problems, in the order of the samples; a sample may have several. Paths are
+            those of the samples, with escapes for what is not UTF-8.
         unusable: Paths of all samples with a problem, exactly as the samples give them.
-        images: What is known of each image, by its file or the ``id`` of its array.
-        arrays: The arrays; held, so that no other one gets the same ``id``.
+        images: Properties of each usable image, by its file or the ``id`` of its array.
+        arrays: The arrays, kept alive so that no other gets the same ``id``.
     """
 
     problems: list[Problem]
@@ -75,7 +75,7 @@ class CheckReport:
     arrays: tuple[Pixels, ...] = ()
 
     def facts_of(self, sample: Sample) -> ImageFacts | None:
-        """Return what is known of a sample's image, ``None`` if it is unusable or unchecked."""
+        """Return the properties of a sample's image; ``None`` if it is unusable or unchecked."""
         return self.images.get(image_key(sample.image))
 
     def usable(self, samples: Iterable[Sample]) -> list[Sample]:
@@ -96,16 +96,17 @@ def check_samples(
 
     Args:
         samples: What to check.
-        workers: Number of threads; ``None`` takes one a core, at most 8.
-        progress: Show a bar, if standard error is a terminal.
+        workers: Number of threads; ``None``: one per core, at most 8.
+        progress: Show a progress bar if standard error is a terminal.
         max_pixels: Larger images and masks are problems.
 
     Returns:
         All problems: files that are missing, unreadable, damaged, too large or of another kind,
-        masks of another size than their image, names that are not UTF-8; and what the others are.
+        masks of another size than their image, names that are not UTF-8; and the properties of the
+        other images.
 
     Raises:
-        UserError: If ``max_pixels`` is no number of at least 1.
+        UserError: If ``max_pixels`` is not a number of at least 1.
     """
     limit = checked_limit(max_pixels)
     sources: dict[Key, Path | Pixels] = {}
@@ -113,7 +114,7 @@ def check_samples(
         sources[image_key(sample.image), "image"] = sample.image
         if sample.mask is not None:
             sources[image_key(sample.mask), "mask"] = sample.mask
-    # Kept out of logs: a wrong input is to give one line there.
+    # Not in logs: there, wrong input is to give one line.
     shows = progress and sys.stderr.isatty()
     pool = ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1))
     with libtiff_silenced(sources.values()):
@@ -123,7 +124,7 @@ def check_samples(
             results = dict(zip(sources, bar, strict=True))
         finally:
             pool.shutdown(cancel_futures=True)
-    # As keys: the same file in training and test is one problem.
+    # A dict: the same file in training and test is one problem.
     found = {(s.path, reason): None for s in samples for reason in _reasons(s, results)}
     return CheckReport(
         problems=[Problem(writable(path), reason) for path, reason in found],
@@ -138,10 +139,10 @@ def check_samples(
 
 
 def problems_error(problems: Sequence[Problem]) -> UserError:
-    """Return the error that stops a run for unusable images, in one line.
+    """Return the error, in one line, that stops a run because of unusable images.
 
     Args:
-        problems: At least one; the first 50 are named, the others in the file that a run writes.
+        problems: At least one. The first 50 are named; a run writes all to ``bad_files.csv``.
     """
     count = len({problem.path for problem in problems})
     named = "; ".join(problem.reason for problem in problems[:_NAMED])
@@ -154,12 +155,12 @@ def problems_error(problems: Sequence[Problem]) -> UserError:
 
 
 def image_key(source: Path | Pixels) -> Path | int:
-    """Return what `CheckReport.images` knows an image by."""
+    """Return the key of an image in `CheckReport.images`."""
     return source if isinstance(source, Path) else id(source)
 
 
 def _facts(source: Path | Pixels, kind: str, max_pixels: int) -> ImageFacts | str:
-    """Return what is known of an image or a mask, or what is wrong with it."""
+    """Return the properties of an image or mask, or what is wrong with it."""
     if not isinstance(source, Path):
         return _array_facts(source, kind)
     try:
@@ -191,7 +192,7 @@ def _digest(path: Path) -> str:
 
 
 def _reasons(sample: Sample, results: Mapping[Key, ImageFacts | str]) -> Iterator[str]:
-    """Yield what is wrong with a sample, a line each."""
+    """Yield what is wrong with a sample, one line each."""
     name = shown(sample.path)
     if reason := bad_name(sample.path, sample.category):
         yield reason
@@ -213,25 +214,25 @@ def _reasons(sample: Sample, results: Mapping[Key, ImageFacts | str]) -> Iterato
 
 @contextlib.contextmanager
 def libtiff_silenced(sources: Iterable[Path | Pixels]) -> Iterator[None]:
-    """Keep off the screen what libtiff has to say of damaged files; it prints past Python.
+    """Suppress libtiff's messages about damaged files, which bypass `sys.stderr`.
 
     Args:
-        sources: What is going to be read; without a TIFF file among them nothing is done.
+        sources: What will be read; without a TIFF file, nothing is done.
     """
     tiff = any(isinstance(s, Path) and s.suffix.lower() in {".tif", ".tiff"} for s in sources)
     try:
-        shared = sys.stderr.fileno() == 2  # the bar goes there too and is to stay
+        shared = sys.stderr.fileno() == 2  # the progress bar goes there and must stay
         screen = os.dup(2) if tiff else None
     except (AttributeError, OSError, ValueError):  # no such output, or it is closed
         screen = None
     if screen is None:
         yield
         return
-    kept = os.fdopen(screen, "w", encoding=sys.stderr.encoding, errors="backslashreplace")
-    with kept, Path(os.devnull).open("wb") as nothing:
+    terminal = os.fdopen(screen, "w", encoding=sys.stderr.encoding, errors="backslashreplace")
+    with terminal, Path(os.devnull).open("wb") as nothing:
         os.dup2(nothing.fileno(), 2)
         try:
-            with contextlib.redirect_stderr(kept) if shared else contextlib.nullcontext():
+            with contextlib.redirect_stderr(terminal) if shared else contextlib.nullcontext():
                 yield
         finally:
             os.dup2(screen, 2)

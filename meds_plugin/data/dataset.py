@@ -1,4 +1,4 @@
-"""The data set a detector is trained and tested on."""
+"""The data set that a detector is trained or tested on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from meds_plugin.data.decoding import MAX_PIXELS, checked_limit
 from meds_plugin.data.images import read_image, read_mask
-from meds_plugin.data.transforms import vary
+from meds_plugin.data.transforms import apply_variation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,7 @@ __all__ = ["ImageDataset", "Item"]
 
 
 class Item(TypedDict):
-    """One image as a data loader sees it."""
+    """One image as a data loader returns it."""
 
     image: Tensor
     index: int
@@ -35,23 +35,24 @@ class ImageDataset(Dataset[Item]):
     """Images in a fixed order; the same index always gives the same tensor.
 
     Args:
-        samples: The images. One with a variation is turned and scaled as that says, its mask too.
-        preprocess: From a decoded image to a tensor.
+        samples: The images. Those with a variation are rotated and scaled by it, masks included.
+        preprocess: Turns a decoded image into a tensor.
         max_pixels: Larger files are refused.
 
     Attributes:
-        augments: False: no image changes from one reading to the next.
+        augments: False: reading an image again gives the same tensor.
         samples: The images, as given.
-        groups: The group of each: images are selected among those of the same group.
-        categories: The category of each; metrics and memories are kept for each.
+        groups: The group of each; images are selected within their group.
+        categories: The category of each; metrics and memories are per category.
         views: The camera view of each, or ``None``.
-        injected: Whether a noise protocol added it, or ``None``; for reports, never for training.
-        labels: bool ``[N]``, true for images with a defect.
+        injected: Whether a noise protocol added it; ``None``: unknown. For reports only, never for
+            training.
+        labels: bool ``[N]``, true = defective.
         preprocess: As given.
 
     Raises:
-        UserError: If ``max_pixels`` is no number of at least 1; when an image is asked for, if its
-            file cannot be used.
+        UserError: If ``max_pixels`` is not a number of at least 1; on access, if an image cannot be
+            read.
     """
 
     augments = False
@@ -74,7 +75,7 @@ class ImageDataset(Dataset[Item]):
 
     @property
     def normalization(self) -> Normalization:
-        """How the images are normalised; a detector that wants another is refused."""
+        """How the images are normalised; it must be what the detector expects."""
         return self.preprocess.normalization
 
     def __len__(self) -> int:
@@ -83,15 +84,15 @@ class ImageDataset(Dataset[Item]):
 
     def __getitem__(self, index: int) -> Item:
         """Return ``image`` (float32 ``[3, H, W]``, normalised) and ``index``."""
-        return {"image": self.preprocess(self.picture(index)), "index": index}
+        return {"image": self.preprocess(self.rgb_image(index)), "index": index}
 
-    def picture(self, index: int) -> Image.Image:
-        """Return one image in RGB before it is resized, cropped and normalised."""
+    def rgb_image(self, index: int) -> Image.Image:
+        """Return an image in RGB, before it is resized, cropped and normalised."""
         sample = self.samples[index]
         return _varied(read_image(sample.image, max_pixels=self._max_pixels), sample)
 
     def mask(self, index: int) -> Tensor | None:
-        """Return the mask of one image.
+        """Return the mask of an image.
 
         Returns:
             float32 ``[H, W]`` in [0, 1], higher = defective, all zero for a normal image;
@@ -107,4 +108,4 @@ class ImageDataset(Dataset[Item]):
 
 
 def _varied(image: Image.Image, sample: Sample) -> Image.Image:
-    return image if sample.variation is None else vary(image, sample.variation)
+    return image if sample.variation is None else apply_variation(image, sample.variation)

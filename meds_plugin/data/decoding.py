@@ -41,17 +41,17 @@ _TURNS: dict[object, Image.Transpose] = {
 
 
 class _Tiff(TiffImageFile):
-    """A TIFF file of whose metadata only the turn counts: the rest may be broken."""
+    """A TIFF file of whose metadata only the orientation is read: the rest may be broken."""
 
     def getexif(self) -> Image.Exif:
-        """Return the turn, from the directory of the pixels; Pillow asks for all while decoding."""
+        """Return the orientation only; Pillow asks for all of it while decoding."""
         exif = Image.Exif()
-        if (turn := self.tag_v2.get(_ORIENTATION)) is not None:
-            exif[_ORIENTATION] = turn
+        if (orientation := self.tag_v2.get(_ORIENTATION)) is not None:
+            exif[_ORIENTATION] = orientation
         return exif
 
 
-# Pillow's own `open` would apply a second limit, and tries readers that start other programs.
+# Pillow's own `open` has a second limit, and tries readers that start other programs.
 _READERS: tuple[tuple[bytes, type[ImageFile]], ...] = (
     (b"\x89PNG\r\n\x1a\n", PngImageFile),
     (b"\xff\xd8\xff", JpegImageFile),
@@ -65,9 +65,9 @@ _READERS: tuple[tuple[bytes, type[ImageFile]], ...] = (
 _HEADER = 30  # bytes; enough for the size of a WebP image
 
 _HUGE = 50_000_000  # pixels; below Pillow's own limit
-_huge_one = threading.Lock()
+_huge_lock = threading.Lock()
 
-# They tell of odd metadata, which changes no pixel, two lines a file and in every worker again.
+# About odd metadata, which changes no pixel: two lines per file and worker.
 warnings.filterwarnings("ignore", module=r"PIL\.(Tiff|Png)ImagePlugin")
 
 
@@ -75,10 +75,10 @@ class Decoded(NamedTuple):
     """A decoded image file.
 
     Attributes:
-        image: The first picture in the file, upright, in Pillow's mode for it.
-        bits: Bits of a value in the file: 1, 8, 12, 16 or 32. Fewer than 8 that Pillow has
-            spread over the range of 8 count as 8.
-        inverted: Whether the highest value means black and Pillow has left it so.
+        image: The first image in the file, upright, in Pillow's mode for it.
+        bits: Bits per value in the file: 1, 8, 12, 16 or 32. 2 and 4 bits, which Pillow scales to
+            8, count as 8.
+        inverted: Whether the highest value means black, where Pillow has not inverted it.
     """
 
     image: Image.Image
@@ -89,41 +89,41 @@ class Decoded(NamedTuple):
 def decode(path: Path, *, max_pixels: int = MAX_PIXELS) -> Decoded:
     """Decode a file completely and turn it upright.
 
-    The content decides on the format, not the name. Of several pictures in a file (pages,
-    animation) the first is taken. EXIF data that cannot be read is ignored.
+    The content decides the format, not the name. Of several images in a file (pages, frames) the
+    first is taken. EXIF data that cannot be read is ignored.
 
     Args:
         path: PNG, JPEG, BMP, TIFF or WebP file.
-        max_pixels: Larger images are refused, by what the header says of their size.
+        max_pixels: Larger images, by the size in the header, are refused.
 
     Raises:
         UserError: If the file is missing, unreadable, damaged, too large or of another kind.
     """
     try:
-        # Opening a pipe would wait for somebody to write into it.
+        # Opening a pipe would block until somebody writes to it.
         if stat.S_ISREG(path.stat().st_mode):
             return _decode(path, max_pixels)
         what = "a folder" if path.is_dir() else "a pipe or a device"
     except UserError:
         raise
     except OSError as error:
-        # A decoder's own have no number.
+        # Those of decoders have no number.
         reason = _damage(error) if error.errno is None else failure(path, error)
         raise unusable(path, reason) from error
-    except Exception as error:  # decoders fail in any way on a damaged file
+    except Exception as error:  # decoders raise anything on a damaged file
         raise unusable(path, _damage(error)) from error
     raise unusable(path, f"is {what}, not a file: rename or remove it")
 
 
 def checked_limit(max_pixels: object, *, key: str = "data.max_pixels") -> int:
-    """Return a limit of pixels as a whole number.
+    """Return a limit on the number of pixels as an integer.
 
     Args:
         max_pixels: The limit.
-        key: What it is called on the command line.
+        key: Its name on the command line.
 
     Raises:
-        UserError: If it is no number of at least 1.
+        UserError: If it is not a number of at least 1.
     """
     number = isinstance(max_pixels, (int, float)) and not isinstance(max_pixels, bool)
     if not number or not 1 <= max_pixels < float("inf"):  # type: ignore[operator]
@@ -138,7 +138,7 @@ def unusable(path: Path, reason: str) -> UserError:
 
 
 def unreadable(path: Path, error: Exception) -> UserError:
-    """Return the error for a file that failed in a way not foreseen, as without memory."""
+    """Return the error for a file that failed in an unforeseen way, such as lack of memory."""
     cause = str(error) or type(error).__name__
     return unusable(path, f"cannot be read ({cause}): check its disk and free memory")
 
@@ -151,9 +151,9 @@ def _decode(path: Path, max_pixels: int) -> Decoded:
             raise unusable(path, "is empty (zero bytes): replace or remove it")
         if reader is None:
             kinds = "PNG, JPEG, BMP, TIFF or WebP image"
-            raise unusable(path, f"is no {kinds}, whatever its name says: convert or remove it")
+            raise unusable(path, f"is not a {kinds}, whatever its name says: convert or remove it")
         file.seek(0)
-        size = _webp_size(head)  # its reader would allocate the pixels at once
+        size = _webp_size(head)  # its reader allocates the pixels at once
         image = None if size else reader(file)
         width, height = size or image.size  # type: ignore[union-attr]
         pixels = width * height
@@ -172,11 +172,8 @@ def _decode(path: Path, max_pixels: int) -> Decoded:
 
 @contextlib.contextmanager
 def _without_pillows_limit() -> Iterator[None]:
-    """Lift Pillow's limit, which is the whole process's, for one image at a time.
-
-    One at a time also keeps several threads from filling the memory.
-    """
-    with _huge_one:
+    """Lift Pillow's limit, which is global, for one image at a time, which also saves memory."""
+    with _huge_lock:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             yield
@@ -185,7 +182,7 @@ def _without_pillows_limit() -> Iterator[None]:
 
 
 def _webp_size(head: bytes) -> tuple[int, int] | None:
-    """Return width and height of a WebP image, ``None`` for other files and broken headers."""
+    """Return width and height of a WebP image; ``None`` for other files and broken headers."""
     kind = head[12:16] if head[:4] == b"RIFF" and head[8:12] == b"WEBP" else b""
     if len(head) < _HEADER:
         return None
@@ -209,12 +206,12 @@ def _bits(image: ImageFile) -> int:
     raw = str(layout if isinstance(layout, str) else layout[0])
     if ";12" in raw:
         return 12
-    # In a BMP file it means 16 bits for three colours together.
+    # In a BMP file, three colours share the 16 bits.
     return 16 if ";16" in raw and image.format != "BMP" else 8
 
 
 def _is_inverted(image: ImageFile) -> bool:
-    """Whether 0 is white; Pillow inverts such files itself up to 8 bits."""
+    """Whether 0 is white; up to 8 bits, Pillow inverts such files itself."""
     deep = image.mode[:1] in {"I", "F"}
     return deep and isinstance(image, TiffImageFile) and image.tag_v2.get(262) == 0
 

@@ -1,4 +1,4 @@
-"""Leaves training images out: those that a list or a review names."""
+"""Leaves out the training images that a list or a review names."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import posixpath
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from meds_plugin.data.csv_table import parse_csv, read_text
 from meds_plugin.data.faults import shown
-from meds_plugin.data.readers.rows import parse_rows, read_text
 from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Collection, Sequence
 
-    from meds_plugin.data.readers.rows import Table
+    from meds_plugin.data.csv_table import CsvTable
     from meds_plugin.data.samples import Sample
 
-__all__ = ["decided", "exclude", "read_exclude"]
+__all__ = ["exclude", "excluded_names", "read_exclude"]
 
 _KEY = "data.exclude"
 _LEAVE_OUT = frozenset({"drop", "exclude", "remove", "defect"})
@@ -25,33 +25,32 @@ _LEAVE_IN = frozenset({"", "keep", "undecided"})
 
 
 def read_exclude(file: str | os.PathLike[str]) -> set[str]:
-    """Return the names of training images that are to be left out.
+    """Return the names of the training images to leave out.
 
     Args:
-        file: UTF-8, one of two kinds. CSV (commas, semicolons or tabs) with a column ``path`` and,
-            if not all rows count, a column ``decision``: rows with ``drop``, ``exclude``,
-            ``remove`` or ``defect`` count, those with ``keep``, ``undecided`` or nothing do not.
-            Or plain text with a name a line, where empty lines and those that begin with ``#`` are
-            passed over.
+        file: UTF-8 text of one of two kinds. CSV (commas, semicolons or tabs) with a column
+            ``path`` and optionally a column ``decision``, which excludes an image by ``drop``,
+            ``exclude``, ``remove`` or ``defect`` and not by ``keep``, ``undecided`` or an empty
+            cell. Or one name per line; empty lines and those that begin with ``#`` are ignored.
 
     Returns:
-        The names as they are written; none is an answer too.
+        The names as written; may be empty.
 
     Raises:
-        UserError: If the file cannot be read, has another encoding, is named ``.csv`` without a
-            column ``path``, or a row has an unknown decision, no path, or contradicts another.
+        UserError: If the file cannot be read or is not UTF-8, is named ``.csv`` but has no column
+            ``path``, or a row has an unknown decision, no path, or contradicts another.
     """
     text = read_text(file, _KEY)
-    table = parse_rows(text, file, _KEY, ("path", "decision"))
+    table = parse_csv(text, file, _KEY, ("path", "decision"))
     if table is not None:
-        return decided(table, file)
+        return excluded_names(table, file)
     if Path(file).suffix.lower() in (".csv", ".tsv"):
         msg = (
             f"{_KEY}={shown(str(file))} has no column path; name the column of the images path, "
             "or give plain text with one name a line"
         )
         raise UserError(msg)
-    # Not splitlines: names may hold some of what it takes for the end of a line.
+    # Not splitlines: names may contain characters that it splits at.
     lines = text.replace("\r\n", "\n").split("\n")
     return {line for line in lines if line.strip() and not line.startswith("#")}
 
@@ -61,31 +60,30 @@ def exclude(samples: Sequence[Sample], names: Collection[str]) -> tuple[list[Sam
 
     Args:
         samples: The training images.
-        names: From `read_exclude`. A name is an image's own; if no image has it, spaces around it,
-            ``./`` before it and ``\`` as separator are forgiven.
+        names: From `read_exclude`. A name that matches no image is tried again without surrounding
+            spaces and a leading ``./``, and with ``/`` for ``\``.
 
     Returns:
-        The images that stay, in their order, and the names that are of no training image, sorted.
+        The remaining images, in order, and the names that match no training image, sorted.
     """
-    there = {sample.path for sample in samples}
-    dropped: set[str] = set()
+    paths = {sample.path for sample in samples}
+    excluded: set[str] = set()
     unknown: list[str] = []
     for name in names:
-        match = next((each for each in _spellings(name) if each in there), None)
+        match = next((each for each in _spellings(name) if each in paths), None)
         if match is None:
             unknown.append(name)
         else:
-            dropped.add(match)
-    kept = [sample for sample in samples if sample.path not in dropped]
-    return kept, sorted(unknown)
+            excluded.add(match)
+    return [sample for sample in samples if sample.path not in excluded], sorted(unknown)
 
 
-def decided(table: Table, file: str | os.PathLike[str], *, key: str = _KEY) -> set[str]:
-    """Return the names in the rows of a table that leave an image out.
+def excluded_names(table: CsvTable, file: str | os.PathLike[str], *, key: str = _KEY) -> set[str]:
+    """Return the names of the images that a table excludes.
 
     Args:
-        table: With a column ``path``; without a column ``decision``, all rows count.
-        file: Where it comes from, for messages.
+        table: With a column ``path``; without a column ``decision``, all rows exclude.
+        file: Where the table comes from, for messages.
         key: The setting that names the file, for messages.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Says in one line what is wrong with a file."""
+"""Parts of messages about files: names on one line, and what is wrong."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ __all__ = ["bad_name", "failure", "shown", "writable"]
 
 
 def shown(text: str) -> str:
-    """Return a text fit for a message of one line."""
+    """Return a text as it can stand in a one-line message."""
     return text if text.isprintable() else repr(text)
 
 
 def writable(text: str) -> str:
-    """Return a text that UTF-8 can hold, with escapes for what it cannot."""
+    """Return a text that UTF-8 can encode, with escapes for what it cannot."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def bad_name(name: str, category: str = "") -> str | None:
-    """Say what is wrong with an image's name, or its category's, that no result file can hold."""
+    """Say what is wrong with the name of an image or its category; ``None`` if nothing is."""
     if writable(name + category) == name + category:
         return None
     return f"{shown(name)} has a name that is not UTF-8, which no result file can hold: rename it"
 
 
 def failure(path: Path, error: OSError) -> str:
-    """Say what the system has against a file or folder, and what to do; the name goes before it."""
+    """Say why a file or folder cannot be read and what to do; its name goes before that."""
     if error.errno == errno.ENOENT:
         if path.is_symlink():
-            return f"is a link to {shown(str(path.readlink()))}, which does not exist: mend it"
+            return f"is a link to {shown(str(path.readlink()))}, which does not exist: fix it"
         return "does not exist: put it back, or take its name out"
     if error.errno == errno.ELOOP:
-        return "is a link that leads back to itself: mend it"
+        return "is a link that leads back to itself: fix it"
     if error.errno in {errno.EACCES, errno.EPERM}:
         return "may not be read: give this user the permission"
     return f"cannot be read ({error.strerror}): check its disk or remove it"

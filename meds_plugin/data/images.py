@@ -1,4 +1,4 @@
-"""Reads images and masks of any common kind as 8-bit pixels."""
+"""Reads images and masks in any common format as 8-bit pixels."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ if TYPE_CHECKING:
 
     from meds_plugin.data.samples import Pixels
 
-__all__ = ["MAX_PIXELS", "checked_array", "read_image", "read_mask", "to_mask", "to_rgb"]
+__all__ = ["checked_array", "read_image", "read_mask", "to_mask", "to_rgb"]
 
 
 def read_image(source: Path | Pixels, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Read an image as 8-bit RGB and turn it as its EXIF data says.
+    """Read an image as 8-bit RGB, in its EXIF orientation.
 
-    Nothing else is done to it:
+    Pixels are converted as follows:
 
-    * 1-bit and grey images get three equal channels, palette images the colours of their palette.
-    * Alpha is dropped: a transparent pixel shows the colour stored below.
+    * 1-bit and grey images get three equal channels, palette images their palette's colours.
+    * Alpha is dropped: a transparent pixel shows its stored colour.
     * CMYK, YCbCr and Lab become RGB by Pillow's formulas; embedded colour profiles are ignored.
-    * Of 16 bits the higher 8 are kept, of 12 likewise: a value's share of the full range stays.
+    * 16 and 12 bits are reduced to their highest 8.
     * 32-bit integers count as 16 bits if the largest is in 256..65535, floats as shares of white
-      if all are in [0, 1]. Others are refused, since their range cannot be told from one image.
-    * Of several pages or frames the first is taken.
+      if all are in [0, 1]. Others are refused: one image does not tell their range.
+    * The first of several pages or frames is taken.
 
     Args:
         source: PNG, JPEG, BMP, TIFF or WebP file, or uint8 ``[H, W, 3]``.
         max_pixels: Larger files are refused.
 
     Raises:
-        UserError: If the file is missing, empty, damaged, too large or of another kind.
+        UserError: If the file is missing, empty, damaged, too large or in another format.
         ValueError: If the array has another shape or type.
     """
     if isinstance(source, Path):
@@ -47,9 +47,8 @@ def read_image(source: Path | Pixels, *, max_pixels: int = MAX_PIXELS) -> Image.
 def read_mask(source: Path | Pixels, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Read a mask as 8-bit grey, 255 = defective.
 
-    Of several colour channels the largest value counts; otherwise as `read_image`. A mask without
-    any value in the upper half of its range is taken as labels, of which every non-zero one is
-    defective: a mask of 0 and 1 would be lost otherwise.
+    The largest of several channels counts; otherwise as `read_image`. A mask without any value in
+    the upper half of its range, such as one of 0 and 1, holds labels: non-zero ones are defective.
 
     Args:
         source: File as for `read_image`, or uint8 ``[H, W]``.
@@ -65,10 +64,10 @@ def read_mask(source: Path | Pixels, *, max_pixels: int = MAX_PIXELS) -> Image.I
 
 
 def to_rgb(decoded: Decoded, path: Path) -> Image.Image:
-    """Turn a decoded file into 8-bit RGB (see `read_image`).
+    """Convert a decoded file to 8-bit RGB (see `read_image`).
 
     Raises:
-        UserError: If its kind of pixels is not supported.
+        UserError: If its pixel format is not supported.
     """
     image = decoded.image
     if image.mode == "RGB":
@@ -79,17 +78,17 @@ def to_rgb(decoded: Decoded, path: Path) -> Image.Image:
             reason = "has 32-bit pixels of at most 8 bits, so white is unknown: save it with 8 bits"
             raise unusable(path, reason)
         return Image.fromarray(_eight_bits(values, top)).convert("RGB")
-    # Pillow would warn about some kinds, or turn others to RGBA on the way.
+    # Pillow would warn about some values, or convert to RGBA first.
     image.info.pop("transparency", None)
     try:
         return image.convert("RGB")
-    except Exception as error:  # such as a conversion that this build of Pillow lacks
+    except Exception as error:  # such as a conversion that this build lacks
         msg = f"has colours of kind {image.mode} ({error}): save it as RGB"
         raise unusable(path, msg) from error
 
 
 def to_mask(decoded: Decoded, path: Path) -> Image.Image:
-    """Turn a decoded file into an 8-bit grey mask (see `read_mask`).
+    """Convert a decoded file to an 8-bit grey mask (see `read_mask`).
 
     Raises:
         UserError: As `to_rgb`.
@@ -103,14 +102,14 @@ def to_mask(decoded: Decoded, path: Path) -> Image.Image:
 
 
 def checked_array(array: Pixels, kind: str) -> Pixels:
-    """Return an array that holds an image or a mask.
+    """Return an array if it is a valid image or mask.
 
     Args:
         array: The pixels.
         kind: ``image`` or ``mask``.
 
     Raises:
-        ValueError: If its shape or type does not fit.
+        ValueError: If its shape or type is wrong.
     """
     wanted = "[H, W, 3]" if kind == "image" else "[H, W]"
     fits = array.ndim == 3 and array.shape[2] == 3 if kind == "image" else array.ndim == 2
@@ -121,16 +120,16 @@ def checked_array(array: Pixels, kind: str) -> Pixels:
 
 
 def _is_deep(image: Image.Image) -> bool:
-    """Whether pixels are grey with more than 8 bits; colour Pillow reduces to 8 by itself."""
+    """Whether pixels are grey with more than 8 bits; Pillow reduces colours to 8 itself."""
     return image.mode == "F" or image.mode.startswith("I")
 
 
 def _deep_values(decoded: Decoded, path: Path) -> tuple[NDArray[Any], int]:
-    """Return values and the upper end of their range, which starts at 0."""
+    """Return the values and the upper end of their range, which begins at 0."""
     values = np.asarray(decoded.image)
     if decoded.image.mode == "F":
         top = 1
-        fits = bool(values.min() >= 0 and values.max() <= 1)  # false if any is not a number
+        fits = bool(values.min() >= 0 and values.max() <= 1)  # false if one is NaN
         what = "floating-point pixels outside 0..1"
     else:
         top = 0xFFF if decoded.bits == 12 else 0xFFFF

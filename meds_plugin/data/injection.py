@@ -1,4 +1,4 @@
-"""Draws the defective images that a noise ratio asks for, and repeats them where they run out."""
+"""Samples the defective images that a noise ratio asks for; repeats them where they run out."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from meds_plugin.utils.rng import numpy_rng
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence, Set
 
-__all__ = ["defects_wanted", "inject", "share"]
+__all__ = ["defects_wanted", "fraction", "inject"]
 
 
 def defects_wanted(ratio: float, normal: int, definition: str = "normal") -> int:
     """Return how many images a ratio asks for, halves rounded to even.
 
-    Computed from the decimal number as it is written, which a float may miss by a hair
-    (0.35 * 90 gives less than 31.5).
+    Computed from the decimal number as written: as a float, 0.35 * 90 is less than 31.5.
     """
     share = Fraction(repr(float(ratio)))
     return round((share if definition == "normal" else share / (1 - share)) * normal)
@@ -40,20 +39,22 @@ def inject(
         definition: ``normal`` or ``all`` (see `contaminate`).
 
     Returns:
-        The new split, with ``injected`` set for every training image, and what could not be done: a
-        line for each category with too few defective images, and one where the training images
-        held too many before.
+        The new split, with ``injected`` set for every training image, and messages: one per
+        category with too few defective images, and one if the training images already held more
+        than the ratio asks for.
     """
     train = [replace(s, injected=s.is_anomaly or s.injected is True) for s in split.train]
-    taken = {sample.path for sample in [*train, *split.test]}
-    here = {sample.path for sample in train}
+    names = {sample.path for sample in [*train, *split.test]}
+    training = {sample.path for sample in train}
     added: list[Sample] = []
     messages: list[str] = []
     surplus = 0
     for category in sorted({sample.category for sample in train}):
         known = Counter(sample.injected for sample in train if sample.category == category)
         defects = [
-            s for s in split.test if s.category == category and s.is_anomaly and s.path not in here
+            s
+            for s in split.test
+            if s.category == category and s.is_anomaly and s.path not in training
         ]
         wanted = defects_wanted(ratio, known[False], definition) - known[True]
         usable = len(defects)
@@ -65,50 +66,50 @@ def inject(
             short = (known[True] + wanted, known[True] + usable, known[False])
             messages.append(_shortage(ratio, category, *short, protocol))
         surplus += max(0, -wanted)
-        added += islice(_uses(defects, category, seed, taken), max(0, min(wanted, usable)))
+        added += islice(_uses(defects, category, seed, names), max(0, min(wanted, usable)))
     if surplus:
         messages.append(
             f"the training images hold {surplus} known defects more than noise={ratio:g} asks "
             "for: they stay; noise=null takes the training images as they are"
         )
-    drawn = {sample.path for sample in added}
-    train += [replace(sample, injected=True) for sample in split.test if sample.path in drawn]
+    sampled = {sample.path for sample in added}
+    train += [replace(sample, injected=True) for sample in split.test if sample.path in sampled]
     train += [sample for sample in added if sample.variation is not None]
-    test = [s for s in split.test if protocol != "no_overlap" or s.path not in drawn]
+    test = [s for s in split.test if protocol != "no_overlap" or s.path not in sampled]
     return replace(split, train=train, test=test), messages
 
 
-def _uses(defects: Sequence[Sample], category: str, seed: int, taken: Set[str]) -> Iterator[Sample]:
-    """Give every defective image once, in a random order, then repeats of all, again and again."""
+def _uses(defects: Sequence[Sample], category: str, seed: int, names: Set[str]) -> Iterator[Sample]:
+    """Yield every defective image once, in random order, then repeats of all, without end."""
     ordered = sorted(defects, key=lambda sample: sample.path)
     for number in count(1) if ordered else ():
         again = () if number == 1 else (number,)
         for index in numpy_rng(seed, "noise", category, *again).permutation(len(ordered)):
             sample = ordered[index]
-            yield _repeat(sample, number, seed, taken) if again else sample
+            yield _repeat(sample, number, seed, names) if again else sample
 
 
-def _repeat(sample: Sample, number: int, seed: int, taken: Set[str]) -> Sample:
-    """Return the use of this number of an image, up to 3 degrees and 3 % off."""
+def _repeat(sample: Sample, number: int, seed: int, names: Set[str]) -> Sample:
+    """Return the n-th use of an image, rotated by up to 3 degrees and scaled by up to 3 %."""
     rng = numpy_rng(seed, "variation", sample.category, sample.path, number)
     variation = Variation(turn=rng.uniform(-3.0, 3.0), scale=rng.uniform(0.97, 1.03))
     name = f"{sample.path}#{number}"
-    while name in taken:
+    while name in names:
         name += "#"
     return replace(sample, path=name, injected=True, variation=variation)
 
 
-def share(part: int, whole: int) -> float:
-    """Return a part of a whole, 0 where there is nothing."""
+def fraction(part: int, whole: int) -> float:
+    """Return ``part / whole``, 0 if both are 0."""
     return part / whole if whole else 0.0
 
 
 def _shortage(
     ratio: float, category: str, wanted: int, usable: int, normal: int, protocol: str
 ) -> str:
-    kept = " beside the one that stays in the test set" if protocol == "no_overlap" else ""
+    beside = " beside the one that stays in the test set" if protocol == "no_overlap" else ""
     return (
         f"noise={ratio:g} asks for {wanted} defective images in category {category} but only "
-        f"{usable} exist{kept}: {usable} used ({share(usable, normal):.2f} of normal, "
-        f"{share(usable, normal + usable):.2f} of all)"
+        f"{usable} exist{beside}: {usable} used ({fraction(usable, normal):.2f} of normal, "
+        f"{fraction(usable, normal + usable):.2f} of all)"
     )

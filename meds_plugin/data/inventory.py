@@ -1,4 +1,4 @@
-"""Says what a data set holds, before anything is trained on it."""
+"""Describes a data set before training: a table of its images, and duplicates."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from meds_plugin.data.check import image_key
 from meds_plugin.data.faults import shown
-from meds_plugin.data.readers.listing import natural
+from meds_plugin.data.file_search import natural_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,17 +27,16 @@ _GAP = "  "
 
 @dataclass(frozen=True)
 class DuplicateReport:
-    """Pairs of images whose files hold the same bytes.
+    """Pairs of images with identical files.
 
     Attributes:
         within: Pairs of training images.
-        first_within: The names of the first such pair.
+        first_within: Names of the first such pair.
         across: Pairs of a training and a test image.
-        first_across: The names of the first such pair.
-        repeated: Pairs of training images that a noise protocol has made by using one file
-            several times; not in ``within``.
-        overlapping: Pairs of an injected training image and the test image that it is; not in
-            ``across``.
+        first_across: Names of the first such pair.
+        repeated: Pairs of training images that a noise protocol made from one file; not in
+            ``within``.
+        overlapping: Pairs of an injected training image and its own test image; not in ``across``.
     """
 
     within: int = 0
@@ -48,7 +47,7 @@ class DuplicateReport:
     overlapping: int = 0
 
     def lines(self) -> list[str]:
-        """Return what there is to say, a line each."""
+        """Return the report, one finding per line."""
         lines = []
         if self.first_within:
             pairs = _pairs(self.within, self.first_within)
@@ -68,19 +67,18 @@ class DuplicateReport:
 
 
 def inventory_table(split: Split, report: CheckReport | None, *, width: int = 120) -> str:
-    """Return what was found, to be printed before training.
+    """Return a description of the data set, to be printed before training.
 
     Args:
-        split: The images that are used.
-        report: What the check found of them; ``None`` leaves out what only it knows.
-        width: Characters a line of the table may take; below some 90 it may take more.
+        split: The images of the run.
+        report: Their check; ``None`` leaves out what only it knows.
+        width: Maximum length of the table's lines; below about 90 they may be longer.
 
     Returns:
-        A row a category with the number of images of each kind, sizes, kinds of pixels and the
-        first path; a line for what is missing, and for duplicates. A ``?`` stands for a number
-        that nobody knows.
+        A row per category: numbers of images, sizes, pixel formats and the first path; below it,
+        the notes and the duplicates. A ``?`` stands for an unknown number.
     """
-    names = sorted(split.categories, key=natural)
+    names = sorted(split.categories, key=natural_key)
     rows = []
     for name in names:
         train = [sample for sample in split.train if sample.category == name]
@@ -98,14 +96,13 @@ def inventory_table(split: Split, report: CheckReport | None, *, width: int = 12
 
 
 def duplicates(split: Split, report: CheckReport | None) -> DuplicateReport:
-    """Find images whose files hold the same bytes.
+    """Find images with identical files.
 
-    An injected image is in the training set because a noise protocol put it there. Where it is
-    the very file of a test image, or of another injected one, this is counted apart.
+    Pairs that a noise protocol made by using a file again are counted apart.
 
     Args:
         split: The images, after contamination.
-        report: What the check found of them.
+        report: Their check; without it, nothing is found.
     """
     same: dict[str, tuple[list[Sample], list[Sample]]] = defaultdict(lambda: ([], []))
     for place, samples in enumerate((split.train, split.test)):
@@ -142,7 +139,7 @@ def _counts(train: Sequence[Sample], test: Sequence[Sample]) -> list[str]:
 
 
 def _looks(samples: Sequence[Sample], report: CheckReport | None) -> list[str]:
-    """Return sizes, kinds of pixels and the first path."""
+    """Return sizes, pixel formats and the first path."""
     first = shown(samples[0].path)
     facts = [found for sample in samples if report and (found := report.facts_of(sample))]
     if not facts:
@@ -169,12 +166,12 @@ def _kinds(facts: Sequence[ImageFacts]) -> str:
 
 
 def _aligned(rows: Sequence[Sequence[str]], width: int) -> list[str]:
-    """Lay out rows: the first column and the last three to the left, numbers to the right."""
+    """Align rows: the first column and the last three to the left, numbers to the right."""
     body = rows[2:]
     if not body:
         return []
-    kept = [at for at in range(len(rows[0])) if any(row[at] for row in body)]
-    rows = [[row[at] for at in kept] for row in rows]
+    filled = [at for at in range(len(rows[0])) if any(row[at] for row in body)]
+    rows = [[row[at] for at in filled] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     taken = sum(widths[:-1]) + len(_GAP) * (len(widths) - 1)
     widths[-1] = min(widths[-1], max(width - taken, _SHORTEST_PATH))
@@ -192,7 +189,7 @@ def _aligned(rows: Sequence[Sequence[str]], width: int) -> list[str]:
 
 
 def _shortened(path: str, width: int) -> str:
-    """Cut out the middle: folders at the beginning and the file's number say most."""
+    """Cut out the middle: the first folders and the file's number say most."""
     if len(path) <= width:
         return path
     end = (width - 3) // 2
@@ -210,7 +207,7 @@ def _planned(one: Sample, two: Sample) -> bool:
 
 
 def _planned_within(train: Sequence[Sample]) -> int:
-    """Count the planned ones among all pairs; there may be too many pairs to look at each."""
+    """Count the planned pairs without enumerating all, of which there may be too many."""
     uses = Counter(image_key(sample.image) for sample in train)
     own = Counter(image_key(sample.image) for sample in train if not sample.injected)
     return sum(comb(count, 2) - comb(own[key], 2) for key, count in uses.items())

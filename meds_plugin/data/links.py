@@ -1,4 +1,4 @@
-"""Finds files that lie outside a data set's folder because a link in it leads there."""
+"""Finds files that a link leads to outside a data set's folder."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ def links_out(
     root: str = "data.root",
     option: str = "data.outside_links=true",
 ) -> dict[str, str]:
-    """Return what is wrong with images whose own file or mask is reached through a link outwards.
+    """Return the images whose file or mask lies outside the folders, behind a link.
 
     No file is opened. The folders themselves may be links.
 
     Args:
         samples: The images.
-        folders: The folders that files may lie in; none: anywhere.
+        folders: The folders that files must lie in; none: anywhere.
         root: What messages call the folders.
-        option: What to give to allow such links.
+        option: The option that allows such links.
 
     Returns:
-        A reason in one line for each such image, by `Sample.path`.
+        A one-line reason for each such image, by `Sample.path`.
     """
     if not folders:
         return {}
     allowed = [folder.resolve() for folder in folders]
-    real: dict[Path, Path] = {}  # most files of a folder are no links: it is enough to look once
+    real: dict[Path, Path] = {}  # by folder: few files are links themselves
     found: dict[str, str] = {}
     for sample in samples:
         for file in (sample.image, sample.mask):
@@ -49,7 +49,7 @@ def links_out(
                 real[file.parent] = file.parent.resolve()
             target = real[file.parent] / file.name
             if target.is_symlink():
-                target = Path(os.path.realpath(target))  # unlike Path.resolve, never fails
+                target = Path(os.path.realpath(target))  # never fails, unlike Path.resolve
             if not any(target.is_relative_to(folder) for folder in allowed):
                 found.setdefault(
                     sample.path,

@@ -1,4 +1,4 @@
-"""The Lightning data module: from a source of images to loaders."""
+"""The Lightning data module: from a source of images to data loaders."""
 
 from __future__ import annotations
 
@@ -42,27 +42,28 @@ class _Loaded(NamedTuple):
 
 
 class AnomalyDataModule(L.LightningDataModule):
-    """Read, check and contaminate images once, then serve them in a fixed order.
+    """Finds, checks and contaminates images once, then serves them in a fixed order.
 
-    Everything happens at the first `setup`, or at the first use of an attribute that needs it.
+    This happens at the first `setup`, or at the first use of an attribute that needs it.
 
     Args:
-        source: The images, or what gives them when called without arguments, e.g.
+        source: The images, or a function without arguments that returns them, such as
             ``functools.partial(read_mvtec, "mvtec_ad", ["bottle"])``.
         image_size: See `Preprocess`.
         crop: See `Preprocess`.
-        settings: Contamination, exclusion, and what to do about unusable files; default: the
-            images as they are, all of which must be usable.
-        seed: The run's seed; only the choice of added images depends on it.
-        batch_size: Images a batch.
-        num_workers: Processes that read images; 0 reads in the main one.
-        normalization: See `Preprocess`; `MeDSWrapper.normalization` is what a detector wants.
+        settings: Contamination, exclusion and unusable files; default: the images as they are, all
+            of which must be usable.
+        seed: The run's seed; only the choice of injected images depends on it.
+        batch_size: Images per batch.
+        num_workers: Processes that read images; 0: the main process.
+        normalization: See `Preprocess`; `MeDSWrapper.normalization` is what the detector expects.
 
     Attributes:
-        preprocess: From images to tensors; its normalization may be set before any image is read.
+        preprocess: Turns images into tensors; its normalization may be changed before images are
+            read.
 
     Raises:
-        UserError: If an argument is wrong; from `setup`, if the images are.
+        UserError: If an argument is wrong; in `setup`, if the images are.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class AnomalyDataModule(L.LightningDataModule):
         self._loaded: _Loaded | None = None
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - the same for all stages
-        """Read, check and contaminate the images; further calls do nothing."""
+        """Find, check and contaminate the images; further calls do nothing."""
         self._load()
 
     @property
@@ -102,21 +103,21 @@ class AnomalyDataModule(L.LightningDataModule):
 
     @property
     def noise_report(self) -> NoiseReport:
-        """What contamination was asked for and reached."""
+        """The contamination asked for and achieved."""
         return self._load().prepared.noise
 
     @property
     def skipped(self) -> list[Problem]:
-        """Images that are left out because they cannot be used."""
+        """Images left out because they cannot be used."""
         return self._load().prepared.skipped
 
     @property
     def summary(self) -> str:
-        """What was found, as text: a table of categories, what is missing, duplicates."""
+        """A description of the data set (see `inventory_table`)."""
         return self._load().prepared.summary
 
     def train_dataloader(self) -> DataLoader[Item]:
-        """Return the training images in order; the training stream shuffles and selects."""
+        """Return the training images in order; shuffling and selection come later."""
         return self._loader(self.train)
 
     def test_dataloader(self) -> DataLoader[Item]:
@@ -124,7 +125,7 @@ class AnomalyDataModule(L.LightningDataModule):
         return self._loader(self.test)
 
     def manifest_rows(self) -> list[ManifestRow]:
-        """Return exactly what is trained on, in order."""
+        """Return the rows of ``manifest.csv``: exactly what is trained on, in order."""
         return [ManifestRow(s.path, s.category, s.injected) for s in self.train.samples]
 
     def _load(self) -> _Loaded:
@@ -132,8 +133,8 @@ class AnomalyDataModule(L.LightningDataModule):
             source = self._source
             found = source if isinstance(source, Split) else source()
             prepared = prepare(found, self._settings, seed=self._seed)
-            _require_own_names(prepared.split.train, "training")
-            _require_own_names(prepared.split.test, "test")
+            _require_unique_names(prepared.split.train, "training")
+            _require_unique_names(prepared.split.test, "test")
             limit = {"max_pixels": self._settings.max_pixels}
             self._loaded = _Loaded(
                 ImageDataset(prepared.split.train, self.preprocess, **limit),
@@ -148,7 +149,7 @@ class AnomalyDataModule(L.LightningDataModule):
             batch_size=self.batch_size,
             shuffle=False,
             num_workers=self.num_workers,
-            # Without one of its own, every pass would draw from the global generator.
+            # Without its own, every pass would advance the global generator.
             generator=torch_generator(self._seed, "loader"),
         )
 
@@ -160,10 +161,10 @@ def _at_least(least: int, value: int, key: str) -> int:
     return value
 
 
-def _require_own_names(samples: Sequence[Sample], kind: str) -> None:
+def _require_unique_names(samples: Sequence[Sample], kind: str) -> None:
     seen: set[str] = set()
     for sample in samples:
         if sample.path in seen:
-            msg = f"two {kind} images are named {sample.path}; give each a name of its own"
+            msg = f"two {kind} images are named {sample.path}; give each its own name"
             raise ValueError(msg)
         seen.add(sample.path)

@@ -1,4 +1,4 @@
-"""Mixes defective images into the training images, as in the field's noisy-data protocols."""
+"""Contaminates training images with defective ones, by the protocols of the literature."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from meds_plugin.data.injection import defects_wanted, inject, share
+from meds_plugin.data.injection import defects_wanted, fraction, inject
 from meds_plugin.data.split_file import read_split_file
 from meds_plugin.utils.errors import UserError
 
@@ -25,7 +25,6 @@ __all__ = [
     "checked_protocol",
     "checked_ratio",
     "contaminate",
-    "defects_wanted",
     "recounted",
 ]
 
@@ -36,21 +35,21 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class NoiseReport:
-    """What was asked for and what came of it.
+    """The contamination asked for and achieved.
 
     Attributes:
-        asked: The ratio; ``None`` if the training images were taken as they are, or as a file lists
-            them without a ratio to compare it with.
+        asked: The ratio; ``None`` if the training images were taken as they are, or from a file
+            without a ratio to compare it with.
         protocol: One of `PROTOCOLS`.
-        counts: Number of injected images per category, with repeats and with those that were in the
-            data set's training images before; empty if nothing is known of them.
+        counts: Injected images per category, including repeats and those that the data set's own
+            training images held; empty if unknown.
         achieved_of_normal: Injected images as a share of the normal training images, over all
-            categories; ``None`` if nothing is known of them.
+            categories; ``None`` if unknown.
         achieved_of_all: The same as a share of all training images.
-        messages: Where the result is not what was asked for, a line each.
+        messages: Where the result is not what was asked for, one line each.
         definition: What the ratio is a share of: one of `DEFINITIONS`.
         repeated: How many of the injected images are repeats.
-        file: The list that was followed, if any.
+        file: The ``noise_file``, if any.
     """
 
     asked: float | None
@@ -76,41 +75,40 @@ def contaminate(
 ) -> tuple[Split, NoiseReport]:
     """Add defective test images to the training images of each category.
 
-    Each category's draw depends on the seed, its name and its own images only. For one seed a
-    larger ratio adds images to those of a smaller one, so a sweep compares like with like. Defects
-    known to be among the training images already stay there and count towards the ratio.
+    Which images a category gets depends only on the seed, its name and its own images. With the
+    same seed, a larger ratio adds images to those of a smaller one, so a sweep compares like with
+    like. Known defects among the training images stay there and count towards the ratio.
 
     Args:
         split: Images with known labels.
-        ratio: How many defective images each category is to be trained on, in [0, 1), by
-            ``definition``. ``None`` takes the training images as they are: with the marks that the
-            data set gives to injected ones, or else without a claim on what they show. So does 0
-            where no image at all is known to show a defect.
-        protocol: ``overlap`` leaves the added images in the test set too. ``no_overlap`` removes
-            them from it, but keeps one defective image a category there, since no metric is
-            defined without. ``overlap_repeat`` is ``overlap``, but where a category's defects run
-            out they are used again, all of them in a new order each time, a little turned and
-            scaled. ``split_file`` trains on what ``noise_file`` lists.
+        ratio: Defective images in each category's training images, in [0, 1), by ``definition``.
+            ``None`` takes the training images as they are, with ``injected`` as the data set knows
+            it; so does 0 if no image at all is known to show a defect.
+        protocol: ``overlap`` leaves the injected images in the test set too. ``no_overlap`` removes
+            them from it, all but one defective image per category, without which no metric is
+            defined. ``overlap_repeat`` is ``overlap``, but where a category's defects run out, they
+            are used again: all of them, in a new order each time, slightly rotated and scaled.
+            ``split_file`` trains on what ``noise_file`` lists.
         seed: The run's seed.
         definition: ``normal``: the ratio is a share of the normal training images; ``all``: of all
             training images, injected ones included.
-        noise_file: See `read_split_file`. A ratio above 0 beside it changes nothing, but the
-            report tells where the file differs from it.
-        left_out: Images that could not be read; ``noise_file`` may name them.
+        noise_file: See `read_split_file`. With it, the ratio changes nothing, but the report says
+            where the file differs from a ratio above 0.
+        left_out: Images that cannot be used; ``noise_file`` may name them.
 
     Returns:
-        The new split and the report. Training images come in their order, then added ones in the
-        test set's, then repeats by category as they were drawn; with ``noise_file`` all come in
-        its order. The second use of ``a/test/hole/0.png`` is named ``a/test/hole/0.png#2``, the
-        third ends with ``#3``. ``injected`` of every training image is set, except where they
-        are taken as they are.
+        The new split and the report. The training images keep their order; then come the injected
+        ones in the test set's order, then repeats by category as sampled. With ``noise_file``, all
+        are in its order. The second use of ``a/test/hole/0.png`` is named
+        ``a/test/hole/0.png#2``, the third ends in ``#3``. ``injected`` of every training image is
+        set, except where they are taken as they are.
 
     Raises:
         UserError: If the ratio, the protocol, the definition or the file is wrong, or if the ratio
             is above 0 and no image at all is known to show a defect.
 
-    Source: the authors' lists: ``min(round_half_even(ratio * normal), available)`` a category.
-    Unlike here, their sets for different ratios of one seed are not nested. Repeats: SoftPatch+.
+    Source: the authors' lists: ``min(round_half_even(ratio * normal), available)`` per category.
+    Unlike ours, their sets for different ratios are not nested. Repeats: SoftPatch+.
     """
     ratio = None if ratio is None else checked_ratio(ratio)
     checked_protocol(protocol, definition, noise_file)
@@ -140,10 +138,10 @@ def contaminate(
 
 
 def recounted(report: NoiseReport, train: Sequence[Sample]) -> NoiseReport:
-    """Return the report with what can be counted in the training images.
+    """Return a report with the counts of the given training images.
 
     Args:
-        report: What was asked for.
+        report: Holds what was asked for.
         train: The training images, with ``injected`` set.
     """
     counts = _injected(train)
@@ -151,8 +149,8 @@ def recounted(report: NoiseReport, train: Sequence[Sample]) -> NoiseReport:
     return replace(
         report,
         counts=counts,
-        achieved_of_normal=share(added, len(train) - added),
-        achieved_of_all=share(added, len(train)),
+        achieved_of_normal=fraction(added, len(train) - added),
+        achieved_of_all=fraction(added, len(train)),
         repeated=sum(sample.variation is not None for sample in train),
     )
 
@@ -167,7 +165,7 @@ def _injected(train: Sequence[Sample]) -> dict[str, int]:
 def _differences(
     split: Split, ratio: float, definition: str, noise_file: str | os.PathLike[str]
 ) -> list[str]:
-    """Tell where a list's counts are not those that the `overlap` protocol has for a ratio."""
+    """Say where a list's counts are not those of the ``overlap`` protocol at a ratio."""
     known = {s.path: s.category for s in [*split.train, *split.test] if s.is_anomaly}
     available = Counter(known.values())
     normal = Counter(sample.category for sample in split.train if not sample.injected)
@@ -187,10 +185,10 @@ def _differences(
 
 
 def checked_ratio(ratio: object) -> float:
-    """Return a noise ratio as a number.
+    """Return a noise ratio as a float.
 
     Raises:
-        UserError: If it is none in [0, 1).
+        UserError: If it is not a number in [0, 1).
     """
     number = isinstance(ratio, (int, float)) and not isinstance(ratio, bool)
     value = float(ratio) if number else math.nan  # type: ignore[arg-type]
@@ -207,11 +205,10 @@ def checked_ratio(ratio: object) -> float:
 def checked_protocol(
     protocol: str, definition: str, noise_file: str | os.PathLike[str] | None
 ) -> None:
-    """Check the settings beside the ratio, which need no images.
+    """Check the settings other than the ratio.
 
     Raises:
-        UserError: If one is unknown, or if ``split_file`` comes without a file or a file without
-            ``split_file``.
+        UserError: If one is unknown, or ``split_file`` and ``noise_file`` are not given together.
     """
     for key, value, known in (
         ("noise_protocol", protocol, PROTOCOLS),

@@ -1,4 +1,4 @@
-"""From what a reader found to what is trained and tested on: checks, contamination, exclusion."""
+"""From the images a reader found to those of a run: checks, contamination, exclusion."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ OnError = Literal["stop", "skip"]
 
 
 class BadFilesError(UserError):
-    """Images that cannot be used, where the user has not asked to go on without them.
+    """Images cannot be used, and ``data.on_error`` is ``stop``.
 
     Attributes:
-        problems: All of them.
+        problems: All that was found.
     """
 
     def __init__(self, problems: list[Problem]) -> None:
@@ -41,24 +41,24 @@ class BadFilesError(UserError):
 
 @dataclass(frozen=True)
 class DataSettings:
-    """What happens between finding images and training on them.
+    """What happens to images between finding them and training on them.
 
     Attributes:
-        noise: Share of defective images to add to the training images (see `contaminate`).
+        noise: Ratio of defective images (see `contaminate`).
         noise_protocol: See `contaminate`.
         noise_definition: See `contaminate`.
         noise_file: See `contaminate`.
         exclude: File that names training images to leave out (see `read_exclude`).
-        on_error: What to do about images that cannot be used: ``stop`` names all of them, ``skip``
-            goes on without them, masks without their images and the other way round included.
-        max_pixels: Largest number of pixels an image may have.
-        outside_links: Whether images may be reached through links that lead out of the data set's
-            folder; otherwise they are images that cannot be used.
-        check: Decode every file once beforehand; without it, a bad file stops the run when it is
+        on_error: What to do if images or their masks cannot be used: ``stop`` names all of them,
+            ``skip`` goes on without these images.
+        max_pixels: Largest number of pixels of an image; larger ones cannot be used.
+        outside_links: Whether links may lead out of the data set's folder; otherwise, images
+            reached by such links cannot be used.
+        check: Decode every file once beforehand; otherwise a bad file stops the run when it is
             reached, and sizes and duplicates are unknown.
 
     Raises:
-        UserError: If a setting is none that is known.
+        UserError: If a setting is invalid.
     """
 
     noise: float | None = None
@@ -72,7 +72,7 @@ class DataSettings:
     check: bool = True
 
     def __post_init__(self) -> None:
-        """Check what can be checked without images."""
+        """Validate the settings."""
         checked_protocol(self.noise_protocol, self.noise_definition, self.noise_file)
         if self.noise is not None:
             checked_ratio(self.noise)
@@ -90,10 +90,10 @@ class Prepared:
     """The images of a run.
 
     Attributes:
-        split: What is trained and tested on.
-        noise: What contamination was asked for and reached, without what is excluded.
-        skipped: Images that are left out because they cannot be used.
-        summary: What was found, as text for the user.
+        split: The training and test images.
+        noise: The contamination asked for and achieved, after exclusion.
+        skipped: Images left out because they cannot be used.
+        summary: A description of the data set for the user.
     """
 
     split: Split
@@ -103,18 +103,18 @@ class Prepared:
 
 
 def prepare(found: Split, settings: DataSettings, *, seed: int = 0) -> Prepared:
-    """Check, contaminate and filter images; nothing of it depends on anything drawn before.
+    """Check and contaminate images, and leave out those that are excluded.
 
-    Unusable images go first, so that a draw only meets images that can be read; excluded ones go
-    last, so that leaving out an added image does not bring another one in.
+    Unusable images go before contamination, which must only inject readable ones; excluded images
+    go after it, so that none takes the place of an excluded one.
 
     Args:
         found: What a reader found.
         settings: What to do with it.
-        seed: The run's seed; only the choice of added images depends on it.
+        seed: The run's seed; only the choice of injected images depends on it.
 
     Raises:
-        BadFilesError: If images cannot be used and are not to be skipped.
+        BadFilesError: If images cannot be used and ``settings.on_error`` is ``stop``.
         UserError: If a setting is wrong or a category has nothing left to train on.
     """
     names = None if settings.exclude is None else read_exclude(settings.exclude)
@@ -156,19 +156,19 @@ def prepare(found: Split, settings: DataSettings, *, seed: int = 0) -> Prepared:
 
 
 def _without(split: Split, names: Iterable[str], file: str | Path | None) -> Split:
-    kept, unknown = exclude(split.train, set(names))
-    note = f"data.exclude={file}: {len(split.train) - len(kept)} training images are left out"
+    train, unknown = exclude(split.train, set(names))
+    note = f"data.exclude={file}: {len(split.train) - len(train)} training images are left out"
     notes = [*split.notes, note]
     if unknown:
         first = min(unknown)
         notes.append(
-            f"data.exclude={file}: {len(unknown)} names are no training images here, first {first}"
+            f"data.exclude={file}: {len(unknown)} names match no training image here, first {first}"
         )
-    return replace(split, train=kept, notes=notes)
+    return replace(split, train=train, notes=notes)
 
 
 def _require_training(before: list[Sample], after: list[Sample]) -> None:
-    """Refuse to go on where nothing is left of a category."""
+    """Refuse to go on if a category has no training images left."""
     if not after:
         msg = "there are no training images; name a data set that has some in data.root"
         raise UserError(msg)

@@ -1,4 +1,4 @@
-"""What an image is to the rest of the package: where it lies, its name, what is known of it."""
+"""The images of a data set: where each lies, its name, what is known about it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Variation:
     """How a repeated image differs from its file.
 
     Attributes:
-        turn: Degrees, counter-clockwise, about the centre.
-        scale: Factor, about the centre; above 1 = larger.
+        turn: Rotation about the centre in degrees, counter-clockwise.
+        scale: Scale factor about the centre; above 1 = larger.
     """
 
     turn: float
@@ -35,17 +35,17 @@ class Sample:
     """One image.
 
     Attributes:
-        path: Name of the image: POSIX, relative to the data root, unique within a set. All scores
-            are keyed by it.
-        category: The product or texture it belongs to; metrics and statistics are kept for each.
-        defect: Kind of defect, or ``None`` for an image not known to show one.
+        path: Name of the image: POSIX, relative to the data root, unique among the training and
+            among the test images. All scores are keyed by it.
+        category: The product or texture; metrics and statistics are per category.
+        defect: Kind of defect; ``None`` if none is known.
         image: File, or pixels as uint8 ``[H, W, 3]``.
-        mask: File, or uint8 ``[H, W]`` (0 = normal), or ``None`` where there is none.
-        injected: Whether a noise protocol put it into the training set; ``None`` when unknown.
-        view: Camera view, where a category has several: memories are drawn from each, and images
-            are selected among those of the same view.
+        mask: File, or uint8 ``[H, W]`` (0 = normal); ``None``: there is none.
+        injected: Whether a noise protocol put it into the training images; ``None``: unknown.
+        view: Camera view, if the category has several: memories are sampled, and images selected,
+            within each view.
         variation: Set where a noise protocol repeats an image with small changes.
-        extra: What else a table says of it, by column.
+        extra: Further columns of the data set's table.
     """
 
     path: str
@@ -65,7 +65,7 @@ class Sample:
 
     @property
     def group(self) -> str:
-        """The images it is compared with when some are selected: its category, or view of it."""
+        """The images among which it is selected: those of its category and view."""
         return self.category if self.view is None else f"{self.category}/{self.view}"
 
 
@@ -74,8 +74,8 @@ class Problem:
     """An image that cannot be used.
 
     Attributes:
-        path: Its name, as `Sample.path` or as a table gives it.
-        reason: What is wrong and what to do, in one line that names the file.
+        path: Its name: `Sample.path`, or as a table has it.
+        reason: What is wrong with which file and what to do, in one line.
     """
 
     path: str
@@ -89,9 +89,9 @@ class Split:
     Attributes:
         train: Images to train on.
         test: Images to evaluate on; may be empty.
-        problems: Images that a reader found and cannot give.
-        notes: What is missing and therefore skipped, a line each.
-        folders: The folders that all files are to lie in; none: anywhere.
+        problems: Images that were found but cannot be used.
+        notes: What is missing or was passed over, one line each.
+        folders: The folders that all files must lie in; none: anywhere.
     """
 
     train: list[Sample]

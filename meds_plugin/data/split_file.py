@@ -1,4 +1,4 @@
-"""Reads a list of training images, such as those that the MeDS authors publish."""
+"""Reads a list of training images, such as those the MeDS authors publish."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from dataclasses import replace
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
+from meds_plugin.data.csv_table import first_line, parse_csv, read_text
 from meds_plugin.data.faults import shown
-from meds_plugin.data.readers.rows import first_line, parse_rows, read_text
 from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable
 
-    from meds_plugin.data.readers.rows import Row
+    from meds_plugin.data.csv_table import CsvRow
     from meds_plugin.data.samples import Sample, Split
 
 __all__ = ["read_split_file"]
 
 _KEY = "noise_file"
 _CATEGORY_COLUMNS = ("clsname", "class", "category")
-# Why a row gives no training image. The first two are no fault of the file.
+# Why a row gives no training image; the first two are not the file's fault.
 _UNREADABLE = "for images that cannot be read"
 _ELSEWHERE = "for categories that are not read"
 _EMPTY = "without a file name"
@@ -37,60 +37,59 @@ def read_split_file(
 ) -> Split:
     """Replace the training images of a data set by those that a list names.
 
-    The list is CSV in UTF-8 (commas, semicolons or tabs) with a column ``filename`` and a row a
-    training image. A row names an image by its `Sample.path`, by that path with the category's
-    folder before it where the data set is the folder of one category, or by
-    ``Sample.extra["converted"]``, which is its name in the layout that VisA is converted to. Its
-    category is that in a column ``clsname``, ``class`` or ``category``, or else the first folder of
-    the name. Names are only compared, never opened.
+    The list is CSV in UTF-8 (commas, semicolons or tabs) with a column ``filename`` and a row per
+    training image. A row names an image by its `Sample.path`, by that path below the category's
+    folder if the data set is a single category, or by ``Sample.extra["converted"]``, its name in
+    the layout that VisA is converted to. Its category is in a column ``clsname``, ``class`` or
+    ``category``, or else the first folder of the name. Names are only compared, never opened.
 
     Args:
         file: The list.
         split: The clean data set: rows name its training images and defective test images.
-        left_out: Images of the data set that cannot be read. Rows that name one of them, or one of
+        left_out: Images of the data set that cannot be used. Rows that name one of them, or one of
             ``split.problems``, are passed over.
 
     Returns:
         The split with exactly the listed training images, in the list's order. ``injected`` is true
-        for those that show a defect by their own label. Test images stay as they are. Notes tell
-        how many rows were passed over, because of ``left_out`` or for a category that the split
-        does not have, and how many training images are not listed.
+        for those labelled as defective. Test images stay as they are. Notes say how many rows were
+        passed over, because of ``left_out`` or a category that the split does not have, and how
+        many training images are not listed.
 
     Raises:
-        UserError: If the file cannot be read, has no such column, or lists nothing for a category
-            of the split; or if a name is empty, unknown, an absolute path, leads upwards, was there
-            before, or is that of a test image not known to show a defect. All such rows are counted
-            in one message, and the first ones named.
+        UserError: If the file cannot be read, has no column ``filename``, or lists nothing for a
+            category of the split; or if a name is empty, unknown, absolute, contains ``..``, is
+            repeated, or is that of a test image not known to show a defect. One message counts all
+            such rows and names the first.
 
     Source: the authors' lists have the columns ``filename,clsname`` (MVTec AD) and
-    ``filename,class`` (VisA). They are shuffled, and no order is meant.
+    ``filename,class`` (VisA). They are shuffled; the order means nothing.
     """
     known = _by_name(split.train, split.test)
     normal = {id(sample) for sample in split.test if not sample.is_anomaly}
     skipped = _by_name(left_out, []).keys() | {problem.path for problem in split.problems}
     categories = set(split.categories)
     chosen: dict[int, Sample] = {}
-    apart: dict[str, list[Row]] = {}
+    by_reason: dict[str, list[CsvRow]] = {}
     rows = _rows(file)
     for row in rows:
         sample = known.get(_name(row))
         if sample is None:
-            apart.setdefault(_why_missing(row, skipped, categories), []).append(row)
+            by_reason.setdefault(_why_missing(row, skipped, categories), []).append(row)
         elif id(sample) in chosen:
-            apart.setdefault(_TWICE, []).append(row)
+            by_reason.setdefault(_TWICE, []).append(row)
         elif id(sample) in normal:
-            apart.setdefault(_LEAK, []).append(row)
+            by_reason.setdefault(_LEAK, []).append(row)
         else:
             chosen[id(sample)] = replace(sample, injected=sample.is_anomaly)
-    _stop_at_faults(file, apart, len(rows))
+    _stop_at_faults(file, by_reason, len(rows))
     train = list(chosen.values())
-    _require_all(file, categories, train, apart.get(_ELSEWHERE, []))
+    _require_all(file, categories, train, by_reason.get(_ELSEWHERE, []))
     unlisted = sum(id(sample) not in chosen for sample in split.train)
-    return replace(split, train=train, notes=[*split.notes, *_notes(file, apart, unlisted)])
+    return replace(split, train=train, notes=[*split.notes, *_notes(file, by_reason, unlisted)])
 
 
 def _by_name(train: Iterable[Sample], test: Iterable[Sample]) -> dict[str, Sample]:
-    """Return the images by each name that a list may give them; the plain path goes first."""
+    """Return the images by every name a list may give them; `Sample.path` takes precedence."""
     samples = [*test, *train]
     names = {
         f"{sample.category}/{sample.path}": sample
@@ -101,9 +100,9 @@ def _by_name(train: Iterable[Sample], test: Iterable[Sample]) -> dict[str, Sampl
     return names | {sample.path: sample for sample in samples}
 
 
-def _rows(file: str | os.PathLike[str]) -> list[Row]:
+def _rows(file: str | os.PathLike[str]) -> list[CsvRow]:
     text = read_text(file, _KEY)
-    table = parse_rows(text, file, _KEY, ("filename", *_CATEGORY_COLUMNS), needed="filename")
+    table = parse_csv(text, file, _KEY, ("filename", *_CATEGORY_COLUMNS), needed="filename")
     if table is None:
         msg = (
             f"{_KEY}={file} has no column filename ({first_line(text)}); it needs filename, with "
@@ -113,16 +112,16 @@ def _rows(file: str | os.PathLike[str]) -> list[Row]:
     return table.rows
 
 
-def _name(row: Row) -> str:
+def _name(row: CsvRow) -> str:
     return row.cells["filename"]
 
 
-def _category(row: Row) -> str:
+def _category(row: CsvRow) -> str:
     given = [row.cells.get(column) for column in _CATEGORY_COLUMNS]
     return next((category for category in given if category), _name(row).split("/")[0])
 
 
-def _why_missing(row: Row, skipped: set[str], categories: set[str]) -> str:
+def _why_missing(row: CsvRow, skipped: set[str], categories: set[str]) -> str:
     if not _name(row).strip():
         return _EMPTY
     paths = PurePosixPath(_name(row)), PureWindowsPath(_name(row))
@@ -133,8 +132,10 @@ def _why_missing(row: Row, skipped: set[str], categories: set[str]) -> str:
     return _UNKNOWN if _category(row) in categories else _ELSEWHERE
 
 
-def _stop_at_faults(file: str | os.PathLike[str], apart: dict[str, list[Row]], total: int) -> None:
-    found = {fault: apart[fault] for fault in _FAULTS if fault in apart}
+def _stop_at_faults(
+    file: str | os.PathLike[str], by_reason: dict[str, list[CsvRow]], total: int
+) -> None:
+    found = {fault: by_reason[fault] for fault in _FAULTS if fault in by_reason}
     if not found:
         return
     parts = []
@@ -143,15 +144,15 @@ def _stop_at_faults(file: str | os.PathLike[str], apart: dict[str, list[Row]], t
         parts.append(f"{len(rows)} {fault} ({first}{', ...' if len(rows) > 3 else ''})")
     msg = (
         f"noise_file={file} has {sum(map(len, found.values()))} wrong rows of {total}: "
-        f"{'; '.join(parts)}; mend the file, or name the data set it was made for in data.root"
+        f"{'; '.join(parts)}; fix the file, or name the data set it was made for in data.root"
     )
     raise UserError(msg)
 
 
 def _require_all(
-    file: str | os.PathLike[str], categories: set[str], train: list[Sample], other: list[Row]
+    file: str | os.PathLike[str], categories: set[str], train: list[Sample], other: list[CsvRow]
 ) -> None:
-    """Refuse a list that has nothing for a category."""
+    """Refuse a list that lacks a category."""
     missing = sorted(categories - {sample.category for sample in train})
     if missing:
         there = sorted((categories - set(missing)) | {_category(row) for row in other})
@@ -162,10 +163,12 @@ def _require_all(
         raise UserError(msg)
 
 
-def _notes(file: str | os.PathLike[str], apart: dict[str, list[Row]], unlisted: int) -> list[str]:
+def _notes(
+    file: str | os.PathLike[str], by_reason: dict[str, list[CsvRow]], unlisted: int
+) -> list[str]:
     notes = []
     for reason in (_ELSEWHERE, _UNREADABLE):
-        if rows := apart.get(reason):
+        if rows := by_reason.get(reason):
             names = [_category(row) if reason == _ELSEWHERE else _name(row) for row in rows]
             some = _some(sorted(set(names)))
             notes.append(f"noise_file={file}: rows {reason}, passed over: {len(rows)} ({some})")
@@ -180,6 +183,6 @@ def _some(names: list[str]) -> str:
 
 
 def _shown(name: str) -> str:
-    """Return a name as it may stand in a line: some have no end."""
+    """Return a name fit for a message, shortened if need be."""
     plain = shown(name) if name else repr(name)
     return plain if len(plain) <= 100 else f"{plain[:97]}..."

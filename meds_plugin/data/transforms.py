@@ -1,4 +1,4 @@
-"""From a decoded image to the tensor a detector takes, without any randomness."""
+"""Turns a decoded image into the tensor that a detector takes; deterministic."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ if TYPE_CHECKING:
 
     Size: TypeAlias = int | Sequence[int]
 
-__all__ = ["Preprocess", "vary"]
+__all__ = ["Preprocess", "apply_variation"]
 
 
 class Preprocess:
-    """Resize, crop the centre, and normalise.
+    """Resizes, crops the centre, and normalises.
 
-    The whole image is brought to ``image_size``, whatever its aspect; nothing is padded. Masks go
-    the same way, by the bilinear filter.
+    The whole image is resized to ``image_size``, whatever its aspect ratio, without padding. Masks
+    are treated alike, with the bilinear filter.
 
     Args:
         image_size: Size in pixels to resize to: one number for a square, or height and width.
-        crop: Size of the centre that is kept, in the same form; ``None`` keeps all.
-        normalization: What the detector's encoder was trained with: mean, deviation, and the
-            filter that resizes images (Pillow's, antialiased).
+        crop: Size of the centre crop, in the same form; ``None``: no crop.
+        normalization: What the detector's encoder was trained with: mean, standard deviation, and
+            the filter that resizes images (Pillow's, antialiased).
 
     Attributes:
         image_size: Height and width before the crop.
         input_size: Height and width of the tensors.
         offset: Row and column of the resized image at which the crop begins.
-        normalization: As given; may be changed.
+        normalization: As given; may be replaced.
 
     Raises:
-        UserError: If a size is no positive number or pair, or the crop is larger than the image.
+        UserError: If a size is not a positive number or pair, or the crop is larger than the image.
 
     Source: the reference resizes to 448 with Pillow's antialiased bilinear filter and crops 392.
     """
@@ -65,7 +65,7 @@ class Preprocess:
                 "make the crop smaller or the image size larger"
             )
             raise UserError(msg)
-        # Rounds half to even like torchvision's centre crop, for the same pixels.
+        # Rounds half to even, for the same pixels as torchvision's centre crop.
         top = round((height - self.input_size[0]) / 2)
         left = round((width - self.input_size[1]) / 2)
         self.offset = (top, left)
@@ -73,7 +73,7 @@ class Preprocess:
 
     @property
     def window(self) -> tuple[float, float, float, float]:
-        """Left, top, right and bottom edge of what the crop keeps, as shares of the image."""
+        """Left, top, right and bottom edge of the crop, as shares of the image."""
         height, width = self.image_size
         top, left = self.offset
         right, bottom = left + self.input_size[1], top + self.input_size[0]
@@ -87,9 +87,9 @@ class Preprocess:
         return self.normalization.apply(torch.from_numpy(channels).float().div_(255))
 
     def mask(self, mask: Image.Image) -> Tensor:
-        """Turn a grey mask into float32 ``[H, W]`` in [0, 1] by the same geometry.
+        """Turn a grey mask into float32 ``[H, W]`` in [0, 1], resized and cropped alike.
 
-        Edges of defects get values in between; the evaluation's mask rule decides on them.
+        Edges of defects get values in between; the evaluation's mask rule decides them.
         """
         resized = self._resized(mask, Image.Resampling.BILINEAR)
         return torch.from_numpy(np.array(resized)).float().div_(255)
@@ -101,19 +101,19 @@ class Preprocess:
         return resized.crop((left, top, left + self.input_size[1], top + self.input_size[0]))
 
 
-def vary(image: Image.Image, variation: Variation) -> Image.Image:
-    """Turn an image and scale it about its centre; its size stays.
+def apply_variation(image: Image.Image, variation: Variation) -> Image.Image:
+    """Rotate an image and scale it about its centre, without changing its size.
 
-    Values between pixels are interpolated linearly. What lies beyond the edges is the image again,
-    reflected, so that no black corners tell a varied image from others.
+    Interpolation is bilinear. Beyond its edges the image is reflected, so that no black corners
+    give a varied image away.
 
     Args:
         image: 8-bit, of any size.
-        variation: The turn and the scale, which must be positive.
+        variation: Rotation and scale; the scale must be positive.
     """
     width, height = image.size
     turn = math.radians(variation.turn)
-    # From a place in the result, relative to the centre, to its place in the image.
+    # Maps a point of the result, relative to the centre, to a point of the image.
     cos, sin = math.cos(turn) / variation.scale, math.sin(turn) / variation.scale
     reach_x = (abs(cos) * width + abs(sin) * height - width) / 2
     reach_y = (abs(sin) * width + abs(cos) * height - height) / 2
@@ -130,7 +130,7 @@ def vary(image: Image.Image, variation: Variation) -> Image.Image:
 
 
 def _pair(size: object, key: str) -> tuple[int, int]:
-    # Any sequence but text: configuration files give lists of a type of their own.
+    # Any sequence but text: OmegaConf has its own type of list.
     pair = isinstance(size, Sequence) and not isinstance(size, str)
     values: list[Any] = list(size) if pair else [size, size]  # type: ignore[call-overload]
     if len(values) != 2 or not all(type(value) is int and value > 0 for value in values):

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from meds_plugin.utils.errors import DetectorError
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-__all__ = ["check_maps", "grid_of"]
+__all__ = ["check_maps", "grid_of", "kind_of"]
 
 
 def check_maps(maps: Tensor, *, batch: int, name: str, finite: bool = True) -> None:
@@ -73,3 +70,12 @@ def _advice(maps: Tensor, batch: int) -> str:
     if batch == 1 and maps.ndim == 2:
         return ": keep the batch, squeeze(1) instead of squeeze()"
     return ""
+
+
+def kind_of(value: object) -> str:
+    """Return what messages call a value: ``a dict``, ``a tensor (2, 3)``, ``None``."""
+    if value is None:
+        return "None"
+    if isinstance(value, Tensor):
+        return f"a tensor {tuple(value.shape)}"
+    return f"a {type(value).__name__}"

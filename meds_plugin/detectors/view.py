@@ -1,16 +1,17 @@
-"""What the plugin asks of an anomaly detector, and the defaults for what a detector lacks."""
+"""One face for all detectors: their own methods, and defaults for those that they lack."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from meds_plugin.detectors.modes import evaluating
-from meds_plugin.detectors.outputs import check_maps, grid_of
+from meds_plugin.detectors.inference import evaluating
+from meds_plugin.detectors.outputs import kind_of
+from meds_plugin.detectors.protocol import OPTIONAL_METHODS
 from meds_plugin.encoders.normalization import IMAGENET, Normalization, normalization_of
 from meds_plugin.metrics import image_score
 from meds_plugin.utils.errors import DetectorError
@@ -18,74 +19,7 @@ from meds_plugin.utils.errors import DetectorError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Detector", "DetectorView", "check_detector", "check_maps", "grid_of"]
-
-OPTIONAL = (
-    "encode",
-    "anomaly_map",
-    "loss",
-    "auxiliary_loss",
-    "features",
-    "encode_and_features",
-    "image_score",
-    "parameter_groups",
-)
-
-
-@runtime_checkable
-class Detector(Protocol):
-    """An anomaly detector: any `torch.nn.Module` whose call turns images into an anomaly map.
-
-    Only the call is required. A detector may also have these methods, and gets more from the
-    plugin for each:
-
-    * ``encode(images) -> Tensor [B, ...]``: the frozen part. It runs once per image, in evaluation
-      mode and without gradient; the plugin keeps the result and passes it to ``anomaly_map`` and
-      ``loss`` in place of the images. Default: the images.
-    * ``anomaly_map(encoded) -> Tensor [B, h, w]``: the trainable rest. Default: the call.
-    * ``loss(encoded, *, step, total_steps) -> Tensor``: the detector's own training loss, a
-      scalar; ``step`` counts from 0 within the stage. Default: the mean of the map.
-    * ``auxiliary_loss() -> Tensor``: a scalar that is added to the distillation loss; called right
-      after ``anomaly_map`` in each distillation step. Default: nothing is added.
-    * ``features(images) -> Tensor [B, P, D]`` or ``[B, D, h, w]``: patch features for the memory
-      ensemble, frozen. Default: those of the plugin's own encoder.
-    * ``encode_and_features(images) -> (Tensor, Tensor)``: exactly what ``encode`` and ``features``
-      return, where one pass gives both; it spares the memory ensemble a pass of its own. Default:
-      the two are called.
-    * ``image_score(maps [B, h, w]) -> Tensor [B]``: the score of an image, higher = more anomalous,
-      for selection, ranking and the image metrics. Default: the mean of the top 1 % of the map.
-      The memory ensemble's scores are its own.
-    * ``parameter_groups() -> list[dict]``: for the optimiser. Default: all trainable parameters.
-
-    ``anomaly_map`` (without it, the call) and ``loss`` may take a keyword ``category``, ``[B]``
-    int64: the place of each image's category among the sorted training categories, -1 where it is
-    unknown or not among them.
-
-    An attribute ``augments = True`` says that ``encode`` changes the images at random: its results
-    are then not kept.
-
-    An attribute ``needs_category`` that is true says that new images cannot be judged without.
-
-    An attribute ``normalization`` (`meds_plugin.Normalization`), its own or that of an encoder
-    inside it, says how images must be prepared. Default: ImageNet's mean and deviation.
-
-    An attribute ``image_size`` (a side or a pair H, W, in pixels) says which images a detector
-    takes, for the check at wrap time.
-
-    A submodule of one of these names (``self.features = nn.Sequential(...)``) is not taken for
-    the method, nor is ``encode`` where there is no ``anomaly_map`` to take its result.
-    """
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Map images to anomaly maps.
-
-        Args:
-            images: ``[B, 3, H, W]``, normalised as the detector expects them.
-
-        Returns:
-            ``[B, h, w]`` or ``[B, 1, h, w]``, differentiable, higher = more anomalous.
-        """
-        ...
+__all__ = ["DetectorView", "takes_category"]
 
 
 class DetectorView:
@@ -105,13 +39,13 @@ class DetectorView:
         _check_kind(detector)
         self.detector = detector
         self._encoder = encoder
-        self._own = {name: found for name in OPTIONAL if (found := _method(detector, name))}
+        self._own = {name: found for name in OPTIONAL_METHODS if (found := _method(detector, name))}
         if "anomaly_map" not in self._own:
             self._own.pop("encode", None)
         if "encode" not in self._own or "features" not in self._own:
             self._own.pop("encode_and_features", None)
         self._sorted = {
-            name: _takes_category(self._own.get(name, detector.forward))
+            name: takes_category(self._own.get(name, detector.forward))
             for name in ("anomaly_map", "loss")
         }
 
@@ -172,7 +106,7 @@ class DetectorView:
         if not isinstance(pair, tuple) or [isinstance(x, Tensor) for x in pair] != [True, True]:
             msg = (
                 f"{self.name_of('encode_and_features')} must return a tuple of two tensors, what "
-                f"encode and features return; it returned {_kind(pair)}"
+                f"encode and features return; it returned {kind_of(pair)}"
             )
             raise DetectorError(msg)
         return _whole(pair[0]), _whole(pair[1])
@@ -236,7 +170,7 @@ class DetectorView:
             return [{"params": [p for p in self.detector.parameters() if p.requires_grad]}]
         found, given = [], groups()
         if not isinstance(given, Iterable):
-            msg = f"{self.name_of('parameter_groups')} must return a list; it gave {_kind(given)}"
+            msg = f"{self.name_of('parameter_groups')} must return a list; it gave {kind_of(given)}"
             raise DetectorError(msg)
         for group in given:
             if not isinstance(group, dict) or "params" not in group:
@@ -280,25 +214,9 @@ class DetectorView:
             DetectorError: If it is no tensor.
         """
         if not isinstance(value, Tensor):
-            msg = f"{self.name_of(method)} must return one tensor; it returned {_kind(value)}"
+            msg = f"{self.name_of(method)} must return one tensor; it returned {kind_of(value)}"
             raise DetectorError(msg)
         return value
-
-
-def check_detector(view: DetectorView) -> None:
-    """Refuse what can be seen to be wrong without running the detector.
-
-    Raises:
-        DetectorError: If a method has another signature, or if the parameters to train are none,
-            frozen, given twice or not the detector's.
-    """
-    name = type(view.detector).__name__
-    if view.own("anomaly_map") is None and type(view.detector).forward is nn.Module.forward:
-        msg = f"{name} has no forward: write forward(images) that returns an anomaly map [B, h, w]"
-        raise DetectorError(msg)
-    if view.own("loss"):
-        _check_signature(view, "loss", "(encoded, *, step, total_steps)", step=0, total_steps=1)
-    _check_parameters(view)
 
 
 def _whole(output: Tensor) -> Tensor:
@@ -317,7 +235,8 @@ def _method(detector: nn.Module, name: str) -> Callable[..., Any] | None:
     return cast("Callable[..., Any]", found)
 
 
-def _takes_category(method: Callable[..., Any]) -> bool:
+def takes_category(method: Callable[..., Any]) -> bool:
+    """Whether a method has a keyword ``category``."""
     try:
         parameter = inspect.signature(method).parameters.get("category")
     except ValueError:  # compiled code tells no signature
@@ -330,57 +249,6 @@ def _check_kind(detector: object) -> None:
         msg = f"the detector is the class {detector.__name__}: make one, {detector.__name__}()"
         raise DetectorError(msg)
     if not isinstance(detector, nn.Module):
-        msg = f"a detector must be a torch.nn.Module with its layers inside, got {_kind(detector)}"
+        found = kind_of(detector)
+        msg = f"a detector must be a torch.nn.Module with its layers inside, got {found}"
         raise DetectorError(msg)
-
-
-def _check_signature(view: DetectorView, method: str, signature: str, **keywords: int) -> None:
-    own = view.own(method)
-    if own is None:
-        return
-    if _takes_category(own):
-        keywords["category"] = 0
-    try:
-        inspect.signature(own).bind(None, **keywords)
-    except TypeError as error:
-        msg = f"{view.name_of(method)} must take {signature}: {error}"
-        raise DetectorError(msg) from None
-
-
-def _check_parameters(view: DetectorView) -> None:
-    """Check what the optimiser is to get."""
-    name, method = type(view.detector).__name__, view.name_of("parameter_groups")
-    names = {id(parameter): key for key, parameter in view.detector.named_parameters()}
-    seen: set[int] = set()
-    for group in view.parameter_groups():
-        for parameter in group["params"]:
-            fault = None
-            if id(parameter) not in names:
-                fault = f"gives {_kind(parameter)} that is no parameter of {name}"
-            elif id(parameter) in seen:
-                fault = f"gives {names[id(parameter)]} twice: name it once"
-            elif not parameter.requires_grad:
-                fault = (
-                    f"gives {names[id(parameter)]}, which is frozen: leave it out, or set its "
-                    "requires_grad"
-                )
-            if fault:
-                msg = f"{method} {fault}"
-                raise DetectorError(msg)
-            seen.add(id(parameter))
-    if not seen:
-        msg = (
-            f"{name} has no trainable parameter: none has requires_grad=True"
-            if view.own("parameter_groups") is None
-            else f"{name} has no trainable parameter: {method} gives none"
-        )
-        raise DetectorError(msg)
-
-
-def _kind(value: object) -> str:
-    """Return what to call a value: ``a dict``, ``a tensor (2, 3)``, ``None``."""
-    if value is None:
-        return "None"
-    if isinstance(value, Tensor):
-        return f"a tensor {tuple(value.shape)}"
-    return f"a {type(value).__name__}"

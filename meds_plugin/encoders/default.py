@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
+from meds_plugin.encoders.build import build_encoder
 from meds_plugin.encoders.normalization import Normalization
-from meds_plugin.encoders.vit import build_encoder
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -94,7 +94,7 @@ def _empty(images: EncodedImages, count: int, features: Tensor, dtype: torch.dty
         file = None
         if home.type == "cpu" and folder is not None and size > limit:
             file = stack.enter_context(folder.scratch(size))
-        return PatchVectors.empty(
+        return PatchVectors(
             count, patches, channels, dtype=dtype, device=device, home=home, file=file
         )
 

@@ -13,7 +13,7 @@ from meds_plugin.encoders.normalization import Normalization
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["ImageReader", "images_of"]
+__all__ = ["ImageReader", "images_of", "views_of"]
 
 
 class ImageReader:
@@ -136,6 +136,11 @@ def images_of(batch: Any) -> Tensor:
         )
         raise TypeError(msg)
     return found
+
+
+def views_of(reader: ImageReader, members: Sequence[int]) -> list[str] | None:
+    """Return the views of some images, ``None`` where there are none."""
+    return None if reader.views is None else [reader.views[index] for index in members]
 
 
 def _augments(dataset: Any) -> bool | None:

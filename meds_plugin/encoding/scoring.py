@@ -1,4 +1,4 @@
-"""Runs a detector over images without training it: maps and image scores, on one rank or many."""
+"""Runs a detector over encoded images without training it, on one rank or many."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from meds_plugin.detectors.modes import evaluating
-from meds_plugin.detectors.view import check_maps
+from meds_plugin.detectors.inference import evaluating
+from meds_plugin.detectors.outputs import check_maps
 from meds_plugin.distributed.ranks import gather_in_order, my_chunks, rank_and_world
 from meds_plugin.utils.progress import track
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
     from meds_plugin.encoding.encoded_images import EncodedImages
 
-__all__ = ["score_images", "score_maps"]
+__all__ = ["anomaly_maps", "batch_size", "selection_scores"]
 
 _ACCELERATOR_BATCH = 64
 
 
 @torch.no_grad()
-def score_maps(
+def anomaly_maps(
     images: EncodedImages,
     indices: Sequence[int],
     *,
@@ -38,7 +38,7 @@ def score_maps(
         indices: Which images; each rank runs its share of the batches, all get all results.
         device: Where the detector is.
         reduce: Turns the maps ``[B, h, w]`` of a batch into ``[B]`` scores, which are returned
-            instead; in float32 whatever the run's precision, as when test images are judged.
+            instead; in float32 whatever the run's precision, as when test images are scored.
         progress: Name for a progress bar; ``None`` shows none.
 
     Returns:
@@ -51,7 +51,7 @@ def score_maps(
     if not len(indices):
         msg = "there are no images to score"
         raise ValueError(msg)
-    plan = my_chunks(indices, _batch_size(images, device))
+    plan = my_chunks(indices, batch_size(images, device))
     results: list[Tensor] = []
     with evaluating(images.view.detector):
         batches = track(
@@ -70,7 +70,7 @@ def score_maps(
     return gather_in_order(torch.cat(results) if results else None)
 
 
-def score_images(
+def selection_scores(
     images: EncodedImages, *, top: float, device: torch.device, progress: str | None = None
 ) -> Tensor:
     """Return the selection score of every training image, ``[N]``, higher = more anomalous.
@@ -82,7 +82,7 @@ def score_images(
         device: Where the detector is.
         progress: Name for a progress bar; ``None`` shows none.
     """
-    return score_maps(
+    return anomaly_maps(
         images,
         range(len(images)),
         device=device,
@@ -91,7 +91,7 @@ def score_images(
     )
 
 
-def _batch_size(images: EncodedImages, device: torch.device) -> int:
+def batch_size(images: EncodedImages, device: torch.device) -> int:
     """Return how many images to score at once, where it was not said.
 
     An accelerator wants work that fills it; a CPU is fastest with what its caches hold. Several

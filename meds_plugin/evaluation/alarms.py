@@ -17,7 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["CleanScores", "Threshold", "Thresholds", "check_rate", "threshold_at"]
+__all__ = [
+    "AlarmThreshold",
+    "AlarmThresholds",
+    "CleanScores",
+    "check_false_alarm_rate",
+    "threshold_at",
+]
 
 FORMAT = 1
 
@@ -42,7 +48,7 @@ class CleanScores:
 
 
 @dataclass(frozen=True)
-class Threshold:
+class AlarmThreshold:
     """Where alarms begin; what lies above is defective.
 
     Attributes:
@@ -56,7 +62,7 @@ class Threshold:
 
 
 @dataclass(frozen=True)
-class Thresholds:
+class AlarmThresholds:
     """Everything that turns a run's maps and scores into labels, masks and heatmaps.
 
     Attributes:
@@ -70,18 +76,18 @@ class Thresholds:
     scores: Mapping[str, CleanScores]
     rate: float
     scale: tuple[float, float]
-    chosen: Mapping[str | None, Threshold]
+    chosen: Mapping[str | None, AlarmThreshold]
 
     @classmethod
     def fitted(
         cls, scores: Mapping[str, CleanScores], rate: float, scale: tuple[float, float]
-    ) -> Thresholds:
+    ) -> AlarmThresholds:
         """Choose thresholds by a rate."""
         names: list[str | None] = [None, *sorted(scores)]
         found = cls(scores, rate, scale, {})
         return cls(scores, rate, scale, {name: found.of(name, rate=rate) for name in names})
 
-    def of(self, category: str | None = None, *, rate: float | None = None) -> Threshold:
+    def of(self, category: str | None = None, *, rate: float | None = None) -> AlarmThreshold:
         """Return the threshold of a category, or that of all images together.
 
         Args:
@@ -94,7 +100,7 @@ class Thresholds:
         scores = self.clean(category)
         if rate is None:
             return self.chosen[category]
-        return Threshold(threshold_at(scores.image, rate), threshold_at(scores.pixel, rate))
+        return AlarmThreshold(threshold_at(scores.image, rate), threshold_at(scores.pixel, rate))
 
     def clean(self, category: str | None = None) -> CleanScores:
         """Return the scores of a category, or of all (see `of`)."""
@@ -143,7 +149,7 @@ class Thresholds:
         }
 
     @classmethod
-    def read(cls, path: Path) -> Thresholds:
+    def read(cls, path: Path) -> AlarmThresholds:
         """Read a ``threshold.json``.
 
         Raises:
@@ -156,7 +162,7 @@ class Thresholds:
             raise UserError(msg) from error
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Thresholds:
+    def from_json(cls, content: Mapping[str, Any]) -> AlarmThresholds:
         """Make them from the content of a ``threshold.json``.
 
         Raises:
@@ -172,10 +178,10 @@ class Thresholds:
         if content["format"] != FORMAT or not whole or not low < high:
             msg = "values are missing or out of their range"
             raise ValueError(msg)
-        chosen: dict[str | None, Threshold] = {None: _threshold(content["global"])}
+        chosen: dict[str | None, AlarmThreshold] = {None: _threshold(content["global"])}
         for name in scores:
             chosen[name] = _threshold(content["categories"][name])
-        return cls(scores, check_rate(content["false_alarm_rate"]), (low, high), chosen)
+        return cls(scores, check_false_alarm_rate(content["false_alarm_rate"]), (low, high), chosen)
 
 
 def threshold_at(scores: Sequence[float], rate: float) -> float:
@@ -195,7 +201,7 @@ def threshold_at(scores: Sequence[float], rate: float) -> float:
     return scores[min(_rank(len(scores), rate), len(scores)) - 1]
 
 
-def check_rate(rate: object) -> float:
+def check_false_alarm_rate(rate: object) -> float:
     """Return a rate of false alarms.
 
     Raises:
@@ -217,9 +223,9 @@ def _needed(rate: float) -> int:
     return math.ceil(1 / rate - 1 - 1e-9)
 
 
-def _threshold(figures: Mapping[str, Any]) -> Threshold:
+def _threshold(figures: Mapping[str, Any]) -> AlarmThreshold:
     (image,), (pixel,) = _numbers([figures["image"]]), _numbers([figures["pixel"]])
-    return Threshold(image, pixel)
+    return AlarmThreshold(image, pixel)
 
 
 def _numbers(values: Any) -> tuple[float, ...]:

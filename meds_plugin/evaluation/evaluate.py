@@ -1,4 +1,4 @@
-"""Scores a model's test images category by category."""
+"""Evaluates a fitted model on its test images, category by category."""
 
 from __future__ import annotations
 
@@ -7,23 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from meds_plugin.callbacks.memory_ensemble import views_of
-from meds_plugin.detectors.modes import evaluating
 from meds_plugin.distributed.ranks import from_all, gather_in_order, my_chunks, rank_and_world
 from meds_plugin.encoding.encoded_images import EncodedImages
 from meds_plugin.encoding.memory_features import memory_vectors
-from meds_plugin.encoding.reader import ImageReader
-from meds_plugin.encoding.scoring import score_maps
-from meds_plugin.evaluation.protocol import (
-    METRICS,
-    EvaluationProtocol,
-    category_metrics,
-    evaluation_maps,
-    evaluation_masks,
-    mean_metrics,
-)
-from meds_plugin.memory.settings import ensemble_scores
-from meds_plugin.selection import group_indices
+from meds_plugin.encoding.reader import ImageReader, views_of
+from meds_plugin.encoding.scoring import anomaly_maps
+from meds_plugin.evaluation.categories import METRICS, category_metrics, mean_metrics
+from meds_plugin.evaluation.protocol import EvaluationProtocol, evaluation_masks
+from meds_plugin.evaluation.scoring import evaluate_map_chunks
+from meds_plugin.memory.ensemble import ensemble_scores
+from meds_plugin.utils.groups import group_indices
 from meds_plugin.utils.progress import track
 
 if TYPE_CHECKING:
@@ -35,9 +28,7 @@ if TYPE_CHECKING:
     from meds_plugin.data.dataset import ImageDataset
     from meds_plugin.wrapper import MeDSWrapper
 
-__all__ = ["evaluate", "scores_itself"]
-
-_CHUNK = 32  # maps that are scored at a time
+__all__ = ["detector_scores_images", "evaluate"]
 
 
 def evaluate(
@@ -95,21 +86,19 @@ def evaluate(
             maps = _maps(model, images, name, members[name].tolist())
             if place != rank and on_maps is None:
                 continue
-            evaluated = evaluation_maps(maps, size, protocol)
+            evaluated, scores = _evaluated(model, maps, size, protocol)
             if on_maps is not None:
                 on_maps(members[name], evaluated)
             if place == rank:
-                own = maps, evaluated
+                own = evaluated, scores
         if own is not None:
-            maps, evaluated = own
             indices = members[some[rank]]
             masks, without = _masks(test, indices.tolist(), protocol)
             mine[some[rank]] = category_metrics(
-                evaluated,
+                *own,
                 masks,
                 test.labels[indices],
-                protocol,
-                scores=_own_scores(model, maps),
+                fpr_limit=protocol.fpr_limit,
                 no_masks=without,
             )
     together = {name: result for found in from_all(mine) for name, result in found.items()}
@@ -122,29 +111,29 @@ def evaluate(
     }
 
 
-def scores_itself(model: MeDSWrapper) -> bool:
+def detector_scores_images(model: MeDSWrapper) -> bool:
     """Whether image scores are the detector's own; a memory's maps are not."""
     return bool(model.plan.stages) and model.view.own("image_score") is not None
 
 
-@torch.no_grad()
-def _own_scores(model: MeDSWrapper, maps: Tensor) -> Tensor | None:
-    """Return the image scores of a detector that makes its own."""
-    if not scores_itself(model):
-        return None
-    with evaluating(model.detector):
-        return torch.cat(
-            [
-                model.view.image_score(part.to(model.device), top=0.0).cpu()
-                for part in maps.split(_CHUNK)  # a score may be made at the images' size
-            ]
-        )
+def _evaluated(
+    model: MeDSWrapper, maps: Tensor, size: tuple[int, int], protocol: EvaluationProtocol
+) -> tuple[Tensor, Tensor]:
+    """Return a category's evaluated maps ``[n, R, R]`` and image scores ``[n]``."""
+    view = model.view if model.plan.stages else None
+    evaluated = torch.empty(len(maps), protocol.resize, protocol.resize)
+    scores: list[Tensor] = []
+    for part, score in evaluate_map_chunks(view, maps, size, protocol, device=model.device):
+        start = sum(map(len, scores))
+        evaluated[start : start + len(part)] = part
+        scores.append(score)
+    return evaluated, torch.cat(scores)
 
 
 def _maps(model: MeDSWrapper, images: EncodedImages, group: str, indices: list[int]) -> Tensor:
     """Return the maps of a category's test images ``[n, h, w]``; every rank gets all."""
     if model.plan.stages:
-        return score_maps(images, indices, device=model.device)
+        return anomaly_maps(images, indices, device=model.device)
     return _memory_maps(model, images, group, indices)
 
 

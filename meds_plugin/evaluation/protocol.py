@@ -1,45 +1,19 @@
-"""The evaluation protocol: from patch maps and masks to the seven metrics of a category."""
+"""The evaluation protocol: at which size maps and masks are compared, and by which rules."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from meds_plugin.metrics import (
-    ScoreCurve,
-    UndefinedMetricError,
-    image_score,
-    region_shares,
-    score_curve,
-)
 from meds_plugin.utils.errors import UserError
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-__all__ = [
-    "IMAGE_METRICS",
-    "METRICS",
-    "PIXEL_METRICS",
-    "EvaluationProtocol",
-    "category_metrics",
-    "evaluation_maps",
-    "evaluation_masks",
-    "mean_metrics",
-    "resize_and_blur",
-]
-
-IMAGE_METRICS = ("I-AUROC", "I-AP", "I-F1max")
-PIXEL_METRICS = ("P-AUROC", "P-AP", "P-F1max", "P-AUPRO")
-METRICS = IMAGE_METRICS + PIXEL_METRICS
+__all__ = ["EvaluationProtocol", "evaluation_maps", "evaluation_masks"]
 
 _MASK_LEVEL = {"nonzero": 0.0, "half": 0.5}  # values above it are defect
-_CHUNK = 32  # maps resized and blurred at a time: 25 MB of float32 at 448 x 448
 
 
 @dataclass(frozen=True)
@@ -89,10 +63,6 @@ class EvaluationProtocol:
         fits = self.blur_padding == "zeros" or self.blur_kernel // 2 < self.resize
         _require("blur_kernel", self.blur_kernel, fits, "less than twice the map's side to reflect")
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the values by name, for reports."""
-        return asdict(self)
-
 
 def evaluation_maps(
     maps: Tensor, input_size: tuple[int, int], protocol: EvaluationProtocol
@@ -115,22 +85,10 @@ def evaluation_maps(
         METHOD section 2, "Maps and scores".
     """
     _check_stack(maps, name="maps")
-    side = protocol.resize
-    dtype = torch.promote_types(maps.dtype, torch.float32)
-    result = torch.empty(len(maps), side, side, dtype=dtype, device=maps.device)
-    for start in range(0, len(maps), _CHUNK):
-        part = maps[start : start + _CHUNK].to(dtype)
-        result[start : start + _CHUNK] = resize_and_blur(part, input_size, protocol)
-    return result
-
-
-def resize_and_blur(
-    maps: Tensor, input_size: tuple[int, int], protocol: EvaluationProtocol
-) -> Tensor:
-    """Do what `evaluation_maps` does, to float maps all at once and unchecked."""
-    side = protocol.resize
+    side = (protocol.resize, protocol.resize)
+    maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
     large = F.interpolate(maps[:, None], size=input_size, mode="bilinear", align_corners=True)
-    square = F.interpolate(large, size=(side, side), mode="bilinear", align_corners=False)
+    square = F.interpolate(large, size=side, mode="bilinear", align_corners=False)
     return _blur(square, protocol)[:, 0]
 
 
@@ -158,75 +116,6 @@ def evaluation_masks(masks: Tensor, protocol: EvaluationProtocol) -> Tensor:
     side = (protocol.resize, protocol.resize)
     small = F.interpolate(masks[:, None].float(), size=side, mode="nearest")[:, 0]
     return small > _MASK_LEVEL[protocol.mask_rule]
-
-
-def category_metrics(
-    maps: Tensor,
-    masks: Tensor | None,
-    labels: Tensor,
-    protocol: EvaluationProtocol,
-    *,
-    scores: Tensor | None = None,
-    no_masks: str = "there are no masks",
-) -> tuple[dict[str, float | None], dict[str, str]]:
-    """Compute the seven metrics of one category.
-
-    Args:
-        maps: ``[N, R, R]`` from `evaluation_maps`, higher = more anomalous.
-        masks: ``[N, R, R]`` bool from `evaluation_masks`, or None where masks are unknown; an image
-            without a mask would count as free of defects.
-        labels: ``[N]`` 0 or 1, 1 = anomalous.
-        protocol: Image score and AUPRO's limit.
-        scores: ``[N]`` image scores, higher = more anomalous; default: the protocol's.
-        no_masks: The reason to give where ``masks`` is None.
-
-    Returns:
-        All of `METRICS` in [0, 1], None where undefined, and the reason for each None.
-
-    Raises:
-        ValueError: If shapes do not fit or a map is not finite.
-    """
-    _check_stack(maps, name="maps")
-    if labels.shape != maps.shape[:1] or (masks is not None and masks.shape != maps.shape):
-        shapes = tuple(maps.shape), None if masks is None else tuple(masks.shape)
-        msg = f"maps, masks, labels do not fit: {shapes[0]}, {shapes[1]}, {tuple(labels.shape)}"
-        raise ValueError(msg)
-    values: dict[str, float | None] = dict.fromkeys(METRICS)
-    skipped: dict[str, str] = {}
-    try:
-        if scores is None:
-            scores = image_score(maps, top=protocol.image_top)
-        curve = score_curve(scores, labels, unit="images")
-        values.update(zip(IMAGE_METRICS, _common(curve), strict=True))
-    except UndefinedMetricError as reason:
-        skipped.update(dict.fromkeys(IMAGE_METRICS, str(reason)))
-    if masks is None:
-        return values, {**skipped, **dict.fromkeys(PIXEL_METRICS, no_masks)}
-    try:
-        values.update(zip(PIXEL_METRICS, _pixel_values(maps, masks, protocol), strict=True))
-    except UndefinedMetricError as reason:
-        skipped.update(dict.fromkeys(PIXEL_METRICS, str(reason)))
-    return values, skipped
-
-
-def mean_metrics(categories: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
-    """Average each metric over the categories that have it; None where none has."""
-    means: dict[str, float | None] = {}
-    for name in METRICS:
-        known = [value for each in categories if (value := each.get(name)) is not None]
-        means[name] = math.fsum(known) / len(known) if known else None
-    return means
-
-
-def _common(curve: ScoreCurve) -> tuple[float, float, float]:
-    """Return AUROC, AP and F1-max."""
-    return curve.auroc(), curve.average_precision(), curve.f1_max()
-
-
-def _pixel_values(maps: Tensor, masks: Tensor, protocol: EvaluationProtocol) -> tuple[float, ...]:
-    """Return the values of `PIXEL_METRICS` from a single sort."""
-    curve = score_curve(maps, masks, unit="pixels")
-    return (*_common(curve), curve.aupro(region_shares(masks), protocol.fpr_limit))
 
 
 def _blur(maps: Tensor, protocol: EvaluationProtocol) -> Tensor:

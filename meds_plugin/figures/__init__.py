@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from meds_plugin.figures.of_run import inspection, scores, selection, theorem
 from meds_plugin.figures.of_sweep import ablation, against_noise, ranking, setting_curves
 from meds_plugin.figures.style import save, styled
 from meds_plugin.figures.tiles import tiles
-from meds_plugin.runs.read import read_run, separate
+from meds_plugin.runs.collection import read_run, separate
 from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from meds_plugin.figures.collect import TestExamples
-    from meds_plugin.runs.read import Run
+    from meds_plugin.figures.examples import TestExamples
+    from meds_plugin.runs.collection import Run
     from meds_plugin.runs.write import RunFolder
 
 __all__ = ["draw_after_run", "draw_run", "draw_sweep"]
@@ -96,19 +96,18 @@ def _sweep_figures(runs: Sequence[Run]) -> dict[str, Figure | None]:
     return drawn
 
 
-def draw_after_run(folder: RunFolder, gap: Sequence[dict[str, Any]], examples: TestExamples) -> str:
+def draw_after_run(folder: RunFolder, examples: TestExamples) -> str:
     """Store what a run's figures need, draw them, and say so; nothing that fails fails the run.
 
     Args:
         folder: The finished run's.
-        gap: The curve of Theorem 1, or nothing.
         examples: Test images with their maps.
 
     Returns:
         One line.
     """
     try:
-        folder.write_figure_data(gap, examples.arrays())
+        folder.write_examples(examples.arrays())
         files = draw_run(read_run(folder.path))
     except UserError as reason:
         return f"no figures: {reason}"

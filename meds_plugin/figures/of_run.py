@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from meds_plugin.runs.read import Run
+    from meds_plugin.runs.collection import Run
 
     Rows = list[dict[str, str]]
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from meds_plugin.runs.read import Key, Run
+    from meds_plugin.runs.collection import Key, Run
 
 __all__ = ["LABELS", "ablation", "against_noise", "ranking", "setting_curves"]
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from meds_plugin.runs.read import Run
+    from meds_plugin.runs.collection import Run
 
 __all__ = ["tiles"]
 

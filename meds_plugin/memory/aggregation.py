@@ -1,32 +1,59 @@
-"""What becomes of the distances from one image's patches to all stored images.
-
-Each class is a `meds_plugin.memory.pairwise.Reducer`.
-"""
+"""How the distances from one image's patches to all stored images become scores."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
-from meds_plugin.memory.pairwise import bits
+from meds_plugin.memory.patch_vectors import bits
 from meds_plugin.memory.subsampling import memory_size, on_device, survival
-from meds_plugin.selection import group_indices
+from meds_plugin.utils.groups import group_indices
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
-__all__ = ["MemoryMinima", "OrderedDistances", "StratifiedDistances"]
+__all__ = ["Aggregation", "MemoryMean", "RankWeightedSum", "StratifiedExpectation"]
 
 
-class MemoryMinima:
-    """Mean over given memories of the smallest distance to an image they hold.
+class Aggregation(Protocol):
+    """Turns the distances of one image's patches to all stored images into scores.
+
+    Distances arrive as ``[columns, P]``, one row per stored image, in one or several strips.
+
+    Attributes:
+        state_rows: Rows of the state that sums up the strips seen so far; ``None`` if all columns
+            are needed at once.
+        outputs: Scores per patch.
+    """
+
+    @property
+    def state_rows(self) -> int | None: ...  # noqa: D102
+
+    @property
+    def outputs(self) -> int: ...  # noqa: D102
+
+    def update(self, state: Tensor | None, distances: Tensor, first: int) -> Tensor:
+        """Return the state ``[state_rows, P]`` after more columns.
+
+        Args:
+            state: After the columns before; ``None``, or all infinite, if there were none.
+            distances: ``[columns, P]``.
+            first: Index of the first column.
+        """
+
+    def scores(self, image: int, state: Tensor) -> Tensor:
+        """Return ``[outputs, P]`` scores of an image from the state after the last column."""
+
+
+class MemoryMean:
+    """Mean over given memories of the smallest distance to an image in each.
 
     Args:
         members: Ascending indices of each memory's images, without repeats.
-        decimals: Digits that cosines are rounded to; ``None`` for none. Rounding keeps the order,
-            so it may follow the minimum.
+        decimals: Digits that cosines are rounded to; ``None`` for none. Rounding preserves the
+            order, so it may follow the minimum.
     """
 
     outputs = 1
@@ -34,84 +61,73 @@ class MemoryMinima:
     def __init__(self, members: Sequence[Tensor], decimals: int | None) -> None:
         self.members = members
         self.decimals = decimals
-        self.kept = len(members)
+        self.state_rows = len(members)
         self._columns: tuple[tuple[int, int], list[Tensor]] = ((0, 0), [])
 
-    def merge(self, state: Tensor, distances: Tensor, first: int) -> Tensor:
-        """Return each memory's minimum so far."""
-        return torch.minimum(state, self._minima(distances, first))
+    def update(self, state: Tensor | None, distances: Tensor, first: int) -> Tensor:
+        """Return each memory's minimum so far, infinite if it has no image yet."""
+        minima = distances.new_full((self.state_rows, distances.shape[1]), torch.inf)
+        for row, columns in zip(minima, self._within(first, len(distances)), strict=True):
+            if len(columns) > 0:
+                torch.amin(bits(distances)[columns], 0, out=bits(row))
+        return minima if state is None else torch.minimum(minima, state)
 
-    def finish(self, image: int, state: Tensor | None, distances: Tensor, first: int) -> Tensor:  # noqa: ARG002
+    def scores(self, image: int, state: Tensor) -> Tensor:  # noqa: ARG002
         """Return ``[1, P]`` means."""
-        minima = self._minima(distances, first)
-        if state is not None:
-            minima = torch.minimum(minima, state)
-        minima = minima.float()
+        minima = state.float()
         if self.decimals is not None:
             minima = 1.0 - torch.round(1.0 - minima, decimals=self.decimals)
         return minima.mean(0, keepdim=True)
 
-    def _minima(self, distances: Tensor, first: int) -> Tensor:
-        """Return ``[memories, P]`` minima over some columns, infinite where a memory has none."""
-        found = distances.new_full((self.kept, distances.shape[1]), torch.inf)
-        for row, columns in zip(found, self._within(first, len(distances)), strict=True):
-            if len(columns) > 0:
-                torch.amin(bits(distances)[columns], 0, out=bits(row))
-        return found
-
     def _within(self, first: int, count: int) -> list[Tensor]:
-        """Return each memory's images among some columns, counted from the first of these."""
+        """Return each memory's images among ``count`` columns, counted from the first of these."""
         if self._columns[0] != (first, count):
             inside = [m[(m >= first) & (m < first + count)] - first for m in self.members]
             self._columns = ((first, count), inside)
         return self._columns[1]
 
 
-class OrderedDistances:
+class RankWeightedSum:
     """Weighted sums of the sorted distances: expectations over memories of like images.
 
     Args:
-        weights: ``[R, K]`` weights of the K smallest distances, from `draws.on_device`.
+        weights: ``[R, K]`` weights of the K smallest distances, from `subsampling.on_device`.
     """
 
     def __init__(self, weights: Tensor) -> None:
         self.weights = weights
-        self.outputs, self.kept = weights.shape
+        self.outputs, self.state_rows = weights.shape
 
-    def merge(self, state: Tensor, distances: Tensor, first: int) -> Tensor:  # noqa: ARG002
-        """Return the K smallest distances so far."""
-        return self._smallest(torch.cat([state, distances]))
-
-    def finish(self, image: int, state: Tensor | None, distances: Tensor, first: int) -> Tensor:  # noqa: ARG002
-        """Return ``[R, P]`` expectations."""
+    def update(self, state: Tensor | None, distances: Tensor, first: int) -> Tensor:  # noqa: ARG002
+        """Return the K smallest distances so far, ascending; by their bits, which sort faster."""
         seen = distances if state is None else torch.cat([state, distances])
-        return (self.weights @ self._smallest(seen).to(self.weights.dtype)).float()
-
-    def _smallest(self, distances: Tensor) -> Tensor:
-        """Return the K smallest, ascending; by their bits, which sort faster."""
-        keys = bits(distances)
-        if 2 * self.kept < len(keys):
-            smallest = keys.topk(self.kept, dim=0, largest=False).values
+        keys = bits(seen)
+        if 2 * self.state_rows < len(keys):
+            smallest = keys.topk(self.state_rows, dim=0, largest=False).values
         else:
-            smallest = keys.sort(dim=0).values[: self.kept]
+            smallest = keys.sort(dim=0).values[: self.state_rows]
         return smallest.view(distances.dtype)
 
+    def scores(self, image: int, state: Tensor) -> Tensor:  # noqa: ARG002
+        """Return ``[R, P]`` expectations."""
+        return (self.weights @ state.to(self.weights.dtype)).float()
 
-class StratifiedDistances:
-    """Expectations over memories that draw from every stratum separately.
+
+class StratifiedExpectation:
+    """Expectations over memories that sample every stratum separately.
 
     The chance that a memory holds none of the k nearest images is the product of the strata's
-    chances; it depends on whose images those are, so all columns have to be seen at once.
+    chances. It depends on whose images those are, so all columns are needed at once.
 
     Args:
-        strata: A label an image.
+        strata: A label per image.
         ratios: R shares of each stratum's images, in (0, 1].
-        replacement: Whether an image may be drawn several times.
+        replacement: Whether an image may be sampled several times.
         leave_self_out: Whether an image (at infinite distance) is missing from its stratum.
-        device: Where the features are.
+        device: Where the distances are.
     """
 
-    kept = None
+    state_rows = None
 
     def __init__(
         self,
@@ -132,13 +148,13 @@ class StratifiedDistances:
         self.populations = [len(members) for members in groups]
         self.sizes = [[memory_size(n, ratio) for n in self.populations] for ratio in ratios]
 
-    def merge(self, state: Tensor, distances: Tensor, first: int) -> Tensor:
-        """Do nothing: never called, for all columns come at once."""
-        raise NotImplementedError
+    def update(self, state: Tensor | None, distances: Tensor, first: int) -> Tensor:  # noqa: ARG002
+        """Return the distances, which are all there are."""
+        return distances
 
-    def finish(self, image: int, state: Tensor | None, distances: Tensor, first: int) -> Tensor:  # noqa: ARG002
+    def scores(self, image: int, state: Tensor) -> Tensor:
         """Return ``[R, P]`` expectations."""
-        ordered, ranks = distances.float().sort(dim=0)
+        ordered, ranks = state.float().sort(dim=0)
         if self.leave_self_out:  # the image itself, infinitely far, comes last
             ordered, ranks = ordered[:-1], ranks[:-1]
         labels = self.labels[ranks]
@@ -154,7 +170,7 @@ class StratifiedDistances:
         return ((before - missed) * ordered).sum(1).float()
 
     def _survival(self, population: int, size: int) -> Tensor:
-        """Return the stratum's chances; one that is empty without the image never has any."""
+        """Return the stratum's `survival`; one that is empty without the image is always missed."""
         if population == 0:
             return torch.ones(1, dtype=torch.float64)
         size = size if self.replacement else min(size, population)

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from meds_plugin.memory.pairwise import PatchVectors, as_queries, bits
+from meds_plugin.memory.patch_vectors import bits
 from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Backend", "nearest_blocks", "nearest_distances"]
+    from meds_plugin.memory.patch_vectors import PatchVectors
+
+__all__ = ["Backend", "nearest_distances"]
 
 Backend = Literal["auto", "faiss", "torch"]
 
@@ -22,73 +24,37 @@ _QUERIES = 1024
 _TABLE_ELEMENTS = 1 << 23
 
 
-def nearest_distances(
-    bank: Tensor,
-    queries: Tensor,
-    k: int,
-    *,
-    backend: Backend = "auto",
-    dtype: torch.dtype = torch.float32,
-) -> Tensor:
-    """Return each query's distances to its k nearest vectors of a bank.
-
-    Args:
-        bank: ``[M, D]`` finite vectors of any length; normalised inside.
-        queries: ``[Q, D]`` likewise.
-        k: Neighbours, 1 <= k <= M.
-        backend: ``faiss`` (float32; on a GPU only if faiss was built for it) or ``torch`` (any
-            device and type); ``auto`` takes faiss for float32 on a CPU, else torch.
-        dtype: Type of the matrix products.
-
-    Returns:
-        ``[Q, k]`` float32 cosine distances in [0, 2], ascending.
-
-    Raises:
-        ValueError: On wrong shapes, values that are not finite, or k out of range.
-    """
-    return next(nearest_blocks(bank[None], queries[None], k, backend=backend, dtype=dtype))
-
-
 @torch.no_grad()
-def nearest_blocks(
-    features: Tensor | PatchVectors,
-    queries: Tensor | PatchVectors | None,
+def nearest_distances(
+    stored: PatchVectors,
+    queries: PatchVectors | None,
     k: int,
     *,
     leave_self_out: bool = False,
     backend: Backend = "auto",
-    dtype: torch.dtype = torch.float32,
 ) -> Iterator[Tensor]:
-    """Yield the distances of one image's patches to their k nearest among all images' patches.
+    """Yield the distances of one image's patches to their k nearest among all stored patches.
 
     Args:
-        features: ``[N, P, D]`` stored images; see ``bank`` of `nearest_distances`.
-        queries: ``[Q, P', D]``; ``None`` asks for the stored images themselves.
-        k: Neighbours, at most the patches searched.
-        leave_self_out: Skip all patches of the image that asks; needs ``queries=None``.
-        backend: See `nearest_distances`.
-        dtype: See there.
+        stored: N images of P patches.
+        queries: Q images of P' patches; ``None`` searches for the stored images themselves.
+        k: Neighbours, 1 <= k <= the number of patches searched.
+        leave_self_out: Skip all patches of the query image; needs ``queries=None``.
+        backend: ``faiss`` (float32; on a GPU only if faiss was built for it) or ``torch`` (any
+            device and type); ``auto`` takes faiss for float32 on a CPU, else torch.
 
     Yields:
-        ``[P', k]`` float32 for every image in turn, ascending.
+        ``[P', k]`` float32 cosine distances in [0, 2] for every image in turn, ascending.
 
     Raises:
-        ValueError: See there.
+        UserError: If the backend cannot search these vectors.
     """
-    if leave_self_out and queries is not None:
-        msg = "queries are not stored: there is nothing to leave out"
-        raise ValueError(msg)
-    stored = features if isinstance(features, PatchVectors) else PatchVectors(features, dtype)
     search = _search_by(backend, stored)
-    asked = stored if queries is None else as_queries(queries, stored)
-    count, patches = stored.data.shape[:2]
-    if not 1 <= k <= (count - leave_self_out) * patches:
-        msg = f"k must be in 1..{(count - leave_self_out) * patches}, got {k}"
-        raise ValueError(msg)
-    for tile in stored.pieces(range(len(asked)), askers=True):
+    asked = stored if queries is None else queries
+    for tile in stored.pieces(range(len(asked)), queries=True):
         lefts = [asked.mirrored(image) for image in tile]
         found = [left.new_empty(len(left), 0) for left in lefts]
-        for piece in stored.pieces(range(count)):
+        for piece in stored.pieces(range(len(stored))):
             right = stored.fetch(piece)
             for place, image in enumerate(tile):
                 left_out = image - piece.start if leave_self_out and image in piece else None
@@ -100,7 +66,7 @@ def nearest_blocks(
 
 
 def _search_by(backend: Backend, stored: PatchVectors) -> Callable[[Tensor, Tensor, int], Tensor]:
-    """Return what finds the nearest vectors.
+    """Return the function that finds the nearest vectors.
 
     Raises:
         UserError: If the backend cannot search these.
@@ -131,7 +97,7 @@ def _without(right: Tensor, left_out: int | None) -> Iterator[Tensor]:
 
 
 def _smallest(found: Tensor, more: Tensor, k: int) -> Tensor:
-    """Return the k smallest of two ascending lists a row; of non-negative floats by their bits."""
+    """Return the k smallest of two ascending lists per row, negative values as 0."""
     if found.shape[1] == 0:
         return more
     both = torch.cat([bits(found.clamp(min=0)), bits(more.clamp(min=0))], dim=1)
@@ -145,10 +111,7 @@ def _faiss_has_gpus() -> bool:
 
 
 def _faiss_gpu_search(left: Tensor, bank: Tensor, k: int) -> Tensor:
-    """Return ``[q, k]`` distances from faiss on the GPU the tensors lie on.
-
-    faiss 1.15 keeps at most 2048 neighbours there.
-    """
+    """Return ``[q, k]`` distances from faiss on the tensors' GPU, where it limits k to 2048."""
     import faiss
     import faiss.contrib.torch_utils  # lets faiss take tensors
 
@@ -161,7 +124,7 @@ def _faiss_gpu_search(left: Tensor, bank: Tensor, k: int) -> Tensor:
 
 
 def _faiss_search(left: Tensor, bank: Tensor, k: int) -> Tensor:
-    """Return ``[q, k]`` distances; the products are distances, so the largest negated are wanted.
+    """Return ``[q, k]`` distances; the products are distances, so the search negates them.
 
     `faiss.knn` is what ``IndexFlatIP`` runs, without its copy of the bank.
     """
@@ -173,16 +136,12 @@ def _faiss_search(left: Tensor, bank: Tensor, k: int) -> Tensor:
 
 def _torch_search(left: Tensor, bank: Tensor, k: int) -> Tensor:
     """Return ``[q, k]`` distances from blocks of products."""
-    rows = torch.split(left, _QUERIES)
-    return torch.cat([_torch_search_rows(part, bank, k) for part in rows])
-
-
-def _torch_search_rows(left: Tensor, bank: Tensor, k: int) -> Tensor:
-    best = left.new_empty(len(left), 0)
-    for part in torch.split(bank, max(k, _TABLE_ELEMENTS // len(left))):
-        table = left.new_empty(len(left), len(part))
-        torch.mm(left, part.t(), out=table)
-        nearest = bits(table).clamp_(min=0).topk(min(k, len(part)), dim=1, largest=False).values
-        both = torch.cat([bits(best), nearest], dim=1)
-        best = both.sort(dim=1).values[:, :k].contiguous().view(left.dtype)
-    return best
+    found = []
+    for rows in left.split(_QUERIES):
+        best = rows.new_empty(len(rows), 0)
+        for part in bank.split(max(k, _TABLE_ELEMENTS // len(rows))):
+            table = bits(rows @ part.t()).clamp_(min=0)
+            nearest = table.topk(min(k, len(part)), dim=1, largest=False).values
+            best = _smallest(best, nearest.view(left.dtype), k)
+        found.append(best)
+    return torch.cat(found)

@@ -1,12 +1,12 @@
 """Distances between the patches of all pairs of images: each pair once, in bounded memory.
 
-Three ways to walk the pairs give the same numbers (see `strip_width`). What is held beside the
-vectors themselves grows with the number of images, not with its square (see `default_budget`).
+Three ways of visiting the pairs give the same numbers (see `strip_width`). Beside the vectors
+themselves, memory grows with the number of images, not with its square (see `default_budget`).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,136 +16,98 @@ from meds_plugin.memory.patch_vectors import PatchVectors, bits, blocks
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = [
-    "MEMORY_BUDGET",
-    "PatchVectors",
-    "Reducer",
-    "as_queries",
-    "bits",
-    "default_budget",
-    "scan",
-    "strip_width",
-]
+    from meds_plugin.memory.aggregation import Aggregation
 
-# Bytes of distances where a reducer has to see all columns at once.
-MEMORY_BUDGET = 1 << 30
+__all__ = ["aggregate_distances", "as_queries", "default_budget", "strip_width"]
+
+# Bytes of distances where an aggregation needs all columns at once.
+_TABLE_BYTES = 1 << 30
 
 
-class Reducer(Protocol):
-    """Turns the distances of one image's patches to all stored images into scores.
-
-    Distances arrive as ``[columns, P]``, a row a stored image.
-
-    Attributes:
-        kept: Rows of the state that `merge` keeps between strips of columns; ``None`` if all
-            columns have to be seen at once.
-        outputs: Scores a patch.
-    """
-
-    @property
-    def kept(self) -> int | None: ...  # noqa: D102
-
-    @property
-    def outputs(self) -> int: ...  # noqa: D102
-
-    def merge(self, state: Tensor, distances: Tensor, first: int) -> Tensor:
-        """Return the state ``[kept, P]`` after more columns, the first of which is ``first``."""
-
-    def finish(self, image: int, state: Tensor | None, distances: Tensor, first: int) -> Tensor:
-        """Return ``[outputs, P]`` after the last columns; no state means that these are all."""
-
-
-def strip_width(images: int, row_bytes: int, kept: int | None, budget: int) -> int:
-    """Choose how the pairs are walked.
+def strip_width(images: int, row_bytes: int, state_rows: int | None, budget: int) -> int:
+    """Choose how to visit the pairs.
 
     Args:
         images: N.
         row_bytes: Bytes of one distance for every patch of every image.
-        kept: See `Reducer`.
+        state_rows: See `Aggregation`.
         budget: Bytes that distances may take in all.
 
     Returns:
-        N: the whole table fits, one strip. Between: strips of that many columns, beside them a
-        state for every patch; each pair still compared once. 0: neither fits (or the strips would
-        be so narrow that merging costs more than comparing), image by image, each pair twice.
+        N if the whole table fits: one strip. Less than N: strips of that many columns, beside a
+        state for every patch; each pair is still compared once. 0 if neither fits (or the strips
+        would be so narrow that updating states costs more than comparing): image by image, each
+        pair twice.
     """
     columns = budget // row_bytes
     if columns >= images:
         return images
-    if kept is None:
+    if state_rows is None:
         return 0
     # A strip's distances are held in both directions.
-    width = (columns - kept) // 2
-    return width if width >= max(1, kept // 8) else 0
+    width = (columns - state_rows) // 2
+    return width if width >= max(1, state_rows // 8) else 0
 
 
-def default_budget(images: int, row_bytes: int, kept: int | None) -> int:
+def default_budget(images: int, row_bytes: int, state_rows: int | None) -> int:
     """Return the bytes that distances take unless told otherwise.
 
-    Strips are half as wide as the state is high, which keeps merging cheap; a state of K rows for
-    every patch is needed in any case. K tends to a bound that depends on the ratio only, so that
-    twice K rows of N * P distances grow like the vectors do.
+    The K state rows for every patch are needed in any case; strips half as wide keep updating them
+    cheap. K tends to a bound that depends on the ratio only, so 2 K rows of N * P distances grow
+    as the vectors do.
     """
-    return MEMORY_BUDGET if kept is None else row_bytes * min(images, 2 * kept)
+    return _TABLE_BYTES if state_rows is None else row_bytes * min(images, 2 * state_rows)
 
 
 @torch.no_grad()
-def scan(
-    features: Tensor | PatchVectors,
-    reducer: Reducer,
+def aggregate_distances(
+    stored: PatchVectors,
+    aggregation: Aggregation,
     *,
-    queries: Tensor | PatchVectors | None = None,
+    queries: PatchVectors | None = None,
     leave_self_out: bool = False,
-    dtype: torch.dtype = torch.float32,
     memory_budget: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
-    """Compare all patches of all images and reduce the distances to scores.
+    """Compare all patches of all images and aggregate the distances into scores.
 
     Args:
-        features: ``[N, P, D]`` stored images.
-        reducer: What to make of the distances ``min over patches z of image j of 1 - cos(q, z)``.
-        queries: ``[Q, P', D]``; default the stored images, whose distance to themselves is 0.
-        leave_self_out: Make an image's distance to itself infinite.
-        dtype: Type of the products; `PatchVectors` bring their own.
+        stored: N images.
+        aggregation: Takes the distances ``min over patches z of image j of 1 - cos(q, z)``.
+        queries: Q images of P' patches from `as_queries`; default the stored images, whose
+            distance to themselves is 0.
+        leave_self_out: Make a stored image's distance to itself infinite.
         memory_budget: Bytes that distances may take; at least one row of N * P is always held.
             Default: see `default_budget`.
-        progress: Called with the image pairs done and their number.
+        progress: Called with the image pairs done and their total.
 
     Returns:
         ``[outputs, Q, P']`` float32.
-
-    Raises:
-        ValueError: See `PatchVectors`.
     """
-    stored = features if isinstance(features, PatchVectors) else PatchVectors(features, dtype)
     report = progress or (lambda _done, _total: None)
     if memory_budget is None:
-        memory_budget = default_budget(len(stored), stored.row_bytes, reducer.kept)
-    if queries is not None:
-        asked = as_queries(queries, stored)
-        return _image_by_image(stored, asked, reducer, report, memory_budget)
-    width = strip_width(len(stored), stored.row_bytes, reducer.kept, memory_budget)
-    if width == 0:
-        return _image_by_image(
-            stored, stored, reducer, report, memory_budget, leave_self_out=leave_self_out
-        )
-    return _by_strips(stored, width, reducer, report, leave_self_out=leave_self_out)
+        memory_budget = default_budget(len(stored), stored.row_bytes, aggregation.state_rows)
+    width = strip_width(len(stored), stored.row_bytes, aggregation.state_rows, memory_budget)
+    if queries is None and width > 0:
+        return _by_strips(stored, width, aggregation, report, leave_self_out=leave_self_out)
+    asked = stored if queries is None else queries
+    return _image_by_image(
+        stored, asked, aggregation, report, memory_budget, leave_self_out=leave_self_out
+    )
 
 
 def as_queries(queries: Tensor | PatchVectors, stored: PatchVectors) -> PatchVectors:
-    """Return queries as vectors beside the stored ones.
+    """Return queries as vectors to compare with the stored ones.
 
     Raises:
-        ValueError: If they have other channels.
+        ValueError: If they have other channels, or see `PatchVectors.of`.
     """
-    channels = queries.channels if isinstance(queries, PatchVectors) else queries.shape[-1]
-    if channels != stored.channels:
-        msg = f"queries have {channels} channels, the features {stored.channels}"
+    if isinstance(queries, Tensor):
+        queries = PatchVectors.of(queries.to(stored.device), stored.data.dtype)
+    if queries.channels != stored.channels:
+        msg = f"queries have {queries.channels} channels, the features {stored.channels}"
         raise ValueError(msg)
-    if isinstance(queries, PatchVectors):
-        return queries
-    return PatchVectors(queries.to(stored.device), stored.data.dtype)
+    return queries
 
 
 def _own(vectors: PatchVectors, image: int, *, leave_self_out: bool) -> Tensor:
@@ -157,19 +119,19 @@ def _own(vectors: PatchVectors, image: int, *, leave_self_out: bool) -> Tensor:
 def _image_by_image(
     stored: PatchVectors,
     asked: PatchVectors,
-    reducer: Reducer,
+    aggregation: Aggregation,
     report: Callable[[int, int], None],
     budget: int,
     *,
-    leave_self_out: bool = False,
+    leave_self_out: bool,
 ) -> Tensor:
     """Compare one query image with all stored ones at a time.
 
-    Where stored vectors are fetched in pieces, several images ask each piece, as many as the budget
-    has rows for.
+    Where stored vectors are fetched in pieces, each piece meets as many query images at a time as
+    the budget has rows for.
     """
     count, patches = asked.data.shape[:2]
-    scores = torch.empty(reducer.outputs, count, patches, device=stored.device)
+    scores = torch.empty(aggregation.outputs, count, patches, device=stored.device)
     row_bytes = len(stored) * patches * stored.data.element_size()
     most = max(1, budget // row_bytes)
     for tile in _tiles(stored, range(count), most):
@@ -184,16 +146,16 @@ def _image_by_image(
             bits(row).clamp_(min=0)
             if asked is stored:
                 row[image] = _own(stored, image, leave_self_out=leave_self_out)
-            scores[:, image] = reducer.finish(image, None, row, 0)
+            scores[:, image] = aggregation.scores(image, aggregation.update(None, row, 0))
             report((image + 1) * len(stored), count * len(stored))
     return scores
 
 
 def _tiles(stored: PatchVectors, images: range, most: int) -> list[range]:
-    """Cut the images that ask into as many as meet a piece of the stored ones together."""
+    """Split query images into tiles of at most ``most`` that meet a fetched piece together."""
     return [
         range(start, min(start + most, piece.stop))
-        for piece in stored.pieces(images, askers=True)
+        for piece in stored.pieces(images, queries=True)
         for start in piece[::most]
     ]
 
@@ -201,56 +163,58 @@ def _tiles(stored: PatchVectors, images: range, most: int) -> list[range]:
 def _by_strips(
     stored: PatchVectors,
     width: int,
-    reducer: Reducer,
+    aggregation: Aggregation,
     report: Callable[[int, int], None],
     *,
     leave_self_out: bool,
 ) -> Tensor:
-    """Compare every pair once; a strip of images is complete when its turn is over.
+    """Compare every pair once, one strip of images at a time.
 
-    Images of a strip have met all earlier ones through the state, and meet the strip itself and
-    all later ones now. Later images take what they saw of the strip into their state.
+    The images of a strip have met all earlier ones, which their state sums up. Now they meet each
+    other and all later images, which completes their scores; later images take their distances to
+    the strip into their state.
     """
     count, patches = stored.data.shape[:2]
-    scores = torch.empty(reducer.outputs, count, patches, device=stored.device)
+    scores = torch.empty(aggregation.outputs, count, patches, device=stored.device)
     state: Tensor | None = None
-    if width < count and reducer.kept is not None:
-        state = stored.own.new_full((count, reducer.kept, patches), torch.inf)
+    if width < count and aggregation.state_rows is not None:
+        state = stored.own.new_full((count, aggregation.state_rows, patches), torch.inf)
     for start in range(0, count, width):
         stop = min(start + width, count)
         ahead = stored.own.new_empty(stop - start, count - start, patches)
         behind = stored.own.new_empty(count - stop, stop - start, patches)
         for tile in _tiles(stored, range(start, stop), width):
-            _meet_later_ones(stored, tile, start, stop, ahead, behind)
+            _compare_with_later_images(stored, tile, start, stop, ahead, behind)
             for image in tile:
                 own = _own(stored, image, leave_self_out=leave_self_out)
                 ahead[image - start, image - start] = own
                 report((image + 1) * (2 * count - image) // 2, count * (count + 1) // 2)
         for image in range(start, stop):
             seen = state[image] if state is not None and start > 0 else None
-            scores[:, image] = reducer.finish(image, seen, ahead[image - start], start)
+            seen = aggregation.update(seen, ahead[image - start], start)
+            scores[:, image] = aggregation.scores(image, seen)
         if state is not None:
             for image in range(stop, count):
-                state[image] = reducer.merge(state[image], behind[image - stop], start)
-        del ahead, behind  # before the next ones are there
+                state[image] = aggregation.update(state[image], behind[image - stop], start)
+        del ahead, behind  # before the next ones are allocated
     return scores
 
 
-def _meet_later_ones(
+def _compare_with_later_images(
     stored: PatchVectors, tile: range, start: int, stop: int, ahead: Tensor, behind: Tensor
 ) -> None:
-    """Compare the images of a tile, in the strip start..stop, with all that come after them.
+    """Compare a tile of a strip with all images that come after each of its images.
 
     Args:
         stored: All images.
-        tile: Those that ask.
+        tile: The images that are compared.
         start: First image of the strip.
         stop: First image after it.
         ahead: ``[stop - start, N - start, P]`` distances from the strip's patches to each image.
         behind: ``[N - stop, stop - start, P]`` from later images' patches to each of the strip.
     """
     lefts = [stored.mirrored(image) for image in tile]
-    # In the strip and after it, what a block sees from either side goes to different tables.
+    # The two directions of a block go to different tables inside the strip and after it.
     for others in (range(tile.start + 1, stop), range(stop, len(stored))):
         for piece in stored.pieces(others):
             right = stored.fetch(piece)
@@ -263,10 +227,5 @@ def _meet_later_ones(
                         mirror = ahead[here, row]
                     else:
                         mirror = behind[columns.start - stop : columns.stop - stop, row]
-                    _store(block, ahead[row, here], mirror)
-
-
-def _store(block: Tensor, forward: Tensor, mirror: Tensor) -> None:
-    """Write a block's nearest distances, seen from either side, into two ``[images, P]`` tables."""
-    bits(forward).copy_(block.amin(2).t()).clamp_(min=0)
-    bits(mirror).copy_(block.amin(0)).clamp_(min=0)
+                    bits(ahead[row, here]).copy_(block.amin(2).t()).clamp_(min=0)
+                    bits(mirror).copy_(block.amin(0)).clamp_(min=0)

@@ -1,14 +1,15 @@
-"""Unit vectors of patches whose products are distances, wherever they find room.
+"""Unit vectors of patches whose products are distances, stored wherever they fit.
 
-Distances come straight out of the matrix product, thanks to three more channels:
-``[-a, 1, e(a), 1] . [b, 1, 1, e(b)]`` with ``e(x) = (|x|^2 - 1) / 2``, what rounding a unit vector
-to the products' type did to its length. That is ``|a - b|^2 / 2 = 1 - cos(a, b)``, rounded relative
-to itself: half-precision products keep small distances apart, which cosines near 1 would not. (In
-float32, e is left at 0.)
+Three extra channels make the matrix product return distances directly:
+``[-a, 1, e(a), 1] . [b, 1, 1, e(b)]`` with ``e(x) = (|x|^2 - 1) / 2``, which corrects for the
+length of unit vectors rounded to the products' type. That is ``|a - b|^2 / 2 = 1 - cos(a, b)``,
+rounded relative to itself: half-precision products tell small distances apart, which cosines near 1
+would not. (In float32, e is left at 0.)
 """
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["PatchVectors", "bits", "blocks", "vector_bytes"]
 
 # Elements of one product block. On a CPU it has to stay in cache until its minima are taken (larger
-# blocks measured up to 15 % slower); a GPU wants work that fills it.
+# blocks measured up to 15 % slower); a GPU needs work that fills it.
 _BLOCK_ELEMENTS = {"cpu": 1 << 18}
 _BLOCK_ELEMENTS_ELSEWHERE = 1 << 26
-# Bytes of vectors that are fetched at a time from where they lie.
+# Bytes of vectors moved to the device at a time when they are stored elsewhere.
 _FETCHED_BYTES = 1 << 28
 _EPSILON = 1e-12  # of the reference's normalisation
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -33,13 +34,18 @@ _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 class PatchVectors:
     """Unit vectors of patches, ready for products that are cosine distances.
 
-    They may lie elsewhere than on the device that computes: in the host's memory or in a file.
-    They are then fetched in pieces, each of which meets many images before the next one comes.
+    A new object has room for the vectors; `put` fills it. Vectors may be stored off the device
+    that computes, in host memory or in a file. They are then fetched in pieces, each of which
+    meets many images before the next one comes.
 
     Args:
-        features: ``[N, P, D]`` finite features of any length; a zero vector stays zero (its cosine
-            with everything is 0).
+        count: N images.
+        patches: P patches of each.
+        channels: D.
         dtype: Type of the products.
+        device: Where products are computed.
+        home: Where the vectors are stored; default: on the device.
+        file: An existing file of at least `vector_bytes` bytes to store them in instead.
 
     Attributes:
         data: ``[N, P, D + 3 + padding]``, contiguous.
@@ -48,25 +54,11 @@ class PatchVectors:
         channels: D.
 
     Raises:
-        ValueError: On a wrong shape, an empty tensor or a value that is not finite.
+        ValueError: If the products' type is not a floating point type.
     """
 
-    data: Tensor
-    own: Tensor
-    device: torch.device
-    channels: int
-
-    def __init__(self, features: Tensor, dtype: torch.dtype = torch.float32) -> None:
-        if features.ndim != 3 or features.numel() == 0:
-            msg = f"features must be a non-empty [N, P, D] tensor, got {tuple(features.shape)}"
-            raise ValueError(msg)
-        count, patches, channels = features.shape
-        self._allocate(count, patches, channels, dtype, features.device, features.device, None)
-        self.put(range(count), features)
-
-    @classmethod
-    def empty(
-        cls,
+    def __init__(
+        self,
         count: int,
         patches: int,
         channels: int,
@@ -75,27 +67,49 @@ class PatchVectors:
         device: torch.device,
         home: torch.device | None = None,
         file: Path | None = None,
+    ) -> None:
+        if not dtype.is_floating_point or dtype.itemsize not in _BITS:
+            msg = f"products need a floating point type of 16, 32 or 64 bits, got {dtype}"
+            raise ValueError(msg)
+        home = home or device
+        shape = (count, patches, _width(channels, device))
+        if file is None:
+            self.data = torch.empty(shape, dtype=dtype, device=home)
+        else:
+            size = shape[0] * shape[1] * shape[2]
+            self.data = torch.from_file(str(file), shared=True, size=size, dtype=dtype).view(shape)
+        self.own = torch.empty(count, patches, dtype=dtype, device=device)
+        self.device, self.channels = device, channels
+        self._fetched = file is not None or home != device
+
+    @classmethod
+    def of(
+        cls, features: Tensor | PatchVectors, dtype: torch.dtype = torch.float32
     ) -> PatchVectors:
-        """Return vectors that `put` is to fill, all of them.
+        """Return the vectors of features, stored on their device.
 
         Args:
-            count: N.
-            patches: P.
-            channels: D.
+            features: ``[N, P, D]`` finite features of any length; a zero vector stays zero (its
+                cosine with everything is 0). `PatchVectors` are returned as they are.
             dtype: Type of the products.
-            device: Where products are computed.
-            home: Where the vectors lie; default: on the device.
-            file: An existing file of at least `vector_bytes` bytes to keep them in instead.
+
+        Raises:
+            ValueError: On a wrong shape, an empty tensor or a value that is not finite.
         """
-        vectors = cls.__new__(cls)
-        vectors._allocate(count, patches, channels, dtype, device, home or device, file)
+        if isinstance(features, PatchVectors):
+            return features
+        if features.ndim != 3 or features.numel() == 0:
+            msg = f"features must be a non-empty [N, P, D] tensor, got {tuple(features.shape)}"
+            raise ValueError(msg)
+        vectors = cls(*features.shape, dtype=dtype, device=features.device)
+        vectors.put(range(len(features)), features)
         return vectors
 
     def put(self, images: range, features: Tensor) -> None:
-        """Store the vectors of some images.
+        """Store the vectors of consecutive images.
 
         Args:
-            images: Their places, in one piece.
+            images: Their indices.
             features: ``[len(images), P, D]`` finite.
 
         Raises:
@@ -113,7 +127,7 @@ class PatchVectors:
             unit.copy_(image / norms.clamp(min=_EPSILON))
             if self.data.dtype.itemsize < 4:
                 excess = torch.linalg.vector_norm(unit.to(exact), dim=-1).square().sub(1).div(2)
-                # A vector too short to be made a unit vector keeps its cosines.
+                # A vector too short to be scaled to length 1 keeps its cosines.
                 row[:, self.channels + 2] = excess.where(norms[:, 0] >= _EPSILON, 0)
             self.data[index] = row.to(self.data.device)
             self.own[index] = 1 - (norms[:, 0] / _EPSILON).clamp(max=1).square()
@@ -130,26 +144,26 @@ class PatchVectors:
     @property
     def row_bytes(self) -> int:
         """Bytes of one distance for every patch of every image."""
-        return len(self) * self.patches * self.data.element_size()
+        return self.own.nbytes
 
     def take(self, images: Tensor) -> PatchVectors:
-        """Return a copy of some images, e.g. the share of a process, as queries."""
-        part = PatchVectors.__new__(PatchVectors)
+        """Return a copy of some images, e.g. one process's share of the queries."""
+        part = copy.copy(self)
         part.data, part.own = self.data[images.to(self.data.device)], self.own[images]
-        part.device, part.channels, part._fetched = self.device, self.channels, self._fetched
         return part
 
-    def pieces(self, images: range, *, askers: bool = False) -> Iterator[range]:
-        """Cut images into pieces that are fetched at a time; one where all lie on the device.
+    def pieces(self, images: range, *, queries: bool = False) -> Iterator[range]:
+        """Split images into the pieces that are fetched together; a single one if all are at hand.
 
         Args:
-            images: The images, in one piece.
-            askers: Those that meet a piece are meant: one at a time where nothing is fetched.
+            images: Consecutive images.
+            queries: Split the query side instead: image by image if all vectors are at hand, else
+                as many queries at a time as stored vectors, to fetch each of those less often.
         """
         if self._fetched:
             step = max(1, _FETCHED_BYTES // max(1, self.data[0].nbytes))
         else:
-            step = 1 if askers else max(1, len(images))
+            step = 1 if queries else max(1, len(images))
         for start in images[::step]:
             yield range(start, min(start + step, images.stop))
 
@@ -166,40 +180,17 @@ class PatchVectors:
         left[:, self.channels + 2] = 1
         return left
 
-    def _allocate(
-        self,
-        count: int,
-        patches: int,
-        channels: int,
-        dtype: torch.dtype,
-        device: torch.device,
-        home: torch.device,
-        file: Path | None,
-    ) -> None:
-        if not dtype.is_floating_point or dtype.itemsize not in _BITS:
-            msg = f"products need a floating point type of 16, 32 or 64 bits, got {dtype}"
-            raise ValueError(msg)
-        shape = (count, patches, _width(channels, device))
-        if file is None:
-            self.data = torch.empty(shape, dtype=dtype, device=home)
-        else:
-            size = shape[0] * shape[1] * shape[2]
-            self.data = torch.from_file(str(file), shared=True, size=size, dtype=dtype).view(shape)
-        self.own = torch.empty(count, patches, dtype=dtype, device=device)
-        self.device, self.channels = device, channels
-        self._fetched = file is not None or home != device
-
 
 def blocks(left: Tensor, right: Tensor, first: int) -> Iterator[tuple[slice, Tensor]]:
     """Yield the distances from ``left`` to all patches of some images, as bit patterns.
 
     Non-negative floats order like their bits, and integer minima are several times cheaper on a
-    CPU. Values a rounding error below 0 come out as negative integers: clamp minima at 0.
+    CPU. Distances a rounding error below 0 appear as negative integers: clamp minima at 0.
 
     Args:
         left: ``[P', D + 3 + padding]`` from `PatchVectors.mirrored`.
         right: ``[n, P, D + 3 + padding]`` from `PatchVectors.fetch`.
-        first: Number of the first of these images.
+        first: Index of the first of these images.
 
     Yields:
         The block's images, and ``[P', images, P]`` in a buffer that the next block overwrites.
@@ -224,11 +215,11 @@ def bits(values: Tensor) -> Tensor:
 def vector_bytes(
     count: int, patches: int, channels: int, *, dtype: torch.dtype, device: torch.device
 ) -> int:
-    """Return the size of `PatchVectors` in bytes."""
+    """Return the size of the `PatchVectors` in bytes."""
     return count * patches * _width(channels, device) * dtype.itemsize
 
 
 def _width(channels: int, device: torch.device) -> int:
-    # Tensor cores want rows of 16 bytes; a CPU's products do not care.
+    # Tensor cores want rows of a multiple of 16 elements; a CPU's products do not care.
     align = 1 if device.type == "cpu" else 16
     return -(-(channels + 3) // align) * align

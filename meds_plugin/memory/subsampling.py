@@ -1,4 +1,4 @@
-"""Random memories: which images they hold, and the odds of what they miss."""
+"""Random memories: which images they hold, and the probability of what they miss."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from meds_plugin.selection import group_indices
-from meds_plugin.utils.rng import torch_generator
+from meds_plugin.utils.groups import group_indices
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
 __all__ = [
     "check_ratio",
-    "draw_subsets",
     "memory_size",
     "on_device",
     "rank_weights",
+    "sample_subsets",
     "sum_type",
     "survival",
 ]
@@ -33,13 +32,13 @@ def check_ratio(ratio: float) -> None:
 
 
 def memory_size(population: int, ratio: float) -> int:
-    """Return ceil(ratio * population), not led astray by binary fractions.
+    """Return ceil(ratio * population), computed without binary rounding noise.
 
-    ``0.07 * 100`` is 7.000000000000001 as floats; this gives 7, a bare ``ceil`` 8. At the ratio
-    0.1 of the paper the two agree for every population up to 100 000 at least.
+    In floats ``0.07 * 100`` is 7.000000000000001; this gives 7, a bare ``ceil`` 8. At the paper's
+    ratio of 0.1 the two agree for every population up to at least 100 000.
 
     Args:
-        population: Images to draw from, at least 1.
+        population: Images to sample from, at least 1.
         ratio: Share of them in (0, 1].
 
     Raises:
@@ -47,7 +46,7 @@ def memory_size(population: int, ratio: float) -> int:
     """
     check_ratio(ratio)
     if population < 1:
-        msg = f"a memory needs at least one image to draw from, got {population}"
+        msg = f"a memory needs at least one image to sample from, got {population}"
         raise ValueError(msg)
     exact = ratio * population
     nearest = round(exact)
@@ -55,31 +54,29 @@ def memory_size(population: int, ratio: float) -> int:
     return max(1, nearest if abs(exact - nearest) < noise else math.ceil(exact))
 
 
-def draw_subsets(
+def sample_subsets(
     population: int,
     ratio: float,
     count: int,
     *,
-    seed: int = 0,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator,
     replacement: bool = True,
     strata: Sequence[Hashable] | None = None,
 ) -> list[Tensor]:
-    """Draw random memories as sets of image indices.
+    """Sample random memories as sets of image indices.
 
     Args:
-        population: Images to draw from.
+        population: Images to sample from.
         ratio: Share of the images a memory holds, in (0, 1].
-        count: Memories, at least 1; the first of many are those of a shorter list.
-        seed: Key of the draw where no generator is given.
-        generator: CPU generator to draw from; strata then draw in the order of their names.
-        replacement: Whether an image may be drawn several times. The reference does so, except
+        count: Number of memories, at least 1.
+        generator: CPU generator; strata use it in the order of their names.
+        replacement: Whether an image may be sampled several times. The reference does so, except
             on Real-IAD.
-        strata: A label an image (Real-IAD: the camera view); each stratum then gives
+        strata: A label per image (Real-IAD: the camera view); each stratum then gives
             ``ceil(ratio * n_s)`` images to every memory.
 
     Returns:
-        ``count`` int64 vectors of indices, in the order drawn.
+        ``count`` int64 vectors of indices, in the order sampled.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -88,26 +85,25 @@ def draw_subsets(
         METHOD section 5, step 1: ``ceil(ratio * N)`` whole images.
     """
     if count < 1:
-        msg = f"at least one memory has to be drawn, got {count}"
+        msg = f"at least one memory has to be sampled, got {count}"
         raise ValueError(msg)
     if strata is None:
-        groups = {"": torch.arange(population)}
+        groups = [torch.arange(population)]
     elif len(strata) == population:
-        groups = group_indices(strata)
+        groups = list(group_indices(strata).values())
     else:
         msg = f"strata name {len(strata)} images, the population has {population}"
         raise ValueError(msg)
-    drawn = []
-    for name, members in groups.items():
-        source = generator or torch_generator(seed, "memory", name)
+    parts = []
+    for members in groups:
         size = memory_size(len(members), ratio)
         if replacement:
-            picks = torch.randint(len(members), (count, size), generator=source)
+            picks = torch.randint(len(members), (count, size), generator=generator)
         else:
-            orders = [torch.randperm(len(members), generator=source)[:size] for _ in range(count)]
-            picks = torch.stack(orders)
-        drawn.append(members[picks])
-    return list(torch.cat(drawn, dim=1))
+            orders = [torch.randperm(len(members), generator=generator) for _ in range(count)]
+            picks = torch.stack(orders)[:, :size]
+        parts.append(members[picks])
+    return list(torch.cat(parts, dim=1))
 
 
 def survival(population: int, size: int, *, replacement: bool) -> Tensor:
@@ -115,8 +111,8 @@ def survival(population: int, size: int, *, replacement: bool) -> Tensor:
 
     Args:
         population: N.
-        size: Images drawn, m; without replacement at most N.
-        replacement: Whether an image may be drawn several times.
+        size: Images sampled, m; without replacement at most N.
+        replacement: Whether an image may be sampled several times.
 
     Returns:
         ``[N + 1]`` float64 for k = 0..N: ((N - k) / N)^m, or C(N - k, m) / C(N, m).
@@ -133,11 +129,10 @@ def rank_weights(survivals: Tensor, tolerance: float) -> Tensor:
 
     Args:
         survivals: ``[R, N + 1]`` rows of `survival`.
-        tolerance: Weight that may be left out of each row; it goes to the last rank kept.
+        tolerance: Weight that may be left out of each row; it goes to the last rank included.
 
     Returns:
-        ``[R, K]`` float64, K <= N the smallest number of ranks that leaves out no more. Rows sum
-        to 1.
+        ``[R, K]`` float64, K <= N the smallest number of ranks within the tolerance. Rows sum to 1.
     """
     left_out = survivals.amax(0)[1:] < tolerance
     ranks = int(left_out.int().argmax()) + 1 if bool(left_out.any()) else len(left_out)
@@ -147,13 +142,13 @@ def rank_weights(survivals: Tensor, tolerance: float) -> Tensor:
 
 
 def sum_type(device: torch.device) -> torch.dtype:
-    """Return the type of weighted sums: float64, but float32 on MPS, which has no other.
+    """Return the type of weighted sums: float64, but float32 on MPS, which lacks float64.
 
-    That changes a score by some 1e-7 of itself.
+    That changes a score by about 1e-7 of itself.
     """
     return torch.float32 if device.type == "mps" else torch.float64
 
 
 def on_device(weights: Tensor, device: torch.device) -> Tensor:
-    """Return weights where sums are made with them, in the type of the sums."""
+    """Return weights on the device that sums with them, in the type of the sums."""
     return weights.to(sum_type(device)).to(device)

@@ -1,4 +1,4 @@
-"""Reads images to judge; one that cannot be used gives its reason in place of its pixels."""
+"""Reads new images; one that cannot be used gives the reason in place of its pixels."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from meds_plugin.data.samples import Pixels
     from meds_plugin.data.transforms import Preprocess
 
-__all__ = ["ImagesToJudge", "ReadImage"]
+__all__ = ["LoadedImage", "PredictionDataset"]
 
 
-class ReadImage(NamedTuple):
-    """What came of a file.
+class LoadedImage(NamedTuple):
+    """What came of reading a file.
 
     Attributes:
-        place: Its index in the list.
+        place: Its index in the list of files.
         image: float32 ``[3, H, W]``, normalised; ``None`` where there is an error.
         size: Height and width of the file's image.
         pixels: uint8 ``[H, W, 3]`` of the file, where they were asked for.
@@ -41,14 +41,14 @@ class ReadImage(NamedTuple):
     error: str | None = None
 
 
-class ImagesToJudge(Dataset[ReadImage]):
+class PredictionDataset(Dataset[LoadedImage]):
     """Files in a fixed order.
 
     Args:
         files: The files.
         preprocess: From a decoded image to a tensor.
         max_pixels: Larger images cannot be used.
-        keep_pixels: Give the file's pixels, too.
+        with_pixels: Return the file's pixels, too.
     """
 
     def __init__(
@@ -57,27 +57,27 @@ class ImagesToJudge(Dataset[ReadImage]):
         preprocess: Preprocess,
         *,
         max_pixels: int,
-        keep_pixels: bool = False,
+        with_pixels: bool = False,
     ) -> None:
         self.files = list(files)
         self._preprocess = preprocess
         self._max_pixels = max_pixels
-        self._keep_pixels = keep_pixels
+        self._with_pixels = with_pixels
 
     def __len__(self) -> int:
         """Return the number of files."""
         return len(self.files)
 
-    def __getitem__(self, index: int) -> ReadImage:
+    def __getitem__(self, index: int) -> LoadedImage:
         """Read a file."""
         file = self.files[index]
         try:
             image = read_image(file, max_pixels=self._max_pixels)
             size = (image.height, image.width)
-            pixels = np.array(image) if self._keep_pixels else None
-            return ReadImage(index, self._preprocess(image), size, pixels)
+            pixels = np.array(image) if self._with_pixels else None
+            return LoadedImage(index, self._preprocess(image), size, pixels)
         except UserError as error:
             # The limit has another name in training.
-            return ReadImage(index, error=str(error).replace("data.max_pixels=", "max_pixels="))
+            return LoadedImage(index, error=str(error).replace("data.max_pixels=", "max_pixels="))
         except Exception as error:
-            return ReadImage(index, error=str(unreadable(file, error)))
+            return LoadedImage(index, error=str(unreadable(file, error)))

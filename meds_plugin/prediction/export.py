@@ -24,8 +24,8 @@ from meds_plugin.utils.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from meds_plugin.evaluation.scorer import Scorer
-    from meds_plugin.prediction.predictor import Alarm, Predictor
+    from meds_plugin.evaluation.scoring import Scorer
+    from meds_plugin.prediction.predictor import AlarmSettings, Predictor
 
 __all__ = ["FORMATS", "Format", "describe", "export_bytes"]
 
@@ -88,7 +88,7 @@ def export_bytes(
 
 
 def describe(
-    predictor: Predictor, kind: Format, *, alarm: Alarm, category: str | None, opset: int
+    predictor: Predictor, kind: Format, *, alarm: AlarmSettings, category: str | None, opset: int
 ) -> dict[str, Any]:
     """Return all that one has to know to use the file, as plain data."""
     preprocess, protocol = predictor.preprocess, predictor.scorer.protocol
@@ -118,7 +118,7 @@ def describe(
         },
         "postprocessing": {
             "included": "resizing and smoothing of the map, and the image score",
-            **protocol.as_dict(),
+            **asdict(protocol),
         },
         "categories": names,
         "rule": "an image, or a pixel of the map, is defective where its value is above the "
@@ -187,7 +187,9 @@ def _check(module: nn.Module, example: Tensor, kind: Format, content: bytes) -> 
             raise UserError(msg)
 
 
-def _thresholds(predictor: Predictor, names: list[str], alarm: Alarm) -> dict[str, Any] | None:
+def _thresholds(
+    predictor: Predictor, names: list[str], alarm: AlarmSettings
+) -> dict[str, Any] | None:
     """Return where alarms begin: of all images together, and of each category."""
     if predictor.thresholds is None:
         return None
@@ -195,7 +197,7 @@ def _thresholds(predictor: Predictor, names: list[str], alarm: Alarm) -> dict[st
     return {"global": asdict(predictor.threshold(None, alarm)), "categories": found}
 
 
-def _rate(predictor: Predictor, alarm: Alarm) -> float | None:
+def _rate(predictor: Predictor, alarm: AlarmSettings) -> float | None:
     stored = predictor.thresholds
     return alarm.rate if alarm.rate is not None or stored is None else stored.rate
 

@@ -1,4 +1,4 @@
-"""The folder that predictions are written into: names of files, and the tables."""
+"""The folder that predictions are written to: file names, images and tables."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from meds_plugin.utils.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["PredictionFolder", "Row", "picture_name"]
+__all__ = ["PredictionFolder", "ScoreRow", "png_name"]
 
 KINDS = ("heatmaps", "masks")
-_LONGEST = (
-    200  # bytes of a name; file systems take 255, and while it is written it has a longer one
-)
+# Bytes of a name: file systems take 255, and a file has a longer name while it is written.
+_LONGEST = 200
 
 
-class Row(NamedTuple):
+class ScoreRow(NamedTuple):
     """A row of ``scores.csv``.
 
     Attributes:
         path: Name of the image, relative to the folder of images.
-        category: Its category, where it is known.
-        score: Higher = more anomalous; empty for an image that cannot be judged, as what follows.
-        label: 1 for defective.
-        threshold: Above it, an image is defective.
-        error: Why the image cannot be judged.
+        category: Its category, where known.
+        score: Higher = more anomalous; empty, like label and threshold, for an image that
+            cannot be scored.
+        label: 1 = defective, 0 = normal.
+        threshold: Scores above it mean defective.
+        error: Why the image cannot be scored.
     """
 
     path: str
@@ -42,14 +42,14 @@ class Row(NamedTuple):
 
 
 class PredictionFolder:
-    """Where results go.
+    """The folder of results.
 
     Args:
         path: The folder; made when something is written.
-        overwrite: Take the place of results that are there.
+        overwrite: Replace earlier results.
 
     Raises:
-        UserError: If it is no folder, or holds something and is not to be overwritten.
+        UserError: If it is not a folder, or is not empty and ``overwrite`` is false.
     """
 
     def __init__(self, path: Path, *, overwrite: bool) -> None:
@@ -64,22 +64,22 @@ class PredictionFolder:
         if taken and not overwrite:
             msg = f"output={path} is not empty: give another folder, or overwrite=true"
             raise UserError(msg)
-        self._earlier = self._pictures() if taken else set()
+        self._earlier = self._earlier_images() if taken else set()
 
     @property
     def scores(self) -> Path:
         """The table of all images."""
         return self.path / "scores.csv"
 
-    def write_picture(self, kind: str, name: str, content: bytes) -> None:
-        """Write a PNG file of an image.
+    def write_image(self, kind: str, name: str, content: bytes) -> None:
+        """Write a heatmap or a mask.
 
         Args:
             kind: One of `KINDS`.
-            name: The image's name; folders in it are kept.
-            content: The file's.
+            name: The input image's name, with its folders.
+            content: The PNG file.
         """
-        file = self.path / kind / picture_name(name)
+        file = self.path / kind / png_name(name)
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             write_bytes(file, content)
@@ -87,36 +87,36 @@ class PredictionFolder:
             raise self._unwritable(error) from error
         self._earlier.discard(file)
 
-    def finish(self, rows: Sequence[Row], summary: dict[str, Any]) -> None:
-        """Write the tables, and remove pictures of earlier results that are not written anew."""
+    def finish(self, rows: Sequence[ScoreRow], summary: dict[str, Any]) -> None:
+        """Write the tables, and remove images of earlier results that were not replaced."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             for file in self._earlier:
                 file.unlink(missing_ok=True)
-            write_csv(self.scores, Row._fields, (row._asdict() for row in rows))
+            write_csv(self.scores, ScoreRow._fields, (row._asdict() for row in rows))
             write_json(self.path / "summary.json", summary)
         except OSError as error:
             raise self._unwritable(error) from error
 
-    def _pictures(self) -> set[Path]:
-        """Return the pictures that earlier results name; nothing else is ours to remove."""
+    def _earlier_images(self) -> set[Path]:
+        """Return the images that earlier results name; nothing else is ours to remove."""
         try:
             with self.scores.open(encoding="utf-8", newline="") as file:
                 names = [str(row["path"]) for row in csv.DictReader(file) if row["score"]]
         except (OSError, ValueError, KeyError, csv.Error):
             return set()
         plain = [name for name in names if is_inside(name)]
-        return {self.path / kind / picture_name(name) for kind in KINDS for name in plain}
+        return {self.path / kind / png_name(name) for kind in KINDS for name in plain}
 
     def _unwritable(self, error: OSError) -> UserError:
         return UserError(f"output={self.path} cannot be written ({error.strerror}): give another")
 
 
-def picture_name(name: str) -> str:
-    """Return the name of an image's picture: its own with ``.png`` behind, so that no two meet.
+def png_name(name: str) -> str:
+    """Return the file name of an image's heatmap or mask: its own plus ``.png``, so none collide.
 
     Args:
-        name: POSIX, relative. A name that would be too long gets a hash in place of its end.
+        name: POSIX, relative. Names that would be too long end in a hash.
 
     Raises:
         ValueError: If it leads out of the folder.

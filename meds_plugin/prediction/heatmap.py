@@ -1,4 +1,4 @@
-"""Anomaly maps as pictures of the images' own size: colours on a fixed scale, and masks."""
+"""Renders anomaly maps at the size of the input images: colours on a fixed scale, and masks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["at_source", "colours", "png"]
 
-# From low to high; each is brighter than the one before, for eyes that see few colours.
+# From low to high; brightness rises throughout, for colour-blind readers.
 _STOPS = (
     (12, 10, 48),
     (52, 36, 130),
@@ -28,19 +28,19 @@ _STOPS = (
     (248, 150, 46),
     (255, 246, 176),
 )
-_ROWS = 512  # of a picture, painted at a time
+_ROWS = 512  # coloured at a time
 
 
 def at_source(evaluated: Values, size: tuple[int, int], preprocess: Preprocess) -> Values:
-    """Bring an evaluated map to the size of its image's file.
+    """Resize an evaluated map to the size of the image file.
 
     Args:
         evaluated: ``[R, R]`` of what the detector saw.
-        size: Height and width of the file's image.
-        preprocess: How that became what the detector saw.
+        size: Height and width of the image file.
+        preprocess: How the image became the detector's input.
 
     Returns:
-        ``[H, W]``, bilinear; NaN where the run's crop has cut the image off.
+        ``[H, W]``, bilinear; NaN outside the run's crop.
     """
     rows = _places(size[0], preprocess, axis=0, side=len(evaluated))
     columns = _places(size[1], preprocess, axis=1, side=evaluated.shape[1])
@@ -58,13 +58,13 @@ def colours(
     image: Pixels | None = None,
     overlay: float = 0.0,
 ) -> Pixels:
-    """Paint a map.
+    """Colour a map.
 
     Args:
         values: ``[H, W]``; NaN becomes black.
-        scale: The values at which the colours begin and end; what lies beyond gets the last one.
+        scale: Values of the first and the last colour; values beyond are clipped.
         image: uint8 ``[H, W, 3]`` to paint over.
-        overlay: How much of it shows through, in [0, 1].
+        overlay: Share of ``image`` in the result, in [0, 1].
 
     Returns:
         uint8 ``[H, W, 3]``.
@@ -89,15 +89,17 @@ def png(pixels: NDArray[Any]) -> bytes:
     if pixels.dtype == np.bool_:
         pixels = pixels.astype(np.uint8) * np.uint8(255)
     out = io.BytesIO()
-    Image.fromarray(pixels).save(out, format="PNG", compress_level=3)  # a third of the time
+    Image.fromarray(pixels).save(
+        out, format="PNG", compress_level=3
+    )  # a third of the default's time
     return out.getvalue()
 
 
 class _Places:
-    """Where the rows (or columns) of a file's image lie among those of a map."""
+    """Where the rows (or columns) of an image file lie among those of a map."""
 
     def __init__(self, positions: NDArray[np.float64], side: int) -> None:
-        # Positions of pixels' centres; within half a pixel of the edge, the edge counts.
+        # Of pixel centres: those up to half a pixel beyond the edge take its value.
         self.inside = (positions >= -0.5) & (positions <= side - 0.5)
         clamped = np.clip(positions, 0, side - 1)
         self.first = np.minimum(clamped.astype(np.int64), max(0, side - 2))

@@ -1,4 +1,4 @@
-"""Finds the images to judge: a file, a folder with all folders in it, or a pattern."""
+"""Finds the images to score: a file, a folder with its subfolders, or a pattern."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from meds_plugin.data.faults import bad_name, shown, writable
+from meds_plugin.data.file_search import IMAGE_SUFFIXES, natural_key, search_folder
 from meds_plugin.data.links import links_out
-from meds_plugin.data.readers.listing import IMAGE_SUFFIXES, below, natural
 from meds_plugin.data.samples import Problem, Sample
 from meds_plugin.utils.errors import UserError
 
@@ -23,8 +23,8 @@ class FoundImages(NamedTuple):
         root: The folder that names are relative to.
         images: The files by name; POSIX, below the root, in natural order. They are not opened
             here.
-        problems: What cannot be judged, whatever it holds, with the reason.
-        passed_over: How many files are of another kind.
+        problems: What cannot be scored for its name or place, with the reason.
+        passed_over: Number of files of other kinds.
     """
 
     root: Path
@@ -36,17 +36,17 @@ class FoundImages(NamedTuple):
 def find_images(
     text: str, *, outside_links: bool = False, without: Path | None = None
 ) -> FoundImages:
-    """List images.
+    """List the images to score.
 
     Args:
-        text: A file, whatever its suffix; a folder, in any nesting; or a pattern as shells know
-            them (``shots/*/*.png``, ``**`` for any folders). A file or folder whose own name looks
-            like a pattern is taken as it is.
+        text: A file, whatever its suffix; a folder, nested in any way; or a shell pattern
+            (``shots/*/*.png``, ``**`` for any folders). A file or folder whose own name looks like
+            a pattern is taken as it is.
         outside_links: Allow links that lead out of the folder.
-        without: A folder that is left out: where results go.
+        without: A folder to leave out: that of the results.
 
     Raises:
-        UserError: If nothing is there, or results are to go among the images.
+        UserError: If nothing is there, or results would go into the folder of the images.
     """
     path = Path(os.path.expanduser(text))  # noqa: PTH111 - Path.expanduser raises for `~nobody`
     if text and _is_there(path):
@@ -64,12 +64,12 @@ def find_images(
         if out == Path(os.path.realpath(found.root)):
             msg = f"output={shown(str(without))} is the folder of the images: give another"
             raise UserError(msg)
-        kept = {
+        images = {
             name: file
             for name, file in found.images.items()
             if not Path(os.path.realpath(file.parent)).is_relative_to(out)
         }
-        found = found._replace(images=kept)
+        found = found._replace(images=images)
     if not found.images and not found.problems:
         kinds = " ".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
         what = f"{found.passed_over} other files" if found.passed_over else "nothing"
@@ -81,12 +81,12 @@ def find_images(
 def _is_there(path: Path) -> bool:
     try:
         return path.exists() or path.is_symlink()
-    except (OSError, ValueError):  # too long, or with a zero in it
+    except (OSError, ValueError):  # too long, or with a null character
         return False
 
 
 def _in_folder(root: Path) -> FoundImages:
-    inner = below(root)
+    inner = search_folder(root)
     return FoundImages(
         root,
         {file.relative_to(root).as_posix(): file for file in inner.images},
@@ -105,16 +105,16 @@ def _by_pattern(pattern: str) -> FoundImages:
     if ".." in rest:
         msg = f"images={shown(pattern)}: a pattern may not lead back by .. after its first wildcard"
         raise UserError(msg)
-    # Unlike Path.glob, follows links to folders as listing a folder does.
+    # Unlike Path.glob, follows links to folders, as `search_folder` does.
     names = glob.glob(str(Path(*rest)), root_dir=root, recursive=True)  # noqa: PTH207
-    files = {Path(name).as_posix(): root / name for name in sorted(set(names), key=natural)}
+    files = {Path(name).as_posix(): root / name for name in sorted(set(names), key=natural_key)}
     files = {name: file for name, file in files.items() if not os.path.isdir(file)}  # noqa: PTH112
     images = {n: file for n, file in files.items() if file.suffix.lower() in IMAGE_SUFFIXES}
     return FoundImages(root, images, [], len(files) - len(images))
 
 
 def _checked(found: FoundImages, *, outside_links: bool) -> FoundImages:
-    """Move what cannot be judged for its name or place to the problems."""
+    """Move images whose name or place cannot be used to the problems."""
     samples = [Sample(name, "", None, file) for name, file in found.images.items()]
     outwards = links_out(
         samples,

@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from meds_plugin.config.build import build_detector, check_targets, plain
 from meds_plugin.data.transforms import Preprocess
-from meds_plugin.detectors.checkpoint import FrozenPart, check_saved, without
+from meds_plugin.detectors.frozen_part import FrozenPart, check_saved, without
 from meds_plugin.detectors.view import DetectorView
 from meds_plugin.encoders.default import default_features
-from meds_plugin.evaluation.alarms import Thresholds
+from meds_plugin.evaluation.alarms import AlarmThresholds
 from meds_plugin.evaluation.protocol import EvaluationProtocol
-from meds_plugin.evaluation.scorer import Scorer
+from meds_plugin.evaluation.scoring import Scorer
 from meds_plugin.prediction.predictor import Predictor
+from meds_plugin.runs.read import read_config
 from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -54,7 +55,9 @@ def load(
     path = Path(ckpt)
     path = path / "model.ckpt" if path.is_dir() else path
     saved = _read_checkpoint(path)
-    config = _read_config(path.with_name("config.yaml"), trust=trust)
+    config = read_config(path.parent)
+    if not trust:
+        check_targets(plain(config.backbone.detector), path.with_name("config.yaml"))
     if config.get("method") == "memory":
         msg = (
             f"{path} is of method=memory, which trains no detector: its scores need the training "
@@ -67,13 +70,13 @@ def load(
     detector = build_detector(config)
     _load_weights(detector, saved, path)
     file = path.with_name("threshold.json")
-    thresholds = Thresholds.read(file) if file.is_file() else None
+    thresholds = AlarmThresholds.read(file) if file.is_file() else None
     names = saved["meds"].get("categories") or sorted(thresholds.scores if thresholds else ())
     scorer = Scorer(
         detector,
         preprocess.input_size,
         protocol,
-        precision=str(OmegaConf.select(config, "trainer.precision")),
+        precision=str(config.trainer.precision),
     )
     preprocess.normalization = scorer.view.normalization
     return Predictor(
@@ -101,27 +104,6 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
         msg = f"ckpt={path} is no checkpoint of a run; give a run's model.ckpt"
         raise UserError(msg)
     return saved
-
-
-def _read_config(path: Path, *, trust: bool) -> DictConfig:
-    """Read a run's configuration; what it calls is known, or trusted."""
-    if not path.is_file():
-        msg = (
-            f"{path} is missing: it tells how to build the detector; keep model.ckpt in its run's "
-            "folder, or copy config.yaml and threshold.json with it"
-        )
-        raise UserError(msg)
-    try:
-        config = plain(OmegaConf.load(path))
-        detector = config["backbone"]["detector"]
-    except Exception as error:  # YAML and interpolations fail in many ways
-        first = (str(error).strip().splitlines() or [""])[0]
-        msg = f"{path} is no configuration of a run ({type(error).__name__}: {first})"
-        raise UserError(msg) from error
-    if not trust:
-        check_targets(detector, path)
-    # Resolved: what was checked is what is built.
-    return DictConfig(config)
 
 
 def _replace_weights(config: DictConfig, weights: str) -> None:

@@ -1,4 +1,4 @@
-"""Judges new images with a trained detector."""
+"""Scores new images with a trained detector."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from torch import Tensor
 
 from meds_plugin.data.decoding import Decoded
 from meds_plugin.data.images import read_image, to_rgb
-from meds_plugin.evaluation.alarms import Threshold, check_rate
+from meds_plugin.evaluation.alarms import AlarmThreshold, check_false_alarm_rate
 from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     from meds_plugin.data.transforms import Preprocess
-    from meds_plugin.evaluation.alarms import Thresholds
-    from meds_plugin.evaluation.scorer import Scorer
+    from meds_plugin.evaluation.alarms import AlarmThresholds
+    from meds_plugin.evaluation.scoring import Scorer
 
     OneImage: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any]"
     Images: TypeAlias = Tensor | OneImage | Sequence[OneImage]
 
-__all__ = ["Alarm", "Prediction", "Predictor"]
+__all__ = ["AlarmSettings", "Prediction", "Predictor"]
 
 
 @dataclass(frozen=True)
-class Alarm:
-    """Where alarms are to begin, as far as it differs from what the run has stored.
+class AlarmSettings:
+    """How thresholds are set, where they are not the run's own.
 
     Attributes:
-        rate: Share of normal images that may be called defective, in (0, 1).
-        image: Threshold of image scores; goes before the rate.
-        pixel: Threshold of pixels; goes before the rate.
+        rate: Share of normal images above the threshold, in (0, 1).
+        image: Threshold of image scores; overrides the rate.
+        pixel: Threshold of map values; overrides the rate.
 
     Raises:
-        UserError: If one is no number, or the rate is out of its range.
+        UserError: If a threshold is not a number, or the rate is out of range.
     """
 
     rate: float | None = None
@@ -47,9 +47,9 @@ class Alarm:
     pixel: float | None = None
 
     def __post_init__(self) -> None:
-        """Check every value."""
+        """Validate the values."""
         if self.rate is not None:
-            check_rate(self.rate)
+            check_false_alarm_rate(self.rate)
         for key, value in (("threshold", self.image), ("pixel_threshold", self.pixel)):
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if value is not None and not (number and np.isfinite(value)):
@@ -59,14 +59,13 @@ class Alarm:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a detector says of N images; all on the CPU.
+    """The results for N images, on the CPU.
 
     Attributes:
-        scores: ``[N]`` image scores, as the run's evaluation makes them; higher = more anomalous.
-        labels: ``[N]`` bool, true where the score is above the threshold: defective.
-        maps: ``[N, R, R]`` evaluated maps (resized to ``evaluation.resize`` and smoothed) of what
-            the detector saw, which is the image's centre where the run crops; higher = more
-            anomalous.
+        scores: ``[N]`` image scores, computed as in the run's evaluation; higher = more anomalous.
+        labels: ``[N]`` bool, true (defective) where the score is above the threshold.
+        maps: ``[N, R, R]`` maps resized to ``evaluation.resize`` and smoothed, of the detector's
+            input: where the run crops, the centre of the image. Higher = more anomalous.
         masks: ``[N, R, R]`` bool, true where the map is above the pixel threshold.
         thresholds: The threshold of each image.
     """
@@ -75,19 +74,19 @@ class Prediction:
     labels: Tensor
     maps: Tensor
     masks: Tensor
-    thresholds: tuple[Threshold, ...]
+    thresholds: tuple[AlarmThreshold, ...]
 
 
 class Predictor:
-    """A trained detector with all that it needs to judge images; made by `meds_plugin.load`.
+    """A trained detector with all it needs to score images; made by `meds_plugin.load`.
 
     Args:
-        scorer: The detector and what its evaluation does.
-        preprocess: From images to tensors, as in training.
+        scorer: The detector with the run's evaluation.
+        preprocess: Turns images into tensors, as in training.
         categories: Names of the training categories, sorted.
-        thresholds: Where alarms begin; ``None`` where the run has not stored it.
+        thresholds: The run's thresholds; ``None`` if it stored none.
         device: Where to compute.
-        source: The checkpoint.
+        source: The checkpoint file.
         backbone: The detector's name.
 
     Attributes:
@@ -100,7 +99,7 @@ class Predictor:
         preprocess: Preprocess,
         *,
         categories: Sequence[str],
-        thresholds: Thresholds | None,
+        thresholds: AlarmThresholds | None,
         device: torch.device,
         source: Path,
         backbone: str,
@@ -123,26 +122,25 @@ class Predictor:
         pixel_threshold: float | None = None,
         batch_size: int = 16,
     ) -> Prediction:
-        """Judge images.
+        """Score images.
 
         Args:
-            images: A tensor ``[B, 3, H, W]`` or ``[3, H, W]``, floating-point: already resized,
-                cropped and normalised, as `preprocess` does it. Or an image, or several: files,
-                Pillow's images (taken as they lie, EXIF turns are not applied), uint8 arrays
-                ``[H, W, 3]``; these are prepared here.
-            category: Of all images, or of each; needed by detectors that have parts for each
-                category. With it, images are judged by their category's own threshold. Where the
-                run had one category, all images are of it.
-            false_alarm_rate: Another rate than the run's for the thresholds.
-            threshold: Of image scores, instead.
-            pixel_threshold: Of pixels, instead.
-            batch_size: Images at a time.
+            images: A floating-point tensor ``[B, 3, H, W]`` or ``[3, H, W]``, already resized,
+                cropped and normalised by `preprocess`. Or one image or several, which are
+                preprocessed here: files, Pillow images (EXIF orientation is not applied) or uint8
+                arrays ``[H, W, 3]``.
+            category: Of all images, or of each; selects the category's own thresholds. Detectors
+                with parts for each category need it. Where the run had one category, it is that.
+            false_alarm_rate: Sets the thresholds instead of the run's own rate.
+            threshold: Of image scores; overrides the rate.
+            pixel_threshold: Of map values; overrides the rate.
+            batch_size: Images scored at a time.
 
         Raises:
-            UserError: If an image cannot be read, has the wrong size or kind, a category is
-                missing or unknown, or no threshold is stored and none given.
+            UserError: If an image cannot be read or has the wrong size or type, a category is
+                missing or unknown, or a threshold is neither stored nor given.
         """
-        alarm = Alarm(false_alarm_rate, threshold, pixel_threshold)
+        alarm = AlarmSettings(false_alarm_rate, threshold, pixel_threshold)
         items = images if isinstance(images, Tensor) else _listed(images)
         if isinstance(items, Tensor) and items.ndim == 3:
             items = items.unsqueeze(0)
@@ -152,11 +150,11 @@ class Predictor:
         for start in range(0, len(items), batch_size):
             part = items[start : start + batch_size]
             batch = part if isinstance(part, Tensor) else torch.stack([*map(self._tensor, part)])
-            score, evaluated = self.judge(batch, names[start : start + batch_size])
+            score, evaluated = self.score_batch(batch, names[start : start + batch_size])
             scores.append(score)
             maps.append(evaluated)
         if not scores:
-            msg = "there are no images to judge"
+            msg = "there are no images to score"
             raise UserError(msg)
         score, evaluated = torch.cat(scores), torch.cat(maps)
         limits = torch.tensor([[each.image, each.pixel] for each in wanted], dtype=torch.float64)
@@ -169,22 +167,22 @@ class Predictor:
         )
 
     @torch.no_grad()
-    def judge(self, images: Tensor, names: Sequence[str | None]) -> tuple[Tensor, Tensor]:
-        """Return scores ``[B]`` and evaluated maps ``[B, R, R]`` of prepared images, on the CPU.
+    def score_batch(self, images: Tensor, names: Sequence[str | None]) -> tuple[Tensor, Tensor]:
+        """Return the scores ``[B]`` and maps ``[B, R, R]`` of preprocessed images, on the CPU.
 
         Args:
-            images: ``[B, 3, H, W]``, normalised.
-            names: The category of each image.
+            images: ``[B, 3, H, W]``, resized, cropped and normalised.
+            names: The category of each image; ``None``: unknown.
 
         Raises:
-            UserError: If they have another size, or a value is not finite.
+            UserError: If the images have another size, or a map is not finite.
         """
         size = self.preprocess.input_size
         if not images.is_floating_point() or images.ndim != 4 or images.shape[1:] != (3, *size):
             msg = (
                 f"a tensor of images must be floating-point [B, 3, {size[0]}, {size[1]}], resized "
-                f"and normalised; got {images.dtype} {list(images.shape)}: give files, Pillow's "
-                "images or uint8 arrays to have them prepared"
+                f"and normalised; got {images.dtype} {list(images.shape)}: give files, Pillow "
+                "images or uint8 arrays to have them preprocessed"
             )
             raise UserError(msg)
         place = {name: index for index, name in enumerate(self.categories)}
@@ -198,10 +196,10 @@ class Predictor:
         return scores.cpu(), maps.cpu()
 
     def check_category(self, name: str | None) -> str | None:
-        """Return an image's category among the trained ones, ``None`` where it is unknown.
+        """Return the category of an image, one of the trained ones; ``None`` if unknown.
 
         Raises:
-            UserError: If it is none of them, or is needed and not given.
+            UserError: If it is not one of them, or needed and not given.
         """
         if name is None and len(self.categories) == 1:
             return self.categories[0]
@@ -211,25 +209,25 @@ class Predictor:
             raise UserError(msg)
         if name is None and bool(getattr(self.scorer.detector, "needs_category", False)):
             msg = (
-                f"{self.source} judges each category by parts of its own: give category=NAME or "
+                f"{self.source} has parts for each category: give category=NAME or "
                 f"by_directory=true; there are: {known}"
             )
             raise UserError(msg)
         return name
 
-    def threshold(self, category: str | None, alarm: Alarm | None = None) -> Threshold:
-        """Return where alarms begin for images of a category.
+    def threshold(self, category: str | None, alarm: AlarmSettings | None = None) -> AlarmThreshold:
+        """Return the thresholds for images of a category.
 
         Args:
-            category: One of `categories`, or ``None``: of all images together.
-            alarm: What differs from the run.
+            category: One of `categories`; ``None``: those of all images together.
+            alarm: What differs from the run's own.
 
         Raises:
-            UserError: If nothing is stored, or not of this category, and too little given.
+            UserError: If what is not given is not stored, or not for this category.
         """
-        alarm = alarm or Alarm()
+        alarm = alarm or AlarmSettings()
         if alarm.image is not None and alarm.pixel is not None:
-            return Threshold(alarm.image, alarm.pixel)
+            return AlarmThreshold(alarm.image, alarm.pixel)
         if self.thresholds is None:
             msg = (
                 f"{self.source.with_name('threshold.json')} is missing, which a run writes at its "
@@ -237,7 +235,7 @@ class Predictor:
             )
             raise UserError(msg)
         stored = self.thresholds.of(category, rate=alarm.rate)
-        return Threshold(
+        return AlarmThreshold(
             stored.image if alarm.image is None else alarm.image,
             stored.pixel if alarm.pixel is None else alarm.pixel,
         )
@@ -252,13 +250,13 @@ def _read(image: OneImage) -> Image.Image:
         return read_image(Path(image))
     if isinstance(image, Image.Image):
         bits = 16 if image.mode.startswith("I;16") else 32
-        return to_rgb(Decoded(image.copy(), bits, inverted=False), Path("an image of Pillow's"))
+        return to_rgb(Decoded(image.copy(), bits, inverted=False), Path("a Pillow image"))
     if isinstance(image, np.ndarray):
         try:
             return read_image(image)
         except ValueError as error:
             raise UserError(str(error)) from None
-    msg = f"images must be files, Pillow's images, uint8 arrays or a tensor, got {type(image)}"
+    msg = f"images must be files, Pillow images, uint8 arrays or a tensor, got {type(image)}"
     raise UserError(msg)
 
 

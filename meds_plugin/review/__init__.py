@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from meds_plugin.review.entries import read_run
-from meds_plugin.review.heatmaps import on_one_scale, training_maps
+from meds_plugin.review.entries import read_review
+from meds_plugin.review.heatmaps import on_one_scale
 from meds_plugin.review.page import build_page
 from meds_plugin.review.sources import dataset_of
 from meds_plugin.review.store import Pictures, load_pictures, save_pictures
@@ -20,25 +20,20 @@ if TYPE_CHECKING:
 
     from meds_plugin.data.dataset import ImageDataset
 
-__all__ = ["PAGE", "rebuild_review", "training_maps", "write_review"]
+__all__ = ["PAGE", "rebuild_review", "write_review"]
 
 PAGE = "review.html"
 
 
-def write_review(
-    run: Path, dataset: ImageDataset, maps: Tensor | None, *, progress: bool = False
-) -> None:
+def write_review(run: Path, dataset: ImageDataset, maps: Tensor, *, progress: bool = False) -> None:
     """Write the page of a run that has just written its ranking, and what it is built from.
 
     Args:
         run: The run's folder.
         dataset: The training images.
-        maps: ``[N, h, w]`` their anomaly maps (see `training_maps`); ``None`` where no page is
-            wanted.
+        maps: ``[N, h, w]`` their anomaly maps, higher = more anomalous.
         progress: Show a bar while images are read.
     """
-    if maps is None:
-        return
     window = dataset.preprocess.window
     pictures = Pictures(thumbnails(dataset, progress=progress), on_one_scale(maps), window)
     save_pictures(run, pictures)
@@ -59,7 +54,7 @@ def rebuild_review(run: Path) -> Path:
     Raises:
         UserError: If the folder holds no finished run, or a file in it is damaged.
     """
-    reviewed = read_run(run)
+    reviewed = read_review(run)
     pictures = load_pictures(run, len(reviewed.manifest))
     if pictures is None:
         dataset = dataset_of(run, reviewed.manifest)
@@ -70,5 +65,5 @@ def rebuild_review(run: Path) -> Path:
 
 def _write(run: Path, pictures: Pictures) -> Path:
     page = run / PAGE
-    write_text(page, build_page(run, read_run(run), pictures))
+    write_text(page, build_page(run, read_review(run), pictures))
     return page

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from meds_plugin.runs.read import read_rows
 from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Entry", "Reviewed", "read_rows", "read_run"]
+__all__ = ["Entry", "Reviewed", "read_review"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Reviewed:
     contamination: dict[str, Any]
 
 
-def read_run(run: Path) -> Reviewed:
+def read_review(run: Path) -> Reviewed:
     """Read a finished run.
 
     Args:
@@ -67,9 +66,10 @@ def read_run(run: Path) -> Reviewed:
     Raises:
         UserError: If the folder holds no finished run, or a file of it does not belong.
     """
-    if not (run / "ranking.csv").is_file():
-        msg = f"{run} holds no finished run (no ranking.csv): give the folder of one"
-        raise UserError(msg)
+    for name in ("ranking.csv", "manifest.csv", "selection.csv"):
+        if not (run / name).is_file():
+            msg = f"{run} holds no finished run (no {name}): give the folder of one"
+            raise UserError(msg)
     try:
         entries = [_entry(row) for row in read_rows(run / "ranking.csv")]
         manifest = [row["path"] for row in read_rows(run / "manifest.csv")]
@@ -84,20 +84,6 @@ def read_run(run: Path) -> Reviewed:
     names = {entry.category for entry in entries}
     own = {name: value for name, value in thresholds.items() if name in names}
     return Reviewed(entries, manifest, own, _contamination(run / "contamination.json"))
-
-
-def read_rows(file: Path) -> list[dict[str, str]]:
-    """Return the rows of a CSV file that a run wrote, by column.
-
-    Raises:
-        UserError: If it cannot be read.
-    """
-    try:
-        text = file.read_bytes().decode("utf-8")
-        return list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
-    except (OSError, ValueError, csv.Error) as error:
-        msg = f"{file} cannot be read ({error}): give the folder of a finished run"
-        raise UserError(msg) from error
 
 
 def _entry(row: dict[str, str]) -> Entry:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from meds_plugin.data.exclude import decided, read_exclude
+from meds_plugin.data.csv_table import first_line, parse_csv, read_text
+from meds_plugin.data.exclude import excluded_names, read_exclude
 from meds_plugin.data.faults import shown
-from meds_plugin.data.readers.rows import first_line, parse_rows, read_text
-from meds_plugin.review.entries import read_rows, read_run
-from meds_plugin.review.sources import read_config
+from meds_plugin.review.entries import read_review
+from meds_plugin.runs.read import read_config, read_metrics, read_rows
 from meds_plugin.runs.report import table
 from meds_plugin.utils.atomic import csv_text, write_csv, write_text
 from meds_plugin.utils.errors import UserError
@@ -58,7 +57,7 @@ def apply_decisions(run: Path, decisions: Path, *, output: Path | None = None) -
             a name that is none of the run's, drops nothing or everything of a category, or the
             list cannot be written.
     """
-    manifest = {entry.path: entry.category for entry in read_run(run).entries}
+    manifest = {entry.path: entry.category for entry in read_review(run).entries}
     dropped = _read(decisions)
     where = f"--apply={shown(str(decisions))}"
     if unknown := sorted(dropped.named - manifest.keys()):
@@ -102,7 +101,7 @@ def compare_runs(before: Path, after: Path) -> str:
     Raises:
         UserError: If one of them is not finished, or they have no category in common.
     """
-    old, new = _metrics(before), _metrics(after)
+    old, new = read_metrics(before), read_metrics(after)
     shared = [name for name in new["categories"] if name in old["categories"]]
     if not shared:
         msg = f"{before} and {after} have no category in common: give runs on the same data"
@@ -154,7 +153,7 @@ class _Decisions(NamedTuple):
 
 def _read(file: Path) -> _Decisions:
     text = read_text(file, "--apply")
-    found = parse_rows(text, file, "--apply", _COLUMNS)
+    found = parse_csv(text, file, "--apply", _COLUMNS)
     if found is None or "decision" not in found.columns:
         missing = "path" if found is None else "decision"
         msg = (
@@ -163,7 +162,7 @@ def _read(file: Path) -> _Decisions:
         )
         raise UserError(msg)
     named = {row.cells["path"] for row in found.rows}
-    return _Decisions(named, decided(found, file, key="--apply"))
+    return _Decisions(named, excluded_names(found, file, key="--apply"))
 
 
 def _free(run: Path, text: str) -> Path:
@@ -195,19 +194,6 @@ def _value(path: Path) -> str:
     text = str(path.absolute())
     quoted = text.replace("'", "\\'")
     return text if _PLAIN.fullmatch(text) else f"'{quoted}'"
-
-
-def _metrics(run: Path) -> dict[str, Any]:
-    file = run / "metrics.json"
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        msg = f"{file} cannot be read ({type(error).__name__}): give the folder of a finished run"
-        raise UserError(msg) from error
-    if not isinstance(content, dict) or not {"mean", "categories", "protocol"} <= content.keys():
-        msg = f"{file} is not of a finished run: give the folder of one"
-        raise UserError(msg)
-    return content
 
 
 def _images(run: Path) -> str:

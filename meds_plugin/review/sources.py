@@ -7,38 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
-
-from meds_plugin.config.build import plain
+from meds_plugin.config.build import build, check_targets, plain
 from meds_plugin.data.dataset import ImageDataset
 from meds_plugin.data.samples import Sample
 from meds_plugin.data.transforms import Preprocess
+from meds_plugin.runs.read import read_config
 from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["dataset_of", "read_config"]
+    from omegaconf import DictConfig
 
-
-def read_config(run: Path) -> DictConfig:
-    """Return a run's configuration.
-
-    Raises:
-        UserError: If the folder has none.
-    """
-    file = run / "config.yaml"
-    try:
-        config = OmegaConf.load(file)
-    except Exception as error:  # YAML fails in its own ways
-        msg = f"{file} cannot be read ({type(error).__name__}): give the folder of a run"
-        raise UserError(msg) from error
-    if not isinstance(config, DictConfig) or "data" not in config:
-        msg = f"{file} is no configuration of a run: give the folder of one"
-        raise UserError(msg)
-    return config
+__all__ = ["dataset_of"]
 
 
 def dataset_of(run: Path, names: Sequence[str]) -> ImageDataset:
@@ -50,9 +31,10 @@ def dataset_of(run: Path, names: Sequence[str]) -> ImageDataset:
             that a noise protocol repeated is shown as its file is.
 
     Raises:
-        UserError: If the folder has no configuration.
+        UserError: If the folder has no configuration, or one that calls unknown code.
     """
     data = read_config(run).data
+    check_targets(plain(data.source), run / "config.yaml")
     found = _samples(data)
     samples = []
     for name in names:
@@ -66,7 +48,7 @@ def dataset_of(run: Path, names: Sequence[str]) -> ImageDataset:
 def _samples(data: DictConfig) -> dict[str, Sample]:
     """Return all images that the source still finds by name; none where it finds nothing."""
     try:
-        found = instantiate(data.source)()
-    except (UserError, InstantiationException):
+        found = build(data.source)()
+    except UserError:
         return {}
     return {sample.path: sample for sample in [*found.test, *found.train]}

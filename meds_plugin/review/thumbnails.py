@@ -61,7 +61,7 @@ def thumbnails(dataset: ImageDataset, *, progress: bool = False) -> list[Thumbna
 
 def _thumbnail(dataset: ImageDataset, index: int, side: int) -> Thumbnail:
     try:
-        picture = dataset.picture(index)
+        picture = dataset.rgb_image(index)
     except UserError:
         return Thumbnail(b"", 0, 0)
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from meds_plugin.metrics import UndefinedMetricError
 from meds_plugin.ranking import auprc, inspection_depth
+from meds_plugin.runs.collection import differing, separate
 from meds_plugin.runs.published import NAMES, published_dataset, published_value
-from meds_plugin.runs.read import differing, read_rows, separate
+from meds_plugin.runs.read import read_rows
 from meds_plugin.training.stages import METHODS
 from meds_plugin.utils.atomic import csv_text
 from meds_plugin.utils.errors import UserError
@@ -17,7 +18,7 @@ from meds_plugin.utils.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from meds_plugin.runs.read import Run
+    from meds_plugin.runs.collection import Run
 
 __all__ = ["METRICS", "RANKING", "Cell", "Table", "build_tables", "csv_table", "latex", "markdown"]
 

@@ -6,8 +6,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from meds_plugin.data.module import ManifestRow
-from meds_plugin.figures.collect import GAP_FIELDS
-from meds_plugin.ranking import auprc, inspection_depth
 from meds_plugin.utils.atomic import csv_text, write_arrays, write_csv, write_json, write_text
 from meds_plugin.utils.errors import UserError
 
@@ -20,9 +18,9 @@ if TYPE_CHECKING:
 
     from meds_plugin.callbacks.training_scores import TrainingScores
     from meds_plugin.data import Problem, Sample
-    from meds_plugin.evaluation.alarms import Thresholds
+    from meds_plugin.evaluation.alarms import AlarmThresholds
 
-__all__ = ["RunFolder", "ranking_metrics"]
+__all__ = ["RunFolder"]
 
 RANKING = (
     "rank",
@@ -36,6 +34,7 @@ RANKING = (
     "probability",
 )
 PROBLEMS = ("path", "reason")
+GAP = ("category", "ratio", "images", "normal", "anomalous", "gap", "auroc")
 SELECTION = ("step", "category", "kept", "threshold", "median", "mad", "contaminated")
 
 
@@ -95,7 +94,7 @@ class RunFolder:
         """
         text = csv_text(
             ManifestRow._fields,
-            ({**row._asdict(), "injected": _flag(row.injected)} for row in rows),
+            ({**row._asdict(), "injected": _as_int(row.injected)} for row in rows),
         )
         # As bytes: a name may hold a carriage return.
         if self.manifest.exists() and self.manifest.read_bytes() != text.encode():
@@ -137,7 +136,7 @@ class RunFolder:
                 "category": samples[i].category,
                 "score": _number(scores.score, i),
                 "selected": int(scores.selected[i]),
-                "injected": _flag(samples[i].injected),
+                "injected": _as_int(samples[i].injected),
                 "memory": _number(scores.memory, i),
                 "distilled": _number(scores.distilled, i),
                 "probability": None if (chance := chances[i]) is None else f"{chance:.4f}",
@@ -150,7 +149,7 @@ class RunFolder:
         """Write ``selection.csv``: a row a refresh and category."""
         write_csv(self.path / "selection.csv", SELECTION, history)
 
-    def write_thresholds(self, thresholds: Thresholds | None) -> None:
+    def write_thresholds(self, thresholds: AlarmThresholds | None) -> None:
         """Write ``threshold.json``: where alarms begin, and what that was chosen from."""
         if thresholds is not None:
             write_json(self.path / "threshold.json", thresholds.as_json())
@@ -159,12 +158,12 @@ class RunFolder:
         """Write ``contamination.json``: how dirty each category is, as far as scores tell."""
         write_json(self.path / "contamination.json", report)
 
-    def write_figure_data(
-        self, gap: Sequence[dict[str, Any]], examples: Mapping[str, NDArray[Any]]
-    ) -> None:
-        """Write ``gap.csv`` and ``examples.npz``, where there is anything to write."""
-        if gap:
-            write_csv(self.path / "gap.csv", GAP_FIELDS, gap)
+    def write_gap(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Write ``gap.csv``: the curve of Theorem 1."""
+        write_csv(self.path / "gap.csv", GAP, rows)
+
+    def write_examples(self, examples: Mapping[str, NDArray[Any]]) -> None:
+        """Write ``examples.npz``: some test images with masks and maps, where there are any."""
         if examples:
             write_arrays(self.path / "examples.npz", examples)
 
@@ -173,35 +172,7 @@ class RunFolder:
         write_json(self.metrics, metrics)
 
 
-def ranking_metrics(samples: Sequence[Sample], scores: Tensor) -> dict[str, Any]:
-    """Judge a ranking by which images the noise protocol added.
-
-    Args:
-        samples: The training images.
-        scores: ``[N]`` their scores, higher = more suspicious.
-
-    Returns:
-        ``auprc`` and ``inspection_depth`` over the whole list, in [0, 1], and under
-        ``categories`` of each category; ``None`` where nothing was added or it is unknown.
-    """
-    categories = {}
-    for name in sorted({sample.category for sample in samples}):
-        members = [i for i, sample in enumerate(samples) if sample.category == name]
-        categories[name] = _judge([samples[i] for i in members], scores[members])
-    return {**_judge(samples, scores), "categories": categories}
-
-
-def _judge(samples: Sequence[Sample], scores: Tensor) -> dict[str, float | None]:
-    truth = [bool(sample.injected) for sample in samples]
-    if not any(truth):
-        return {"auprc": None, "inspection_depth": None}
-    return {
-        "auprc": auprc(scores, truth),
-        "inspection_depth": inspection_depth(scores, truth),
-    }
-
-
-def _flag(value: bool | None) -> int | None:
+def _as_int(value: bool | None) -> int | None:
     return None if value is None else int(value)
 
 

@@ -26,7 +26,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import OmegaConf, open_dict, read_write
 
-from meds_plugin.runs.state import anchor_paths, is_finished
+from meds_plugin.config.paths import anchor_paths
+from meds_plugin.runs.read import is_finished
 from meds_plugin.sweeps.folder import (
     Job,
     changes,
@@ -131,7 +132,7 @@ class Sweep(Callback):
                     "give those again, or another hydra.sweep.dir"
                 )
                 self._end(folder, before, status=2, reason=reason, seconds=before.seconds)
-            elif is_finished(folder / "metrics.json"):
+            elif is_finished(folder):
                 log.info("%s: finished before, skipped", folder.name)
                 write_job(folder, before, sweep=self._id, status=0, reason="")
             else:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from meds_plugin.encoders.vit import build_encoder
+from meds_plugin.encoders.build import build_encoder
 from meds_plugin.training.optimizer import OptimizerSettings, StableAdamW
 
 if TYPE_CHECKING:

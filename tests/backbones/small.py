@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from meds_plugin.encoders.vit import build_encoder
+from meds_plugin.encoders.build import build_encoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -17,7 +17,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from backbones.anomalib import AnomalibDetector
 from backbones.anomalib_models import RECIPES, recipe_of
-from meds_plugin.detectors.view import DetectorView, check_detector, check_maps
+from meds_plugin.detectors.outputs import check_maps
+from meds_plugin.detectors.validation.signatures import check_signatures
+from meds_plugin.detectors.view import DetectorView
 from meds_plugin.metrics import image_score
 from meds_plugin.run import main
 from meds_plugin.utils.errors import UserError
@@ -93,7 +95,7 @@ def _resize(size: int) -> Any:
 @every_model
 def test_maps_are_differentiable_and_the_same_size_in_both_modes(library: Any, name: str) -> None:
     detector, batch = make(name), images(name)
-    check_detector(DetectorView(detector, encoder=nn.Identity()))
+    check_signatures(DetectorView(detector, encoder=nn.Identity()))
     training = detector.train()(batch)
     evaluating = detector.eval()(batch)
     for maps in (training, evaluating):

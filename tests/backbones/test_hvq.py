@@ -12,9 +12,11 @@ from torch.nn import functional as F
 
 from backbones.hvq import HVQ
 from backbones.hvq_checkpoint import split_reference
-from meds_plugin.detectors.view import DetectorView, check_detector, check_maps
+from meds_plugin.detectors.outputs import check_maps
+from meds_plugin.detectors.validation.signatures import check_signatures
+from meds_plugin.detectors.view import DetectorView
 from meds_plugin.encoders.base import FrozenEncoder
-from meds_plugin.encoders.vit import build_encoder
+from meds_plugin.encoders.build import build_encoder
 from meds_plugin.training.optimizer import OptimizerSettings, StableAdamW
 from meds_plugin.utils.errors import UserError
 from tests.toys import loader, port_names, quiet_trainer, wrap
@@ -463,7 +465,7 @@ def test_categories_that_are_not_there_are_named(
 def test_it_offers_everything_a_detector_can() -> None:
     model = make()
     view = DetectorView(model, lambda _: pytest.fail("it has features of its own"))
-    check_detector(view)
+    check_signatures(view)
     assert model.image_size == (32, 48)
     images = torch.randn(2, 3, 32, 48)
     encoded = view.encode(images)

@@ -12,8 +12,10 @@ from torch.nn import functional as F
 
 from backbones.dinomaly import Dinomaly
 from backbones.inp_former import INPFormer
-from meds_plugin.detectors.view import DetectorView, check_detector, check_maps
-from meds_plugin.encoders.vit import build_encoder
+from meds_plugin.detectors.outputs import check_maps
+from meds_plugin.detectors.validation.signatures import check_signatures
+from meds_plugin.detectors.view import DetectorView
+from meds_plugin.encoders.build import build_encoder
 from meds_plugin.training.optimizer import OptimizerSettings, StableAdamW
 from meds_plugin.utils.errors import UserError
 from tests.backbones.small import loader_of, on_stages, pictures, small, widen
@@ -270,7 +272,7 @@ def test_a_checkpoint_that_does_not_fit_changes_nothing(kind: Kind, lost: str) -
 def test_it_offers_everything_a_detector_can(kind: Kind, make: Make) -> None:
     model = make(kind)
     view = DetectorView(model, lambda _: pytest.fail("it has features of its own"))
-    check_detector(view)
+    check_signatures(view)
     images = torch.randn(2, 3, *model.image_size)
     encoded = view.encode(images)
     model.eval()

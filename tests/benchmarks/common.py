@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from backbones.dinomaly import Dinomaly
+from meds_plugin.encoders.build import build_encoder
 from meds_plugin.encoders.default import LAYERS, MODEL, PYRAMID
-from meds_plugin.encoders.vit import build_encoder
 from meds_plugin.encoding.cache.settings import CacheSettings
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from meds_plugin.memory import draw_subsets
+from meds_plugin.memory import sample_subsets
 from meds_plugin.memory.settings import MemorySettings
+from meds_plugin.utils.rng import torch_generator
 from meds_plugin.wrapper import MeDSWrapper
 from tests.backbones.small import pictures
 from tests.benchmarks.common import detector_of, machine, measure, options_of, show, write
@@ -35,7 +36,7 @@ SIZES = {
     "depth": (2, "decoder blocks"),
     "width": (128, "of the decoder"),
     "steps": (100, "of each training stage"),
-    "memories": (100, "drawn memories of the reference"),
+    "memories": (100, "sampled memories of the reference"),
     "loop-images": (2, "images of a category that its memory loop scores"),
     "loop-steps": (5, "steps of each stage that it makes"),
 }
@@ -137,7 +138,8 @@ def theirs(data: Images, options: Namespace) -> dict[str, float]:
     category = data.images[: options.images]
     encoding, features = measure(lambda: loop.features(category), CPU)
     sample = torch.arange(options.loop_images)
-    subsets = draw_subsets(len(features), 0.1, options.memories)
+    generator = torch_generator(0, "memory", "")
+    subsets = sample_subsets(len(features), 0.1, options.memories, generator=generator)
     scoring, maps = measure(lambda: memory_loop(features, subsets, sample), CPU)
     targets = maps[:1].repeat(len(batch), 1).view(len(batch), *loop.detector.encoder.grid)
     steps: dict[str, list[float]] = {"distill": [], "finetune": []}

@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from backbones.dinomaly import Dinomaly
-from meds_plugin.encoders.vit import build_encoder
-from meds_plugin.memory import draw_subsets, expected_scores
+from meds_plugin.encoders.build import build_encoder
+from meds_plugin.memory import expected_scores, sample_subsets
 from meds_plugin.metrics import image_score
 from meds_plugin.training.distillation import distillation_loss
 from meds_plugin.training.optimizer import OptimizerSettings, StableAdamW
+from meds_plugin.utils.rng import torch_generator
 from tests.benchmarks.common import clock, machine, measure, product_rate, show, write
 from tests.benchmarks.reference import ReferenceLoop, memory_loop
 
@@ -172,7 +173,9 @@ class Benchmark:
         loop.features(few)
         some, _ = measure(lambda: loop.features(self.pool), self.device)
         features = self._images_features(loop, len(group))
-        subsets = draw_subsets(len(features), 0.1, self.sizes["memories"])
+        subsets = sample_subsets(
+            len(features), 0.1, self.sizes["memories"], generator=torch_generator(0, "memory", "")
+        )
         sample = torch.arange(self.sizes["loop_images"], device=self.device)
         scoring, maps = measure(lambda: memory_loop(features, subsets, sample), self.device)
         targets = maps[:1].repeat(len(few), 1).view(len(few), *loop.detector.encoder.grid)

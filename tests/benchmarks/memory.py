@@ -1,4 +1,4 @@
-"""Compare the closed-form memory ensemble with the loop over drawn memories.
+"""Compare the closed-form memory ensemble with the loop over sampled memories.
 
 Both run in one process, in turn; the shortest of the repeats in CPU seconds counts, for other work
 on the machine only ever adds. The loop scores a sample of the images, all of which cost it the
@@ -16,7 +16,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from meds_plugin.memory import bootstrap_scores, draw_subsets, expected_scores
+from meds_plugin.memory import bootstrap_scores, expected_scores, sample_subsets
 from meds_plugin.metrics import image_score
 from meds_plugin.utils.rng import torch_generator
 from tests.benchmarks.common import measure, options_of, product_rate, write
@@ -32,7 +32,7 @@ SIZES = {
     "images": (120, "images"),
     "patches": (784, "patches of each"),
     "channels": (384, "channels"),
-    "memories": (100, "drawn memories of the loop"),
+    "memories": (100, "sampled memories of the loop"),
     "loop-images": (2, "images that the loop scores"),
     "repeats": (2, "times that each runs"),
 }
@@ -42,7 +42,8 @@ def main() -> None:
     """Measure, print a table, write figures where asked."""
     options = options_of(__doc__, SIZES)
     features = synthetic_features(options.images, options.patches, options.channels)
-    subsets = draw_subsets(options.images, RATIO, options.memories)
+    generator = torch_generator(0, "memory", "")
+    subsets = sample_subsets(options.images, RATIO, options.memories, generator=generator)
     sample = torch.arange(options.images)[:: max(1, options.images // options.loop_images)]
 
     runs: dict[str, Callable[[], Tensor]] = {
@@ -74,14 +75,14 @@ def main() -> None:
 
 def synthetic_features(images: int, patches: int, channels: int) -> Tensor:
     """Return ``[N, P, D]`` features: a texture a position, a shift an image, rare defects."""
-    draw = torch_generator(0, "benchmark", images, patches, channels)
-    textures = torch.randn(32, channels, generator=draw)
-    layout = torch.randint(32, (patches,), generator=draw)
-    features = textures[layout] + 0.4 * torch.randn(images, 1, channels, generator=draw)
-    features = features + 0.5 * torch.randn(images, patches, channels, generator=draw)
+    generator = torch_generator(0, "benchmark", images, patches, channels)
+    textures = torch.randn(32, channels, generator=generator)
+    layout = torch.randint(32, (patches,), generator=generator)
+    features = textures[layout] + 0.4 * torch.randn(images, 1, channels, generator=generator)
+    features = features + 0.5 * torch.randn(images, patches, channels, generator=generator)
     for image in range(0, images, 5):
         size = 1 + patches // 50 + image % 7
-        defect = torch.randn(channels, generator=draw)
+        defect = torch.randn(channels, generator=generator)
         features[image, image : image + size] += (0.3 + 0.1 * (image % 11)) * defect
     return features
 

@@ -71,7 +71,7 @@ def measure(options: argparse.Namespace, images: int) -> dict[str, float]:
     start = time.perf_counter()
     if images > 0:
         with tempfile.NamedTemporaryFile() as file:
-            vectors = PatchVectors.empty(
+            vectors = PatchVectors(
                 images,
                 options.patches,
                 options.channels,
@@ -79,10 +79,10 @@ def measure(options: argparse.Namespace, images: int) -> dict[str, float]:
                 device=CPU,
                 file=Path(file.name) if options.home == "file" else None,
             )
-            draw = torch_generator(0, "benchmark", images)
+            generator = torch_generator(0, "benchmark", images)
             for image in range(images):  # as an encoder gives them, a few at a time
                 shape = (1, options.patches, options.channels)
-                vectors.put(range(image, image + 1), torch.randn(shape, generator=draw))
+                vectors.put(range(image, image + 1), torch.randn(shape, generator=generator))
             expected_scores(vectors, RATIO)
     unit = 1024 if sys.platform == "linux" else 1  # kilobytes; bytes on a Mac
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,7 +1,7 @@
 """What the reference does in each stage, as METHOD describes it: the baseline of benchmarks.
 
 It encodes the images of every step and of every selection pass, in float32, scores patches by a
-loop over drawn memories, updates tensors one by one and asks for the loss of every step. Left out,
+loop over sampled memories, updates tensors one by one and asks for the loss of every step. Left out,
 in its favour: reading and decoding of images, worker processes, kernels launched one at a time.
 """
 
@@ -65,8 +65,8 @@ class ReferenceLoop:
         """Make a step of fine-tuning on ``[B, 3, H, W]`` images, with that share of easy points."""
         self.detector.train()
         loss = torch.zeros((), device=images.device)
-        targets, rebuilt = self.detector.reconstruct(images)
-        for target, output in zip(targets, rebuilt, strict=True):
+        targets, reconstructions = self.detector.reconstruct(images)
+        for target, output in zip(targets, reconstructions, strict=True):
             fixed = target.detach()
             with torch.no_grad():
                 distance = 1 - F.cosine_similarity(fixed, output)
@@ -106,7 +106,7 @@ class ReferenceLoop:
 
 @torch.no_grad()
 def memory_loop(features: Tensor, subsets: Sequence[Tensor], sample: Tensor) -> Tensor:
-    """Score the patches of some images against drawn memories, one product after the other.
+    """Score the patches of some images against sampled memories, one product after the other.
 
     Args:
         features: ``[N, P, D]``.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from meds_plugin.review.entries import read_rows
+from meds_plugin.runs.read import read_rows
 from meds_plugin.utils.atomic import write_csv
 from meds_plugin.utils.rng import numpy_rng
 

@@ -15,7 +15,7 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from meds_plugin.encoding.scoring import score_images
+from meds_plugin.encoding.scoring import selection_scores
 from meds_plugin.wrapper import MeDSWrapper
 from tests.backbones.small import pictures
 from tests.benchmarks.common import (
@@ -112,7 +112,9 @@ def fit(images: Tensor, options: Any, settings: dict[str, Any]) -> tuple[dict[st
     stream = model.stream
     if stream is None or model.memory is None or model.selection is None:
         raise RuntimeError
-    scoring, _ = measure(lambda: score_images(stream.images, top=0.01, device=CPU), CPU, repeats=2)
+    scoring, _ = measure(
+        lambda: selection_scores(stream.images, top=0.01, device=CPU), CPU, repeats=2
+    )
     memory, _ = measure(lambda: _memory_again(model, trainer), CPU)
     half = options.steps
     seconds = {

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from backbones.dinomaly import Dinomaly
-from meds_plugin.memory import bootstrap_scores, draw_subsets
+from meds_plugin.memory import bootstrap_scores, sample_subsets
 from meds_plugin.metrics import image_score
 from meds_plugin.training.distillation import distillation_loss
 from meds_plugin.training.optimizer import OptimizerSettings, StableAdamW
@@ -75,7 +75,7 @@ def update(
 def test_the_baselines_memories_score_as_the_packages() -> None:
     features = torch.randn(12, 9, 5)
     sample = torch.tensor([0, 7])
-    subsets = draw_subsets(12, 0.1, 6, generator=torch.Generator().manual_seed(0))
+    subsets = sample_subsets(12, 0.1, 6, generator=torch.Generator().manual_seed(0))
     expected = bootstrap_scores(features, subsets)[sample]
     found = memory_loop(features, subsets, sample)
     torch.testing.assert_close(found, expected, rtol=0.0, atol=1.1e-5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from meds_plugin.encoders.vit import build_encoder
+from meds_plugin.encoders.build import build_encoder
 
 
 class TeacherStudent(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from meds_plugin.encoders.vit import build_encoder
+from meds_plugin.encoders.build import build_encoder
 
 
 class RebuildingTransformer(nn.Module):

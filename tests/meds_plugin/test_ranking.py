@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from meds_plugin.metrics import UndefinedMetricError, average_precision
-from meds_plugin.ranking import auprc, inspection_depth
+from meds_plugin.ranking import auprc, inspection_depth, ranking_metrics
 from meds_plugin.utils.rng import numpy_rng
 
 if TYPE_CHECKING:
@@ -57,3 +57,16 @@ def test_wrong_input(function: Callable[[Any, Any], float]) -> None:
         function([1.0, float("nan")], [0, 1])
     with pytest.raises(ValueError, match="shape"):
         function([1.0, 2.0], [0, 1, 1])
+
+
+def test_a_ranking_is_scored_over_all_and_by_category() -> None:
+    scores = torch.tensor([0.9, 0.8, 0.1, 0.2])
+    found = ranking_metrics(scores, ["x", "x", "y", "y"], [False, True, False, None])
+    assert found["auprc"] == 0.5
+    assert found["inspection_depth"] == 0.5
+    assert found["categories"]["x"] == {"auprc": 0.5, "inspection_depth": 1.0}
+    assert found["categories"]["y"] == {"auprc": None, "inspection_depth": None}
+
+
+def test_a_ranking_without_truth_has_no_metrics() -> None:
+    assert ranking_metrics(torch.tensor([0.1]), ["x"], [None])["auprc"] is None

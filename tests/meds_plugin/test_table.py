@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import meds_plugin
+from meds_plugin.runs.collection import read_run
 from meds_plugin.runs.published import _CATEGORIES, published_dataset, published_value
-from meds_plugin.runs.read import read_run
 from meds_plugin.runs.tables import build_tables, csv_table, latex, markdown
 from meds_plugin.table import main
 from meds_plugin.utils.errors import UserError

@@ -6,11 +6,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from meds_plugin.data.csv_table import read_text
 from meds_plugin.data.faults import shown
-from meds_plugin.data.readers.assembly import assembled
-from meds_plugin.data.readers.paths import inside
-from meds_plugin.data.readers.reading import chosen, data_folder
-from meds_plugin.data.readers.rows import read_text
+from meds_plugin.data.readers.arguments import chosen_categories, data_folder
+from meds_plugin.data.readers.by_category import sort_by_category
+from meds_plugin.data.readers.safe_paths import path_inside
 from meds_plugin.data.samples import Sample, Split
 from meds_plugin.utils.errors import UserError
 from meds_plugin.utils.rng import numpy_rng
@@ -77,7 +77,7 @@ def read_elpv(
         raise UserError(msg)
     folder = _package() if root is None else data_folder(root, "labels.csv of elpv-dataset")
     cells = _cells(folder)
-    names = chosen(categories, {cell.kind for cell in cells}, folder)
+    names = chosen_categories(categories, {cell.kind for cell in cells}, folder)
     found = Split([], [], notes=[_LICENCE], folders=(folder,))
     for name in names:
         own = [cell for cell in cells if cell.kind == name]
@@ -100,7 +100,7 @@ def read_elpv(
                 f"category {name}: {len(between)} cells of a probability between 0 and {defect:g} "
                 "are left out; data.doubtful=true trains on them"
             )
-    return assembled(found, names, source="data=elpv", masks="masks")
+    return sort_by_category(found, names, source="data=elpv", masks="masks")
 
 
 def _package() -> Path:
@@ -131,15 +131,15 @@ def _cells(folder: Path) -> list[_Cell]:
                 cells.append(cell)
             case _:
                 msg = (
-                    f"{shown(str(file))}, line {number}: {shown(line)} is no image, probability "
-                    "and type; install elpv-dataset again"
+                    f"{shown(str(file))}, line {number}: {shown(line)} is not an image, "
+                    "a probability and a type; install elpv-dataset again"
                 )
                 raise UserError(msg)
     return cells
 
 
 def _cell(folder: Path, path: str, probability: str, kind: str) -> _Cell | None:
-    place = inside(folder, path)
+    place = path_inside(folder, path)
     try:
         value = float(probability)
     except ValueError:

@@ -8,21 +8,21 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 from meds_plugin.data.faults import shown, writable
-from meds_plugin.data.readers.assembly import assembled
-from meds_plugin.data.readers.layouts import known_layout
-from meds_plugin.data.readers.listing import IMAGE_SUFFIXES, below
-from meds_plugin.data.readers.mask_folder import MaskFolder
-from meds_plugin.data.readers.patterns import read_patterns
-from meds_plugin.data.readers.reading import chosen, data_folder
-from meds_plugin.data.readers.roles import Rules
+from meds_plugin.data.file_search import IMAGE_SUFFIXES, search_folder
+from meds_plugin.data.readers.arguments import chosen_categories, data_folder
+from meds_plugin.data.readers.by_category import sort_by_category
+from meds_plugin.data.readers.folder_masks import MaskFolder
+from meds_plugin.data.readers.folder_patterns import read_patterns
+from meds_plugin.data.readers.folder_roles import Rules
+from meds_plugin.data.readers.layout_guess import known_layout
 from meds_plugin.data.samples import Problem, Sample, Split
 from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from meds_plugin.data.readers.patterns import Parts, Patterns
-    from meds_plugin.data.readers.roles import Role
+    from meds_plugin.data.readers.folder_patterns import Parts, Patterns
+    from meds_plugin.data.readers.folder_roles import Role
 
 __all__ = ["read_folder"]
 
@@ -115,9 +115,9 @@ def read_folder(
     rules = Rules(patterns, category=None if by_directory else name)
     roles = {image: rules.role(image) for image in found.images}
     if rules.unused:
-        msg = f"{rules.unused[0].text} has no image in {source}; mend it or leave it out"
+        msg = f"{rules.unused[0].text} has no image in {source}; fix it or leave it out"
         raise UserError(msg)
-    names = chosen(categories, {role.category for role in roles.values()}, folder)
+    names = chosen_categories(categories, {role.category for role in roles.values()}, folder)
     roles = {image: role for image, role in roles.items() if role.category in names}
     split = Split([], [], notes=_passed_over(found), folders=(folder, *truth.folders, *outside))
     for unreadable, reason in found.unreadable.items():
@@ -129,7 +129,7 @@ def read_folder(
     split.notes.extend(_told_by_folders(roles))
     split.notes.extend(truth.notes(r.places for r in roles.values() if r.test and not r.defect))
     masks_from = "data.masks" if masks is None else f"masks in data.masks={shown(str(masks))}"
-    return assembled(split, names, source=source, masks=masks_from)
+    return sort_by_category(split, names, source=source, masks=masks_from)
 
 
 def _search(root: Path, outside: Sequence[Path], masks: Parts | None) -> _Found:
@@ -143,7 +143,7 @@ def _search(root: Path, outside: Sequence[Path], masks: Parts | None) -> _Found:
         def named(path: Path, start: Parts = start, folder: Path = folder) -> Parts:
             return (*start, *path.relative_to(folder).parts)
 
-        inner = below(folder)
+        inner = search_folder(folder)
         found.images.update({named(path): path for path in inner.images})
         found.others.update({named(path): path for path in inner.others})
         found.upward.update({named(path): path for path in inner.upward})

@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from meds_plugin.data.readers.layouts import wrong_layout
-from meds_plugin.data.readers.listing import IMAGE_SUFFIXES, folders_in, images_in
-from meds_plugin.data.readers.reading import category_notes, chosen, data_folder, is_folder
+from meds_plugin.data.file_search import IMAGE_SUFFIXES, folders_in, images_in, is_folder
+from meds_plugin.data.readers.arguments import chosen_categories, data_folder
+from meds_plugin.data.readers.by_category import category_notes
+from meds_plugin.data.readers.layout_guess import wrong_layout
 from meds_plugin.data.samples import Sample, Split
 from meds_plugin.utils.errors import UserError
 
@@ -50,7 +51,7 @@ def read_mvtec(
     if not found:
         raise UserError(wrong_layout(folder, "mvtec", _LAYOUT))
     split = Split(train=[], test=[], folders=(folder,))
-    for name in chosen(categories, found, folder):
+    for name in chosen_categories(categories, found, folder):
         each = read_category(folder, found[name], name)
         split.train.extend(each.train)
         split.test.extend(each.test)

@@ -7,19 +7,17 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from meds_plugin.data.faults import shown
-from meds_plugin.data.readers.layouts import guess_layout, wrong_layout
-from meds_plugin.data.readers.listing import folders_in, natural
-from meds_plugin.data.readers.reading import (
+from meds_plugin.data.file_search import folders_in, is_folder, natural_key
+from meds_plugin.data.readers.arguments import chosen_categories, data_folder
+from meds_plugin.data.readers.by_category import category_notes
+from meds_plugin.data.readers.layout_guess import guess_layout, wrong_layout
+from meds_plugin.data.readers.listed_images import (
     EntryError,
-    category_notes,
-    chosen,
-    data_folder,
-    is_folder,
-    is_plain_name,
     listed_file,
     mark_injected,
     usable_samples,
 )
+from meds_plugin.data.readers.safe_paths import is_plain_name
 from meds_plugin.data.samples import Problem, Sample, Split
 from meds_plugin.utils.errors import UserError
 
@@ -82,7 +80,7 @@ def read_real_iad(
     tables = _tables(folder, variant)
     pictures = _image_folder(folder, images)
     split = Split(train=[], test=[], folders=(folder,))
-    for name in chosen(categories, tables, folder):
+    for name in chosen_categories(categories, tables, folder):
         listing = _parsed(tables[name], name)
         base = pictures / listing.prefix
         if is_folder(base):
@@ -114,7 +112,7 @@ def _tables(root: Path, variant: str) -> dict[str, Path]:
         return found[variant]
     if not found or guess_layout(root) != "real_iad":
         raise UserError(wrong_layout(root, "real_iad", _LAYOUT))
-    there = ", ".join(sorted(found, key=natural))
+    there = ", ".join(sorted(found, key=natural_key))
     msg = f"data.variant={variant} is not in data.root={root}; there are: {there}"
     raise UserError(msg)
 
@@ -128,7 +126,7 @@ def _image_folder(root: Path, images: str | None) -> Path:
     if images is not None:
         if is_plain_name(images) and is_folder(root / images):
             return root / images
-        msg = f"data.images={images} is no folder in data.root={root}"
+        msg = f"data.images={images} is not a folder in data.root={root}"
     elif _PREFERRED in there:
         return root / _PREFERRED
     elif len(there) == 1:
@@ -171,7 +169,7 @@ def _sample(root: Path, base: Path, category: str, entry: _Entry, where: str) ->
         mask = listed_file(root, base, entry.mask)[1] if entry.defect and entry.mask else None
     except EntryError as error:
         path = f"{base.relative_to(root).as_posix()}/{entry.image}"
-        return Problem(path, f"{where}: {error}; mend the entry or take it out")
+        return Problem(path, f"{where}: {error}; fix the entry or take it out")
     # The last one: a category's own name comes before the view.
     views = _VIEW.findall(image.name)
     view = views[-1] if views else None
@@ -195,7 +193,7 @@ def _parsed(table: Path, category: str) -> _Listing:
     normal = _value(table, meta, "normal_class", str, "OK", within="meta.")
     prefix = _value(table, meta, "prefix", str, category, within="meta.").strip("/")
     if not is_plain_name(prefix):
-        msg = f"{table}: meta.prefix must name a folder of images, got {shown(prefix)!r}; mend it"
+        msg = f"{table}: meta.prefix must name a folder of images, got {shown(prefix)!r}; fix it"
         raise UserError(msg)
     parts = [
         [
@@ -236,5 +234,5 @@ def _value(
 def _refuse(table: Path, key: str, kind: type, value: object) -> NoReturn:
     got = "nothing" if value is None else json.dumps(value)
     got = got if len(got) <= 40 else f"{got[:37]}..."
-    msg = f"{table}: {key} must be {_KINDS[kind]}, got {got}; mend it or download the file again"
+    msg = f"{table}: {key} must be {_KINDS[kind]}, got {got}; fix it or download the file again"
     raise UserError(msg)

@@ -8,20 +8,18 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 from meds_plugin.data.faults import shown
-from meds_plugin.data.readers.layouts import wrong_layout
-from meds_plugin.data.readers.listing import folders_in, natural
-from meds_plugin.data.readers.mvtec import categories_in, read_category
-from meds_plugin.data.readers.reading import (
+from meds_plugin.data.file_search import folders_in, is_folder, natural_key
+from meds_plugin.data.readers.arguments import chosen_categories, data_folder
+from meds_plugin.data.readers.by_category import category_notes
+from meds_plugin.data.readers.layout_guess import wrong_layout
+from meds_plugin.data.readers.listed_images import (
     EntryError,
-    category_notes,
-    chosen,
-    data_folder,
-    is_folder,
-    is_plain_name,
     listed_file,
     mark_injected,
     usable_samples,
 )
+from meds_plugin.data.readers.mvtec import categories_in, read_category
+from meds_plugin.data.readers.safe_paths import is_plain_name
 from meds_plugin.data.samples import Problem, Sample, Split
 from meds_plugin.utils.errors import UserError
 
@@ -103,7 +101,7 @@ def _read_converted(
     root: Path, found: dict[str, Path], categories: Sequence[str] | str | None
 ) -> Split:
     split = Split(train=[], test=[], folders=(root,))
-    for name in chosen(categories, found, root):
+    for name in chosen_categories(categories, found, root):
         each = read_category(root, found[name], name)
         above = found[name].relative_to(root).as_posix()
         for samples, known in ((each.train, split.train), (each.test, split.test)):
@@ -157,18 +155,18 @@ def _read_original(root: Path, table: Path, categories: Sequence[str] | str | No
         if is_plain_name(row.values["object"]):
             by_category.setdefault(row.values["object"], []).append(row)
         else:
-            reason = f"{row.where}: {shown(row.values['object'])!r} is no category; mend the row"
+            reason = f"{row.where}: {shown(row.values['object'])!r} is not a category; fix the row"
             split.problems.append(Problem(row.values["image"] or row.where, reason))
     there = [path.name for path in folders_in(root) if is_folder(path / "Data" / "Images")]
     found = {name: by_category[name] for name in there if name in by_category}
     if not found:
         msg = f"{table} lists no category of data.root={root}: {', '.join(there)}; check both"
         raise UserError(msg)
-    for name in chosen(categories, found, root):
+    for name in chosen_categories(categories, found, root):
         _add_category(split, root, name, found[name], table)
     mark_injected(split, table.name)
     if categories is None:
-        gone = sorted(by_category.keys() - found.keys(), key=natural)
+        gone = sorted(by_category.keys() - found.keys(), key=natural_key)
         split.notes.extend(f"category {n}: no {n}/Data/Images: left out" for n in gone)
         unlisted = [n for n in there if n not in found]
         split.notes.extend(f"category {n}: not in {table.name}: left out" for n in unlisted)
@@ -204,7 +202,7 @@ def _sample(root: Path, row: _Row, *, masks: bool) -> Sample | Problem:
         needs_mask = kind == "bad" and masks and mask_name
         mask = listed_file(root, root, mask_name)[1] if needs_mask else None
     except EntryError as error:
-        return Problem(name or row.where, f"{row.where}: {error}; mend the row or take it out")
+        return Problem(name or row.where, f"{row.where}: {error}; fix the row or take it out")
     defect = None if kind == "good" else kind
     converted = f"{category}/{part}/{kind}/{image.name}"
     return Sample(path, category, defect, image, mask, extra={"converted": converted})

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from meds_plugin.detectors.example_images import USUAL_SIZES, given_images, random_images
-from meds_plugin.detectors.modes import evaluating, freeze_modes
+from meds_plugin.detectors.frozen_part import freeze_modes
+from meds_plugin.detectors.inference import evaluating
+from meds_plugin.detectors.outputs import check_maps, grid_of
 from meds_plugin.detectors.side_effects import untouched
 from meds_plugin.detectors.validation.gradients import check_finite, check_gradient, reached
-from meds_plugin.detectors.view import check_detector, check_maps, grid_of
+from meds_plugin.detectors.validation.signatures import check_signatures
 from meds_plugin.utils.errors import DetectorError
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
     from meds_plugin.detectors.view import DetectorView
 
-__all__ = ["probe_detector"]
+__all__ = ["validate_detector"]
 
 _TOLERANCE = 5e-3  # of the largest value; accelerators round products to 10 bits or so
 
@@ -47,7 +49,7 @@ class _Tried(NamedTuple):
     features_by: list[str]
 
 
-def probe_detector(
+def validate_detector(
     view: DetectorView,
     *,
     frozen: Sequence[str],
@@ -68,7 +70,7 @@ def probe_detector(
     Raises:
         DetectorError: Naming the method, the fault and what to change.
     """
-    check_detector(view)
+    check_signatures(view)
     detector = view.detector
     tensors = list(chain(detector.parameters(), detector.buffers()))
     if any(nn.parameter.is_lazy(tensor) for tensor in tensors):
@@ -143,7 +145,7 @@ def _try(
 
     Args:
         view: The detector.
-        frozen: See `probe_detector`.
+        frozen: See `validate_detector`.
         images: ``[2, 3, H, W]``.
         memory: Where the user's memory encoder is, if there is one.
     """

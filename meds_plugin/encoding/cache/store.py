@@ -1,4 +1,4 @@
-"""Outputs of a detector's frozen part that are kept: in memory, in files, or not at all."""
+"""Caches outputs of a detector's frozen part: in memory, in files, or not at all."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["FrozenCache", "Kept", "Kind", "content_key", "open_folder", "output_key"]
+__all__ = ["FrozenCache", "Kind", "OutputStore", "content_key", "open_folder", "output_key"]
 
 Kind = Literal["encoded", "features"]
 
 
 @dataclass(frozen=True)
 class FrozenCache:
-    """What is kept of the frozen part's outputs, and where.
+    """What is cached of the frozen part's outputs, and where.
 
     Attributes:
         settings: Sizes and type.
-        kinds: What is kept; memory is for the first of them.
+        kinds: What is cached; memory is for the first of them.
         folder: For files; ``None``: no files.
         weights: Gives a fingerprint of the frozen weights; asked only where there is a folder.
     """
@@ -39,11 +39,11 @@ class FrozenCache:
     folder: CacheFolder | None = None
     weights: Callable[[], str] = str
 
-    def make(self, kind: Kind, count: int) -> Kept:
+    def make(self, kind: Kind, count: int) -> OutputStore:
         """Return the place for one kind of outputs of ``count`` images."""
         wanted = kind in self.kinds and self.settings.gb > 0
         limit = self.settings.gb * 1e9 if wanted and kind == self.kinds[0] else 0.0
-        return Kept(
+        return OutputStore(
             count,
             limit=limit,
             dtype=self.settings.torch_dtype,
@@ -53,7 +53,7 @@ class FrozenCache:
 
 
 def open_folder(settings: CacheSettings) -> CacheFolder | None:
-    """Open the folder of the settings, if there is one and anything is kept.
+    """Open the folder of the settings, if there is one and anything is cached.
 
     Raises:
         UserError: If it cannot be made or written.
@@ -66,16 +66,16 @@ def open_folder(settings: CacheSettings) -> CacheFolder | None:
     return folder
 
 
-class Kept:
+class OutputStore:
     """One kind of output of N images.
 
-    Where it is kept is decided once, when the first outputs show their size: in memory if all fit,
-    else in files if all fit there, else nowhere.
+    Where it goes is decided once, when the first outputs show their size: into memory if all fit,
+    else into files if all fit there, else nowhere.
 
     Args:
         count: N.
         limit: Bytes of memory.
-        dtype: What float32 outputs are kept as.
+        dtype: What float32 outputs are cached as.
         folder: For files.
         shared: Whether everything goes into files, what is in memory too.
     """
@@ -101,40 +101,40 @@ class Kept:
         self._rows: dict[str, int] = {}
 
     @property
-    def wanted(self) -> bool:
-        """Whether outputs are kept, or may turn out to be."""
+    def active(self) -> bool:
+        """Whether outputs are cached, or may turn out to be."""
         return not self._decided or self._memory is not None or self._folder is not None
 
     @property
-    def looks_first(self) -> bool:
+    def may_be_shared(self) -> bool:
         """Whether files of other runs may hold outputs, but it is not decided where to look."""
         return not self._decided and self._folder is not None and self._shared
 
     def complete(self, indices: Sequence[int] | None = None) -> bool:
-        """Whether the outputs of all images, or of some, are kept."""
-        if not self.wanted:
+        """Whether the outputs of all images, or of some, are cached."""
+        if not self.active:
             return False
         every = self._keys if indices is None else [self._keys[index] for index in indices]
         return all(every)
 
-    def there(self) -> list[int]:
-        """Return the images whose outputs are kept."""
+    def cached(self) -> list[int]:
+        """Return the images whose outputs are cached."""
         return [index for index, key in enumerate(self._keys) if key]
 
     def keys(self, indices: Sequence[int]) -> list[str]:
-        """Return the contents of images, empty where no output is kept."""
+        """Return the contents of images, empty where no output is cached."""
         return [self._keys[index] for index in indices]
 
-    def turn_off(self) -> None:
-        """Keep nothing: the outputs of an image are not always the same."""
+    def disable(self) -> None:
+        """Cache nothing: the outputs of an image are not always the same."""
         self._decided, self._memory, self._folder = True, None, None
 
-    def decide(self, example: Tensor, space: Callable[[], str]) -> None:
-        """Decide where to keep outputs, unless it has been.
+    def place(self, example: Tensor, name: Callable[[], str]) -> None:
+        """Decide where to cache outputs, unless that has been decided.
 
         Args:
             example: ``[B, ...]`` outputs of any images.
-            space: Gives the name of what they are outputs of; called only where there are files.
+            name: Gives a name of what computes them; called only where there are files.
         """
         if self._decided:
             return
@@ -149,26 +149,26 @@ class Kept:
         if self._folder is not None and not self._folder.promise(size):
             self._folder = None
         if self._folder is not None:
-            self._space = space()
+            self._space = name()
 
-    def settle(self, values: Tensor) -> Tensor:
-        """Round outputs as keeping them does, so that it makes no difference who is kept."""
-        return self._rounded(values) if self.wanted else values
+    def round(self, values: Tensor) -> Tensor:
+        """Round outputs as caching does, so that it makes no difference which are cached."""
+        return self._rounded(values) if self.active else values
 
     def restore(self, values: Tensor) -> Tensor:
-        """Give kept outputs the type that they were made with."""
-        return values.to(self._original) if self.wanted and self._original else values
+        """Give cached outputs the type that they were computed in."""
+        return values.to(self._original) if self.active and self._original else values
 
     def put(self, indices: Sequence[int], keys: Sequence[str], values: Tensor) -> None:
-        """Keep outputs ``[B, ...]``, as `settle` gave them, of some images with these contents."""
+        """Cache outputs ``[B, ...]``, rounded, of some images with these contents."""
         values = values.cpu()
         if self._memory is not None:
             self._memory[list(indices)] = values
         for index, key, value in zip(indices, keys, values, strict=True):
-            kept = self._memory is not None
+            cached = self._memory is not None
             if self._folder is not None:
-                kept = self._folder.write(f"{self._space}/{key}", value) or kept
-            if kept:
+                cached = self._folder.write(f"{self._space}/{key}", value) or cached
+            if cached:
                 self._keys[index] = key
                 self._rows[key] = index
 
@@ -181,7 +181,7 @@ class Kept:
         return torch.stack(there) if len(there) == len(found) else None
 
     def find(self, key: str) -> Tensor | None:
-        """Return the output, not restored, of an image of that content; None if it is not kept."""
+        """Return the output, not restored, of an image of that content, or None."""
         if self._memory is not None and key in self._rows:
             return self._memory[self._rows[key]]
         if self._folder is None or not self._space:
@@ -211,7 +211,7 @@ def output_key(kind: Kind, settings: CacheSettings, weights: str, example: Tenso
 
     Args:
         kind: What is computed.
-        settings: For the type in which it is kept.
+        settings: For the type in which it is cached.
         weights: The frozen weights' fingerprint.
         example: What it makes of fixed images.
     """

@@ -116,7 +116,7 @@ def _changed(data: bytes, at: int, new: bytes) -> bytes:
 
 
 DAMAGED = r"is cut off or damaged \(.+\): replace or remove it$"
-FOREIGN = r"is no PNG, JPEG, BMP, TIFF or WebP image"
+FOREIGN = r"is not a PNG, JPEG, BMP, TIFF or WebP image"
 
 # Files that cannot be used: name, content, what is to be said of it.
 BAD: dict[str, tuple[bytes, str]] = {

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from meds_plugin.data.dataset import ImageDataset
 from meds_plugin.data.images import read_image, read_mask
 from meds_plugin.data.samples import Sample, Variation
-from meds_plugin.data.transforms import Preprocess, vary
+from meds_plugin.data.transforms import Preprocess, apply_variation
 from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -90,12 +90,14 @@ def test_a_variation_changes_image_and_mask_alike(dataset: ImageDataset, source:
     plain = dataset[source]["image"]
     mixed = ImageDataset([sample, varied], dataset.preprocess)
     torch.testing.assert_close(mixed[0]["image"], plain, rtol=0, atol=0)
-    wanted = dataset.preprocess(vary(read_image(sample.image), variation))
+    wanted = dataset.preprocess(apply_variation(read_image(sample.image), variation))
     assert torch.equal(mixed[1]["image"], wanted)
     assert not torch.equal(mixed[1]["image"], plain)
     mask = mixed.mask(1)
     assert mask is not None
-    assert torch.equal(mask, dataset.preprocess.mask(vary(read_mask(sample.mask), variation)))
+    assert torch.equal(
+        mask, dataset.preprocess.mask(apply_variation(read_mask(sample.mask), variation))
+    )
 
 
 def test_files_above_the_limit_are_refused(dataset: ImageDataset) -> None:
@@ -113,5 +115,5 @@ def test_files_above_the_limit_are_refused(dataset: ImageDataset) -> None:
 def test_a_bad_file_is_named_when_it_is_asked_for(dataset: ImageDataset, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"no picture")
     bad = ImageDataset([Sample("bad", "x", None, tmp_path / "bad.png")], dataset.preprocess)
-    with pytest.raises(UserError, match=r"bad.png is no PNG"):
+    with pytest.raises(UserError, match=r"bad.png is not a PNG"):
         bad[0]

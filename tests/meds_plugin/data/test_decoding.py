@@ -49,7 +49,7 @@ def test_the_content_decides_on_the_format(tmp_path: Path, kind: str) -> None:
 def test_other_formats_are_refused(tmp_path: Path) -> None:
     for kind in ("GIF", "PPM", "TGA", "JPEG2000"):
         message = _refusal(_write(tmp_path / "a.png", kind))
-        assert message.startswith("is no PNG, JPEG, BMP, TIFF or WebP image")
+        assert message.startswith("is not a PNG, JPEG, BMP, TIFF or WebP image")
 
 
 @pytest.mark.parametrize("kind", [*KINDS.values(), "WEBP lossless", "WEBP extended"])
@@ -167,7 +167,7 @@ def test_cut_files_are_refused(tmp_path: Path, kind: str) -> None:
     for kept in (3, 13, 20, 31, len(whole) // 3, len(whole) // 2, len(whole) - 40):
         path.write_bytes(whole[:kept])
         message = _refusal(path)
-        assert message.startswith(("is cut off or damaged (", "is no PNG, JPEG")), kept
+        assert message.startswith(("is cut off or damaged (", "is not a PNG, JPEG")), kept
 
 
 def test_what_is_no_file_is_refused_without_waiting(tmp_path: Path) -> None:

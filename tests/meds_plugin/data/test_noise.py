@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from meds_plugin.data.noise import contaminate, defects_wanted
+from meds_plugin.data.injection import defects_wanted
+from meds_plugin.data.noise import contaminate
 from meds_plugin.data.samples import Problem, Sample, Split, Variation
 from meds_plugin.utils.errors import UserError
 

@@ -97,7 +97,7 @@ def test_excluded_images_leave_the_training_set_only(tmp_path: Path) -> None:
     assert before.noise.counts == {"a": 2, "b": 2}
     assert after.noise.counts == {"a": 1, "b": 2}
     assert after.noise.achieved_of_normal == 3 / 9
-    assert "1 names are no training images here, first not/there.png" in after.summary
+    assert "1 names match no training image here, first not/there.png" in after.summary
 
 
 def test_a_category_must_keep_training_images(tmp_path: Path) -> None:

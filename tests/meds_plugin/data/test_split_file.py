@@ -260,7 +260,7 @@ def test_left_out_images_are_known_by_their_converted_name(write: Write) -> None
 )
 def test_wrong_rows(write: Write, name: str, kind: str) -> None:
     message = _failure(write("a/train/good/0.png", *B, name))
-    assert f"has 1 wrong rows of 3: {kind} (row 4: {name}); mend the file" in message
+    assert f"has 1 wrong rows of 3: {kind} (row 4: {name}); fix the file" in message
 
 
 def test_rows_without_a_name(write: Write) -> None:

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from meds_plugin.data.samples import Variation
-from meds_plugin.data.transforms import Preprocess, vary
+from meds_plugin.data.transforms import Preprocess, apply_variation
 from meds_plugin.encoders.normalization import IMAGENET, Normalization
 from meds_plugin.utils.errors import UserError
 
@@ -114,14 +114,14 @@ def _smooth(height: int, width: int) -> Image.Image:
 @pytest.mark.parametrize("size", [(41, 60), (60, 41), (32, 32), (1, 1), (1, 30)])
 def test_no_variation_leaves_the_image(size: tuple[int, int], mode: str) -> None:
     image = _image(*size, mode)
-    varied = vary(image, Variation(turn=0.0, scale=1.0))
+    varied = apply_variation(image, Variation(turn=0.0, scale=1.0))
     np.testing.assert_array_equal(np.asarray(varied), np.asarray(image))
 
 
 @pytest.mark.parametrize("turn", [-8.0, 3.0, 90.0, 180.0])
 def test_a_turn_is_counter_clockwise_about_the_centre(turn: float) -> None:
     image = _smooth(48, 64)
-    varied = np.asarray(vary(image, Variation(turn, 1.0))).astype(int)
+    varied = np.asarray(apply_variation(image, Variation(turn, 1.0))).astype(int)
     # The same bilinear turn by Pillow, whose corners are black: compare the inner circle.
     wanted = np.asarray(image.rotate(turn, Image.Resampling.BILINEAR)).astype(int)
     y, x = np.mgrid[:48, :64]
@@ -133,10 +133,10 @@ def test_a_turn_is_counter_clockwise_about_the_centre(turn: float) -> None:
 def test_a_scale_above_one_enlarges_about_the_centre() -> None:
     pixels = np.zeros((40, 60), np.uint8)
     pixels[16:24, 24:36] = 255
-    large = np.asarray(vary(Image.fromarray(pixels), Variation(0.0, 2.0)))
+    large = np.asarray(apply_variation(Image.fromarray(pixels), Variation(0.0, 2.0)))
     assert (large[14:26, 20:40] == 255).all()
     assert large[:11].max() == large[29:].max() == large[:, :17].max() == large[:, 43:].max() == 0
-    small = np.asarray(vary(Image.fromarray(pixels), Variation(0.0, 0.5)))
+    small = np.asarray(apply_variation(Image.fromarray(pixels), Variation(0.0, 0.5)))
     whole = small[10:30, 15:45]  # reflections lie around it
     assert (whole[9:11, 13:17] == 255).all()
     assert whole[:7].max() == whole[13:].max() == whole[:, :11].max() == whole[:, 19:].max() == 0
@@ -146,13 +146,13 @@ def test_a_scale_above_one_enlarges_about_the_centre() -> None:
 @pytest.mark.parametrize("size", [(40, 60), (1, 1), (3, 50)])
 def test_edges_are_reflected_not_black(turn: float, scale: float, size: tuple[int, int]) -> None:
     white = Image.new("RGB", (size[1], size[0]), (255, 250, 245))
-    varied = np.asarray(vary(white, Variation(turn, scale)))
+    varied = np.asarray(apply_variation(white, Variation(turn, scale)))
     assert varied.shape == (*size, 3)
     assert (varied == [255, 250, 245]).all()
     # Beyond the left edge lies the left part again, not the right one.
     halves = np.zeros((40, 60), np.uint8)
     halves[:, :30] = 200
-    shrunk = np.asarray(vary(Image.fromarray(halves), Variation(0.0, 0.5)))
+    shrunk = np.asarray(apply_variation(Image.fromarray(halves), Variation(0.0, 0.5)))
     assert (shrunk[:, :29] == 200).all()
     assert (shrunk[:, 31:] == 0).all()
 

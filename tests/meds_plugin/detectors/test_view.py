@@ -6,7 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from meds_plugin.detectors.view import Detector, DetectorView, check_detector, check_maps, grid_of
+from meds_plugin.detectors.outputs import check_maps, grid_of
+from meds_plugin.detectors.protocol import Detector
+from meds_plugin.detectors.validation.signatures import check_signatures
+from meds_plugin.detectors.view import DetectorView
 from meds_plugin.encoders.normalization import IMAGENET, Normalization
 from meds_plugin.utils.errors import DetectorError
 from tests.toys import BareDetector, FullDetector
@@ -56,7 +59,7 @@ def test_submodules_and_lone_encoders_are_not_taken_for_methods() -> None:
             return self.squeeze(images)  # type: ignore[no-any-return]
 
     view = DetectorView(Autoencoder(), lambda _: torch.zeros(1, 1, 1))
-    check_detector(view)
+    check_signatures(view)
     images = torch.randn(1, 3, 16, 16)
     assert not view.encodes
     assert view.features(images).shape == (1, 1, 1)
@@ -100,7 +103,7 @@ def test_passes_categories_to_those_methods_that_take_them() -> None:
             return self.anomaly_map(encoded, category).mean()
 
     view = DetectorView(Sorted(), no_encoder)
-    check_detector(view)
+    check_signatures(view)
     encoded = view.encode(torch.randn(2, 3, 16, 16))
     view.anomaly_map(encoded, category=torch.tensor([3, 0]))
     assert seen == {"map": [3, 0]}
@@ -150,7 +153,7 @@ def test_a_group_may_name_its_parameters_in_any_way_that_optimisers_take() -> No
             return [{"params": weight, "lr": 0.1}, {"params": iter([bias])}]
 
     view = DetectorView(Grouped(), no_encoder)
-    check_detector(view)
+    check_signatures(view)
     assert [len(group["params"]) for group in view.parameter_groups()] == [1, 1]
     assert view.parameter_groups()[0]["lr"] == 0.1
 
@@ -161,13 +164,13 @@ def test_refuses_a_loss_that_does_not_take_the_step() -> None:
             return images.mean()
 
     with pytest.raises(TypeError, match=r"Wrong.loss must take \(encoded, \*, step, total_steps\)"):
-        check_detector(DetectorView(Wrong(), no_encoder))
+        check_signatures(DetectorView(Wrong(), no_encoder))
 
 
 def test_refuses_a_detector_without_anything_to_train() -> None:
     frozen = BareDetector().requires_grad_(requires_grad=False)
     with pytest.raises(ValueError, match="BareDetector has no trainable parameter"):
-        check_detector(DetectorView(frozen, no_encoder))
+        check_signatures(DetectorView(frozen, no_encoder))
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 4, 4), (4, 4), (1, 4, 4)])

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import torch
+from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from torch.nn import functional as F
 
 from meds_plugin.config.location import conf_dir
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
 
 
 def test_it_is_the_encoder_of_the_default_configuration() -> None:
-    found = OmegaConf.load(Path(conf_dir()) / "encoder" / "efficientnet_lite0.yaml")
-    settings = cast("Any", found)
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        settings = compose("encoder/efficientnet_lite0")
     encoder: FrozenEncoder = instantiate(
         settings.encoder, image_size=settings.resolution.image_size
     )

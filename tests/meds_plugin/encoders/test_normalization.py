@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 import meds_plugin
 from meds_plugin.data.transforms import Preprocess
+from meds_plugin.encoders.build import build_encoder
 from meds_plugin.encoders.normalization import IMAGENET, Normalization, normalization_of
-from meds_plugin.encoders.vit import build_encoder
 from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:

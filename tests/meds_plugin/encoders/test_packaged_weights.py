@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from meds_plugin.encoders import packaged_weights as module
+from meds_plugin.encoders.build import build_encoder
 from meds_plugin.encoders.packaged_weights import packaged_weights
-from meds_plugin.encoders.vit import build_encoder
 from meds_plugin.encoders.weights import read_weights
 from meds_plugin.utils.errors import UserError
 from tests.toys import port_names

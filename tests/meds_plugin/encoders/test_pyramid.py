@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from meds_plugin.detectors.view import grid_of
+from meds_plugin.detectors.outputs import grid_of
+from meds_plugin.encoders.build import build_encoder
 from meds_plugin.encoders.pyramid import PyramidEncoder, PyramidSettings
-from meds_plugin.encoders.vit import build_encoder
 from meds_plugin.utils.errors import UserError
 from tests.toys import port_names
 

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from meds_plugin.encoders.vit import ViTEncoder, build_encoder
+from meds_plugin.encoders.build import build_encoder
+from meds_plugin.encoders.vit import ViTEncoder
 from meds_plugin.encoders.weights import resize_pos_embed
 from meds_plugin.utils.errors import UserError
 

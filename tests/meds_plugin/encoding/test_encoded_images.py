@@ -89,7 +89,7 @@ def all_encoded(images: EncodedImages) -> Tensor:
 def test_files_hold_what_memory_would(tmp_path: Path) -> None:
     plain, filed = (images_with(s) for s in (CacheSettings(), files_in(tmp_path)))
     for images in (plain, filed):
-        assert images.keep(CPU)
+        assert images.encode_all(CPU)
     assert torch.equal(all_encoded(plain), all_encoded(filed))
     assert detector_of(plain).encoded == 10
     # Two fixed images more, whose encoding is part of the files' name.
@@ -100,15 +100,15 @@ def test_files_hold_what_memory_would(tmp_path: Path) -> None:
 def test_another_process_finds_the_files(tmp_path: Path) -> None:
     settings = CacheSettings(dir=str(tmp_path))
     first = images_with(settings)
-    first.keep(CPU)
+    first.encode_all(CPU)
     expected = all_encoded(first)
     second = images_with(settings)
-    assert second.keep(CPU)
+    assert second.encode_all(CPU)
     assert torch.equal(all_encoded(second), expected)
     assert detector_of(second).encoded == 2
     torch.manual_seed(6)
     other = images_with(settings, FullDetector().requires_grad_(requires_grad=False))
-    assert other.keep(CPU)  # other weights: nothing is found
+    assert other.encode_all(CPU)  # other weights: nothing is found
     assert detector_of(other).encoded == 12
 
 
@@ -116,11 +116,11 @@ def test_a_damaged_or_lost_file_is_encoded_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     images = images_with(files_in(tmp_path))
-    images.keep(CPU)
+    images.encode_all(CPU)
     expected = all_encoded(images)
     images.cache.folder.close()  # type: ignore[union-attr]
     again = images_with(files_in(tmp_path))
-    again.keep(CPU)
+    again.encode_all(CPU)
     lost, damaged = sorted(tmp_path.glob("*/*.tensor"))[:2]
     lost.unlink()
     content = bytearray(damaged.read_bytes())
@@ -134,14 +134,14 @@ def test_a_damaged_or_lost_file_is_encoded_again(
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_takes_half_the_room_and_stays_close(tmp_path: Path, dtype: Any) -> None:
     exact = images_with(CacheSettings())
-    exact.keep(CPU)
+    exact.encode_all(CPU)
     found = []
     for settings in (
         CacheSettings(gb=10 * ONE / 2 / 1e9, dtype=dtype),
         CacheSettings(gb=1e-9, dtype=dtype, dir=str(tmp_path), shared=False),
     ):
         images = images_with(settings)
-        assert images.keep(CPU)
+        assert images.encode_all(CPU)
         found.append(all_encoded(images))
     assert torch.equal(*found)
     assert found[0].dtype == torch.float32
@@ -152,7 +152,7 @@ def test_half_precision_takes_half_the_room_and_stays_close(tmp_path: Path, dtyp
 def test_what_fits_nowhere_is_encoded_each_time(tmp_path: Path) -> None:
     settings = CacheSettings(gb=1e-9, dir=str(tmp_path), disk_gb=9 * ONE / 1e9, shared=False)
     images = images_with(settings)
-    assert not images.keep(CPU)
+    assert not images.encode_all(CPU)
     all_encoded(images)
     assert detector_of(images).encoded == 4 + 10
     assert not list(tmp_path.glob("*/*.tensor"))
@@ -166,12 +166,13 @@ def test_nothing_is_kept_of_images_that_change(
     if says is not None:
         images.augments = says  # type: ignore[attr-defined]
     reader = ImageReader(DataLoader(images, batch_size=4))
-    found = EncodedImages(reader, DetectorView(FullDetector(), nn.Identity()), limit_gb=1.0)
-    assert not found.keep(CPU)
+    view = DetectorView(FullDetector(), nn.Identity())
+    found = EncodedImages(reader, view, cache=FrozenCache(CacheSettings(gb=1.0)))
+    assert not found.encode_all(CPU)
     first, second = (all_encoded(found) for _ in range(2))
     assert not torch.equal(first, second)
     assert caplog.messages == (
-        [] if says else ["the images change each time they are read: no encoding is kept"]
+        [] if says else ["the images change each time they are read: no encoding is cached"]
     )
 
 
@@ -179,7 +180,7 @@ def test_nothing_is_kept_of_a_detector_that_augments() -> None:
     detector = FullDetector()
     detector.augments = True  # type: ignore[assignment]
     images = images_with(CacheSettings(), detector)
-    assert not images.keep(CPU)
+    assert not images.encode_all(CPU)
 
 
 def test_memory_and_training_share_one_pass() -> None:
@@ -191,7 +192,7 @@ def test_memory_and_training_share_one_pass() -> None:
             part = [indices[place] for place in places]
             assert torch.equal(features, FullDetector.features(detector, ToyImages().images[part]))
             assert grid == (4, 4)
-    assert images.keep(CPU)
+    assert images.encode_all(CPU)
     all_encoded(images)
     assert detector.passes == 10
 
@@ -211,7 +212,7 @@ def test_features_are_kept_where_they_are_all_there_is() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_test_images_seen_in_training_are_not_encoded_again(dtype: Any) -> None:
     train = images_with(CacheSettings(dtype=dtype))
-    train.keep(CPU)
+    train.encode_all(CPU)
     detector = detector_of(train)
     before = detector.encoded
     other = ToyImages(12)

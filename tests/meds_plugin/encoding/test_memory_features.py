@@ -13,7 +13,8 @@ from meds_plugin.encoding.encoded_images import EncodedImages
 from meds_plugin.encoding.memory_features import memory_vectors
 from meds_plugin.encoding.reader import ImageReader
 from meds_plugin.memory import patch_vectors
-from meds_plugin.memory.settings import MemorySettings, ensemble_scores
+from meds_plugin.memory.ensemble import ensemble_scores
+from meds_plugin.memory.settings import MemorySettings
 from meds_plugin.utils.errors import UserError
 from tests.toys import FullDetector, ToyImages, loader
 

@@ -10,7 +10,7 @@ from meds_plugin.detectors.view import DetectorView
 from meds_plugin.encoding.cache.settings import CacheSettings
 from meds_plugin.encoding.encoded_images import EncodedImages
 from meds_plugin.encoding.reader import ImageReader
-from meds_plugin.encoding.scoring import score_images, score_maps
+from meds_plugin.encoding.scoring import anomaly_maps, selection_scores
 from meds_plugin.metrics import image_score
 from meds_plugin.utils.errors import UserError
 from tests.toys import BareDetector, FullDetector, ToyImages, loader, quiet_trainer, wrap
@@ -20,12 +20,12 @@ CPU = torch.device("cpu")
 
 def encoded(detector: BareDetector, count: int = 10) -> EncodedImages:
     view = DetectorView(detector, lambda images: images)
-    return EncodedImages(ImageReader(loader(count)), view, limit_gb=0)
+    return EncodedImages(ImageReader(loader(count)), view)
 
 
 def test_scores_in_evaluation_mode_and_goes_back() -> None:
     detector = BareDetector()
-    maps = score_maps(encoded(detector), [7, 2, 3], device=CPU)
+    maps = anomaly_maps(encoded(detector), [7, 2, 3], device=CPU)
     assert detector.training
     with torch.no_grad():
         expected = detector.eval()(ToyImages(10).images[[7, 2, 3]]).squeeze(1)
@@ -34,8 +34,8 @@ def test_scores_in_evaluation_mode_and_goes_back() -> None:
 
 def test_image_scores_are_those_of_the_maps() -> None:
     images = encoded(BareDetector())
-    expected = image_score(score_maps(images, range(10), device=CPU), 0.1)
-    torch.testing.assert_close(score_images(images, top=0.1, device=CPU), expected)
+    expected = image_score(anomaly_maps(images, range(10), device=CPU), 0.1)
+    torch.testing.assert_close(selection_scores(images, top=0.1, device=CPU), expected)
 
 
 def test_names_maps_that_are_no_numbers() -> None:
@@ -44,12 +44,12 @@ def test_names_maps_that_are_no_numbers() -> None:
             return super().forward(images) / 0.0
 
     with pytest.raises(ValueError, match=r"Broken\.forward returned an anomaly map"):
-        score_maps(encoded(Broken()), [0], device=CPU)
+        anomaly_maps(encoded(Broken()), [0], device=CPU)
 
 
 def test_no_images_are_an_error() -> None:
     with pytest.raises(ValueError, match="no images"):
-        score_maps(encoded(BareDetector()), [], device=CPU)
+        anomaly_maps(encoded(BareDetector()), [], device=CPU)
 
 
 def test_batches_are_of_the_size_that_was_asked_for() -> None:
@@ -63,17 +63,15 @@ def test_batches_are_of_the_size_that_was_asked_for() -> None:
     view = DetectorView(Counting(), lambda images: images)
     reader = ImageReader(loader(10))
     small, large = (
-        score_maps(
-            EncodedImages(reader, view, limit_gb=0, scoring_batch=size), range(10), device=CPU
-        )
+        anomaly_maps(EncodedImages(reader, view, scoring_batch=size), range(10), device=CPU)
         for size in (None, 7)
     )
     assert sizes == [4, 4, 2, 7, 3]
     torch.testing.assert_close(small, large)
     with pytest.raises(UserError, match="scoring_batch must be a whole number"):
-        EncodedImages(reader, view, limit_gb=0, scoring_batch=0)
+        EncodedImages(reader, view, scoring_batch=0)
     with pytest.raises(UserError, match="got True"):
-        EncodedImages(reader, view, limit_gb=0, scoring_batch=True)
+        EncodedImages(reader, view, scoring_batch=True)
 
 
 @pytest.mark.parametrize(("precision", "expected"), [("32-true", False), ("bf16-mixed", True)])

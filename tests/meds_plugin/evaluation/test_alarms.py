@@ -8,18 +8,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from meds_plugin.evaluation.alarms import CleanScores, Thresholds, check_rate, threshold_at
+from meds_plugin.evaluation.alarms import (
+    AlarmThresholds,
+    CleanScores,
+    check_false_alarm_rate,
+    threshold_at,
+)
 from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def made(count: int = 99, rate: float = 0.01) -> Thresholds:
+def made(count: int = 99, rate: float = 0.01) -> AlarmThresholds:
     low = tuple(float(i) for i in range(count))
     high = tuple(10.0 * value for value in low)
     scores = {"a": CleanScores(low, high), "b": CleanScores((500.0,), (5000.0,))}
-    return Thresholds.fitted(scores, rate, (0.0, 1.0))
+    return AlarmThresholds.fitted(scores, rate, (0.0, 1.0))
 
 
 @pytest.mark.parametrize(
@@ -70,7 +75,7 @@ def test_the_file_holds_plain_numbers_and_gives_the_same(tmp_path: Path) -> None
     thresholds = made(7, 0.2)
     file = tmp_path / "threshold.json"
     file.write_text(json.dumps(thresholds.as_json()))
-    assert Thresholds.read(file) == thresholds
+    assert AlarmThresholds.read(file) == thresholds
     content = json.loads(file.read_text())
     assert content["categories"]["a"] == {"image": 6.0, "pixel": 60.0, "images": 7}
     assert content["false_alarm_rate"] == 0.2
@@ -81,7 +86,7 @@ def test_who_edits_the_file_is_obeyed_until_a_rate_is_asked_for(tmp_path: Path) 
     content["categories"]["a"]["image"] = 3.5
     file = tmp_path / "threshold.json"
     file.write_text(json.dumps(content))
-    thresholds = Thresholds.read(file)
+    thresholds = AlarmThresholds.read(file)
     assert (thresholds.of("a").image, thresholds.of("a").pixel) == (3.5, 190.0)
     assert thresholds.shortfall("a") is None
     assert thresholds.of("a", rate=0.01).image == 19.0
@@ -114,13 +119,13 @@ def test_another_file_is_refused(tmp_path: Path, key: str, value: object) -> Non
     file = tmp_path / "threshold.json"
     file.write_text(json.dumps({**made().as_json(), key: value}))
     with pytest.raises(UserError, match="is no threshold file of a run"):
-        Thresholds.read(file)
+        AlarmThresholds.read(file)
     file.write_text("[")
     with pytest.raises(UserError, match="is no threshold file of a run"):
-        Thresholds.read(file)
+        AlarmThresholds.read(file)
 
 
 @pytest.mark.parametrize("rate", [0, 1, -0.1, "a", None, True, float("nan")])
 def test_a_rate_is_a_share(rate: object) -> None:
     with pytest.raises(UserError, match="false_alarm_rate must be a share"):
-        check_rate(rate)
+        check_false_alarm_rate(rate)

@@ -7,15 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from meds_plugin.evaluation.categories import METRICS, category_metrics
 from meds_plugin.evaluation.protocol import (
-    IMAGE_METRICS,
-    METRICS,
-    PIXEL_METRICS,
     EvaluationProtocol,
-    category_metrics,
     evaluation_maps,
     evaluation_masks,
-    mean_metrics,
 )
 from meds_plugin.metrics import curves as metrics
 from meds_plugin.utils.errors import UserError
@@ -35,6 +31,13 @@ def _close(actual: Tensor | list[float], expected: object, atol: float = 1e-5) -
     np.testing.assert_allclose(np.asarray(actual), np.asarray(expected), rtol=0, atol=atol)
 
 
+def _metrics(
+    maps: Tensor, masks: Tensor, labels: Tensor, protocol: EvaluationProtocol
+) -> tuple[dict[str, float | None], dict[str, str]]:
+    scores = metrics.image_score(maps, top=protocol.image_top)
+    return category_metrics(maps, scores, masks, labels, fpr_limit=protocol.fpr_limit)
+
+
 # Against the reference's outputs.
 
 
@@ -46,7 +49,7 @@ def test_golden_64(golden: Callable[[str], Arrays]) -> None:
     _close(maps, data["eval64.amap"])
     np.testing.assert_array_equal(masks, data["eval64.mask"])
     _close(metrics.image_score(maps, top=protocol.image_top), data["eval64.image_score"])
-    values, skipped = category_metrics(maps, masks, torch.from_numpy(data["labels"]), protocol)
+    values, skipped = _metrics(maps, masks, torch.from_numpy(data["labels"]), protocol)
     assert not skipped
     # The last of the reference's is another AUPRO; own rounding may swap a few close pixels.
     _close([float(values[name] or 0) for name in METRICS[:6]], data["eval64.metrics"][:6], 1e-5)
@@ -57,7 +60,7 @@ def test_golden_64_metrics_of_the_same_maps(golden: Callable[[str], Arrays]) -> 
     maps, masks, labels = (
         torch.from_numpy(data[key]) for key in ("eval64.amap", "eval64.mask", "labels")
     )
-    values, _ = category_metrics(maps, masks, labels, EvaluationProtocol(resize=64))
+    values, _ = _metrics(maps, masks, labels, EvaluationProtocol(resize=64))
     _close([float(values[name] or 0) for name in METRICS[:6]], data["eval64.metrics"][:6], 1e-6)
     assert values["P-AUPRO"] == metrics.aupro(maps, masks, 0.3)
 
@@ -71,7 +74,7 @@ def test_golden_256(golden: Callable[[str], Arrays]) -> None:
     _close(maps.double().sum(dim=(1, 2)), data["eval256.amap_sum"], 0.05)
     np.testing.assert_array_equal(masks.sum(dim=(1, 2)), data["eval256.mask_sum"])
     _close(metrics.image_score(maps), data["eval256.image_score"])
-    values, _ = category_metrics(maps, masks, torch.from_numpy(data["labels"]), protocol)
+    values, _ = _metrics(maps, masks, torch.from_numpy(data["labels"]), protocol)
     _close([float(values[name] or 0) for name in METRICS[:6]], data["eval256.metrics"][:6], 1e-5)
 
 
@@ -171,78 +174,11 @@ def test_wrong_maps_and_masks() -> None:
         evaluation_masks(torch.full((1, 4, 4), torch.nan), NO_BLUR)
 
 
-# Metrics of a category.
-
-
-@pytest.fixture
-def category() -> tuple[Tensor, Tensor, Tensor]:
-    masks = torch.zeros(6, 16, 16, dtype=torch.bool)
-    masks[3:, 2:6, 3:9] = True
-    labels = torch.tensor([False] * 3 + [True] * 3)
-    return torch.rand(6, 16, 16) * 30 + 4 * masks, masks, labels
-
-
-def test_category_metrics_are_the_public_functions(
-    category: tuple[Tensor, Tensor, Tensor],
-) -> None:
-    maps, masks, labels = category
-    protocol = EvaluationProtocol(resize=16, image_top=0.1, fpr_limit=0.2)
-    values, skipped = category_metrics(maps, masks, labels, protocol)
-    scores = metrics.image_score(maps, top=0.1)
-    assert skipped == {}
-    assert values == {
-        "I-AUROC": metrics.auroc(scores, labels),
-        "I-AP": metrics.average_precision(scores, labels),
-        "I-F1max": metrics.f1_max(scores, labels),
-        "P-AUROC": metrics.auroc(maps, masks),
-        "P-AP": metrics.average_precision(maps, masks),
-        "P-F1max": metrics.f1_max(maps, masks),
-        "P-AUPRO": metrics.aupro(maps, masks, fpr_limit=0.2),
-    }
-
-
-def test_undefined_metrics_are_none_with_a_reason(
-    category: tuple[Tensor, Tensor, Tensor],
-) -> None:
-    maps, masks, labels = category
-    values, skipped = category_metrics(maps, None, labels, NO_BLUR)
-    assert tuple(values) == METRICS
-    assert {name for name, value in values.items() if value is None} == set(PIXEL_METRICS)
-    assert skipped == dict.fromkeys(PIXEL_METRICS, "there are no masks")
-    values, skipped = category_metrics(maps[3:], masks[3:], labels[3:], NO_BLUR)
-    assert skipped == dict.fromkeys(IMAGE_METRICS, "there are no normal images")
-    assert values["P-AUROC"] is not None
-    values, skipped = category_metrics(maps[:3], masks[:3], labels[:3], NO_BLUR)
-    assert set(skipped) == set(METRICS)
-    assert skipped["I-AP"] == "there are no anomalous images"
-    assert skipped["P-AUPRO"] == "there are no anomalous pixels"
-
-
-def test_category_metrics_refuse_wrong_input(category: tuple[Tensor, Tensor, Tensor]) -> None:
-    maps, masks, labels = category
-    with pytest.raises(ValueError, match="do not fit"):
-        category_metrics(maps, masks[:, :8], labels, NO_BLUR)
-    with pytest.raises(ValueError, match="do not fit"):
-        category_metrics(maps, None, labels[:-1], NO_BLUR)
-    maps[1, 0, 0] = torch.nan
-    with pytest.raises(ValueError, match=r"1 of 6 images .* not finite"):
-        category_metrics(maps, masks, labels, NO_BLUR)
-
-
-def test_mean_metrics() -> None:
-    full = dict.fromkeys(METRICS, 0.5)
-    image_only = {**dict.fromkeys(IMAGE_METRICS, 1.0), **dict.fromkeys(PIXEL_METRICS)}
-    mean = mean_metrics([full, image_only])
-    assert mean == {**dict.fromkeys(IMAGE_METRICS, 0.75), **dict.fromkeys(PIXEL_METRICS, 0.5)}
-    assert mean_metrics([image_only])["P-AP"] is None
-    assert mean_metrics([]) == dict.fromkeys(METRICS)
-
-
 # The protocol.
 
 
 def test_protocol_defaults() -> None:
-    assert EvaluationProtocol().as_dict() == {
+    assert dataclasses.asdict(EvaluationProtocol()) == {
         "resize": 256,
         "blur_kernel": 5,
         "blur_sigma": 4.0,

@@ -9,12 +9,12 @@ import pytest
 from meds_plugin.data.dataset import ImageDataset
 from meds_plugin.data.transforms import Preprocess
 from meds_plugin.figures import draw_after_run, draw_run, draw_sweep
-from meds_plugin.figures.collect import TestExamples
+from meds_plugin.figures.examples import TestExamples
 from meds_plugin.figures.of_run import inspection, scores, selection, theorem
 from meds_plugin.figures.of_sweep import ablation, against_noise, ranking, setting_curves
 from meds_plugin.figures.tiles import tiles
 from meds_plugin.plot import main
-from meds_plugin.runs.read import Run, read_run
+from meds_plugin.runs.collection import Run, read_run
 from meds_plugin.runs.write import RunFolder
 from tests.made_up import write_run
 
@@ -165,11 +165,11 @@ def test_runs_of_other_settings_get_figures_of_their_own(tmp_path: Path) -> None
 def test_a_run_never_fails_for_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = RunFolder(write_run(tmp_path / "0"))
     none = TestExamples(ImageDataset([], Preprocess(8)))
-    assert draw_after_run(folder, [], none) == f"5 figures are in {tmp_path / '0' / 'figures'}"
+    assert draw_after_run(folder, none) == f"5 figures are in {tmp_path / '0' / 'figures'}"
     (tmp_path / "0" / "examples.npz").write_bytes(b"no archive")
-    assert draw_after_run(folder, [], none).startswith("no figures: ValueError")
+    assert draw_after_run(folder, none).startswith("no figures: ValueError")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert "pip install 'meds-plugin[plots]'" in draw_after_run(folder, [], none)
+    assert "pip install 'meds-plugin[plots]'" in draw_after_run(folder, none)
 
 
 def test_command_line_draws_runs_and_sweeps(

@@ -9,15 +9,13 @@ from torch import Tensor
 
 from meds_plugin.memory import (
     bootstrap_scores,
-    by_group,
-    draw_subsets,
     expected_scores,
     gap_curve,
+    sample_subsets,
+    subsampling,
 )
-from meds_plugin.memory import subsampling as draws
 from meds_plugin.memory.pairwise import strip_width
 from meds_plugin.metrics import image_score
-from meds_plugin.selection import group_indices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -74,7 +72,7 @@ def test_bootstrap_equals_the_reference_with_views(golden: Callable[[str], Array
         assert_near(found, torch.from_numpy(expected), ONE_ROUNDING_STEP)
     mean = torch.from_numpy(arrays["mean_all"])
     assert_near(bootstrap_scores(features, subsets), mean, 5e-6)
-    # The expectation over all such draws, of which these are a hundred.
+    # The expectation over all such memories, of which these are a hundred.
     views = arrays["view_of_image"].tolist()
     stratified = expected_scores(features, 0.1, replacement=False, strata=views)
     assert (mean - stratified).mean().abs() < 2e-4
@@ -146,14 +144,14 @@ def test_strata_equal_the_mean_over_all_joint_memories(
         features, 0.5, replacement=replacement, strata=strata, leave_self_out=leave_self_out
     )
     for image in range(6):
-        draws = []
+        samples = []
         for name, size in sizes.items():
             members = [i for i in range(6) if strata[i] == name]
             if leave_self_out and image in members:
                 members.remove(image)
-            drawn = size if replacement else min(size, len(members))
-            draws.append(choices(members, drawn, replacement) if members else [()])
-        memories = [sum(parts, ()) for parts in product(*draws)]
+            sampled = size if replacement else min(size, len(members))
+            samples.append(choices(members, sampled, replacement) if members else [()])
+        memories = [sum(parts, ()) for parts in product(*samples)]
         assert_near(found[image], mean_over(distances(features)[:, image], memories))
 
 
@@ -165,9 +163,10 @@ def test_one_stratum_is_no_stratum() -> None:
 
 
 @pytest.mark.parametrize("replacement", [True, False])
-def test_expected_is_what_drawn_memories_tend_to(replacement: bool) -> None:
+def test_expected_is_what_sampled_memories_tend_to(replacement: bool) -> None:
     features = torch.randn(20, 6, 8)
-    subsets = draw_subsets(20, 0.15, 3000, replacement=replacement)
+    generator = torch.Generator().manual_seed(0)
+    subsets = sample_subsets(20, 0.15, 3000, generator=generator, replacement=replacement)
     each = torch.stack([distances(features)[s].amin(0) for s in subsets])
     error = bootstrap_scores(features, subsets, decimals=None) - expected_scores(
         features, 0.15, replacement=replacement
@@ -187,7 +186,7 @@ def test_results_do_not_depend_on_the_budget(budget_columns: int) -> None:
     for leave_self_out in (True, False):
         found = expected_scores(features, 0.75, memory_budget=budget, leave_self_out=leave_self_out)
         assert_near(found, expected_scores(features, 0.75, leave_self_out=leave_self_out))
-    subsets = draw_subsets(24, 0.2, 17)
+    subsets = sample_subsets(24, 0.2, 17, generator=torch.Generator().manual_seed(0))
     found = bootstrap_scores(features, subsets, memory_budget=budget, decimals=None)
     assert_near(found, mean_over(distances(features), [s.tolist() for s in subsets]))
 
@@ -289,28 +288,20 @@ def test_gap_curve_needs_a_ratio() -> None:
         gap_curve(torch.ones(2, 3, 4), [])
 
 
+def test_refuses_unknown_options() -> None:
+    wrong: dict[str, Any] = {"units": "patch"}
+    with pytest.raises(TypeError, match="unexpected keyword argument 'units'"):
+        expected_scores(torch.ones(2, 3, 4), 0.5, **wrong)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'units'"):
+        gap_curve(torch.ones(2, 3, 4), [0.5], **wrong)
+
+
 @pytest.mark.parametrize("unit", ["image", "patch"])
 def test_progress_is_reported(unit: Any) -> None:
     seen: list[tuple[int, int]] = []
     expected_scores(torch.randn(4, 3, 5), 0.5, unit=unit, progress=lambda *done: seen.append(done))
     assert len(seen) == 4
     assert seen[-1][0] == seen[-1][1]
-
-
-def test_groups_are_scored_apart() -> None:
-    features = torch.randn(8, 3, 5)
-    names = ["b", "a", "b", "alone", "a", "b", "a", "a"]
-    found = by_group(group_indices(names), lambda _, i: expected_scores(features[i], 0.5))
-    assert_near(found[3], torch.zeros(3))
-    for name in ("a", "b"):
-        members = [i for i, n in enumerate(names) if n == name]
-        assert_near(found[members], expected_scores(features[members], 0.5))
-
-
-def test_groups_must_hold_every_image_once() -> None:
-    for wrong in ({}, {"a": torch.tensor([0, 1]), "b": torch.tensor([1])}):
-        with pytest.raises(ValueError, match="group"):
-            by_group(wrong, lambda _, i: torch.zeros(len(i), 2))
 
 
 @pytest.mark.parametrize(
@@ -328,6 +319,6 @@ def test_scores_stay_the_same_without_float64(
         seen.append(device)
         return torch.float32
 
-    monkeypatch.setattr(draws, "sum_type", narrow)
+    monkeypatch.setattr(subsampling, "sum_type", narrow)
     torch.testing.assert_close(expected_scores(features, **option), expected, atol=1e-6, rtol=0)
     assert seen

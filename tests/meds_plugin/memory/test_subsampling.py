@@ -7,14 +7,17 @@ import pytest
 import torch
 
 from meds_plugin.memory.subsampling import (
-    draw_subsets,
     memory_size,
     on_device,
     rank_weights,
+    sample_subsets,
     sum_type,
     survival,
 )
-from meds_plugin.utils.rng import torch_generator
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def test_memory_size_at_the_papers_ratio_is_the_plain_ceiling() -> None:
@@ -35,38 +38,40 @@ def test_memory_size_refuses_other_ratios(ratio: float) -> None:
         memory_size(10, ratio)
 
 
-def test_draws_are_keyed_and_extend_each_other() -> None:
-    many = draw_subsets(30, 0.2, 20, seed=3)
-    few = draw_subsets(30, 0.2, 5, seed=3)
-    assert all(torch.equal(a, b) for a, b in zip(few, many, strict=False))
-    assert not torch.equal(torch.stack(draw_subsets(30, 0.2, 5, seed=4)), torch.stack(few))
-    drawn = draw_subsets(30, 0.2, 5, generator=torch_generator(3, "memory", ""))
-    assert torch.equal(torch.stack(drawn), torch.stack(few))
+def test_samples_depend_on_the_generator_only() -> None:
+    first = torch.stack(sample_subsets(30, 0.2, 5, generator=seeded(3)))
+    torch.manual_seed(9)
+    assert torch.equal(torch.stack(sample_subsets(30, 0.2, 5, generator=seeded(3))), first)
+    assert not torch.equal(torch.stack(sample_subsets(30, 0.2, 5, generator=seeded(4))), first)
 
 
 @pytest.mark.parametrize("replacement", [True, False])
-def test_draws_are_uniform(replacement: bool) -> None:
-    drawn = torch.stack(draw_subsets(10, 0.5, 4000, replacement=replacement))
-    assert drawn.shape == (4000, 5)
-    repeated = any(len(row.unique()) < 5 for row in drawn)
+def test_samples_are_uniform(replacement: bool) -> None:
+    subsets = sample_subsets(10, 0.5, 4000, generator=seeded(), replacement=replacement)
+    images = torch.stack(subsets)
+    assert images.shape == (4000, 5)
+    repeated = any(len(row.unique()) < 5 for row in images)
     assert repeated is replacement
-    assert (drawn.flatten().bincount(minlength=10) - 2000).abs().max() < 5 * math.sqrt(2000)
+    assert (images.flatten().bincount(minlength=10) - 2000).abs().max() < 5 * math.sqrt(2000)
 
 
 @pytest.mark.parametrize("replacement", [True, False])
 def test_each_stratum_gives_its_share(replacement: bool) -> None:
     strata = ["a"] * 11 + ["b"] * 3 + ["a"] * 10
-    for subset in draw_subsets(24, 0.1, 50, replacement=replacement, strata=strata):
+    subsets = sample_subsets(
+        24, 0.1, 50, generator=seeded(), replacement=replacement, strata=strata
+    )
+    for subset in subsets:
         assert sorted(strata[int(i)] for i in subset) == ["a", "a", "a", "b"]
 
 
-def test_draw_subsets_refuses_wrong_arguments() -> None:
+def test_sample_subsets_refuses_wrong_arguments() -> None:
     with pytest.raises(ValueError, match="at least one memory"):
-        draw_subsets(5, 0.1, 0)
+        sample_subsets(5, 0.1, 0, generator=seeded())
     with pytest.raises(ValueError, match="strata name 2 images"):
-        draw_subsets(5, 0.1, 1, strata=["a", "b"])
+        sample_subsets(5, 0.1, 1, generator=seeded(), strata=["a", "b"])
     with pytest.raises(ValueError, match="at least one image"):
-        draw_subsets(0, 0.1, 1)
+        sample_subsets(0, 0.1, 1, generator=seeded())
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
@@ -95,7 +100,7 @@ def test_weights_without_replacement_are_the_hypergeometric_ones() -> None:
     )
 
 
-def test_rank_weights_keep_only_the_ranks_that_matter() -> None:
+def test_rank_weights_hold_only_the_ranks_that_matter() -> None:
     rows = torch.stack([survival(1000, size, replacement=True) for size in (100, 300)])
     weights = rank_weights(rows, 1e-9)
     ranks = weights.shape[1]

@@ -1,4 +1,4 @@
-"""Maps as pictures of the images' own size."""
+"""Maps rendered at the size of the input images."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_the_image_shows_through_as_much_as_is_asked() -> None:
     assert (colours(values, (0.0, 1.0), image=image, overlay=1.0) == 200).all()
 
 
-def test_pictures_are_png_files() -> None:
+def test_rendered_maps_are_png_files() -> None:
     mask = np.array([[True, False]])
     with Image.open(io.BytesIO(png(mask))) as file:
         assert (file.format, file.mode, file.size) == ("PNG", "L", (2, 1))

@@ -1,4 +1,4 @@
-"""What counts as an image to judge: files, folders, patterns."""
+"""What counts as an image to score: files, folders, patterns."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_pattern_relative_to_where_one_is(root: Path, monkeypatch: pytest.Monk
     assert list(find_images(".").images) == NAMES
 
 
-def test_results_in_the_folder_are_not_judged_again(root: Path) -> None:
+def test_results_in_the_folder_are_not_scored_again(root: Path) -> None:
     out = root / "in" / "deep"
     assert list(find_images(str(root), without=out).images) == NAMES[:4]
 
@@ -104,7 +104,7 @@ def test_a_name_that_no_table_can_hold_is_a_problem(root: Path) -> None:
         ("texts", "holds no image .* but 1 other files"),
     ],
 )
-def test_nothing_to_judge(
+def test_nothing_to_score(
     root: Path, monkeypatch: pytest.MonkeyPatch, text: str, line: str
 ) -> None:
     monkeypatch.chdir(root.parent)

@@ -72,7 +72,8 @@ def make_run(
     source = {"_target_": "meds_plugin.data.readers.folder.read_folder", "_partial_": True}
     source |= {"root": str(root or folder / "no such folder")}
     data = {"source": source, "image_size": 32, "crop": 16, "max_pixels": 1e8, "exclude": exclude}
-    write_text(folder / "config.yaml", OmegaConf.to_yaml({"data": data}))
+    config = {"data": data, "backbone": {"detector": None}}
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(config))
     if pictures:
         save_pictures(folder, _pictures(count))
     return folder
@@ -81,7 +82,12 @@ def make_run(
 def make_metrics(run: Path, value: float, *, seed: int = 0) -> None:
     """Write metrics of one category that are all the same."""
     values = {"I-AUROC": value, "P-AP": None}
-    content = {"mean": values, "categories": {"wood": values}, "protocol": {"seed": seed}}
+    content = {
+        "mean": values,
+        "categories": {"wood": values},
+        "ranking": {"auprc": None},
+        "protocol": {"seed": seed, "steps_done": 9, "total_steps": 9},
+    }
     write_json(run / "metrics.json", content)
 
 

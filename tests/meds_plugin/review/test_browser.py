@@ -10,8 +10,8 @@ import pytest
 
 from meds_plugin.data.exclude import read_exclude
 from meds_plugin.review import rebuild_review
-from meds_plugin.review.entries import read_rows
 from meds_plugin.review.rounds import apply_decisions
+from meds_plugin.runs.read import read_rows
 from meds_plugin.utils.atomic import write_csv, write_json
 from tests.meds_plugin.review.browser import browser
 from tests.meds_plugin.review.made_up import THRESHOLD, make_run

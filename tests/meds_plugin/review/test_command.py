@@ -35,7 +35,7 @@ def test_builds_applies_and_compares(tmp_path: Path, capsys: pytest.CaptureFixtu
         (["{}/run", "--output", "x"], "--output goes with --apply"),
         (["{}/run", "--apply", "{}/none.csv"], "none.csv cannot be read"),
         (["{}/run", "--apply", "{}/none.csv", "--compare", "{}/run"], "not allowed with"),
-        (["{}/run", "--compare", "{}/none"], "metrics.json cannot be read"),
+        (["{}/run", "--compare", "{}/none"], "metrics.json is missing"),
     ],
 )
 def test_wrong_input_is_answered_in_one_line(

@@ -1,40 +1,9 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 import torch
 
-from meds_plugin.review.heatmaps import SIDE, on_one_scale, training_maps
-from tests.toys import FullDetector, loader, quiet_trainer, wrap
-
-if TYPE_CHECKING:
-    from meds_plugin.training.stages import Method
-
-
-@pytest.mark.parametrize("method", ["meds", "memory"])
-def test_every_training_image_has_the_map_that_its_score_comes_from(method: Method) -> None:
-    model = wrap(FullDetector(), method=method, distill_steps=4, finetune_steps=4)
-    model.selection_top = 0.0
-    quiet_trainer(model.total_steps).fit(model, loader())
-    maps = training_maps(model)
-    assert maps.shape == (20, 4, 4)
-    if method == "memory" and model.memory is not None:
-        assert torch.equal(maps, model.memory.maps if model.memory.maps is not None else maps + 1)
-    else:
-        assert torch.allclose(maps.flatten(1).amax(1), model.training_scores().score)
-
-
-def test_of_large_maps_the_highest_values_stay() -> None:
-    model = wrap(FullDetector(), method="memory")
-    quiet_trainer(0).fit(model, loader(4))
-    assert model.memory is not None
-    model.memory.maps = torch.zeros(4, 5 * SIDE, 2 * SIDE)
-    model.memory.maps[2, 7, 9] = 3.0
-    maps = training_maps(model)
-    assert maps.shape == (4, SIDE, SIDE)
-    assert maps[2, 1, 4] == 3.0
-    assert maps.sum() == 3.0
+from meds_plugin.review.heatmaps import on_one_scale
 
 
 def test_one_scale_holds_for_all_images() -> None:
@@ -52,8 +21,3 @@ def test_one_scale_holds_for_all_images() -> None:
 
 def test_maps_without_differences_are_faint() -> None:
     assert on_one_scale(torch.full((2, 3, 3), 0.7)).values.max() == 0
-
-
-def test_maps_exist_only_after_a_fit() -> None:
-    with pytest.raises(RuntimeError, match="after a fit"):
-        training_maps(wrap(FullDetector()))

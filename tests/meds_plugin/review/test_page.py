@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from meds_plugin.review import rebuild_review
-from meds_plugin.review.entries import read_run
+from meds_plugin.review.entries import read_review
 from meds_plugin.review.store import load_pictures
 from meds_plugin.utils.atomic import write_json
 from meds_plugin.utils.errors import UserError
@@ -112,7 +112,7 @@ def test_a_folder_without_a_finished_run_is_refused(tmp_path: Path, name: str) -
     rebuild_review(run)
     (run / name).unlink()
     with pytest.raises(UserError, match="finished run"):
-        read_run(run)
+        read_review(run)
 
 
 def test_numbers_that_are_none_are_refused(tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ def test_a_run_is_compared_with_the_one_whose_review_it_follows(
 def test_runs_that_are_not_finished_cannot_be_compared(tmp_path: Path) -> None:
     before, after = (make_run(tmp_path / name, NAMES) for name in ("before", "after"))
     make_metrics(before, 0.75)
-    with pytest.raises(UserError, match=r"metrics\.json cannot be read"):
+    with pytest.raises(UserError, match=r"metrics\.json is missing"):
         compare_runs(before, after)
     (after / "metrics.json").write_text("{}")
     with pytest.raises(UserError, match="is not of a finished run"):

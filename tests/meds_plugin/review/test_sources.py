@@ -47,5 +47,5 @@ def test_it_needs_the_runs_configuration(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"config\.yaml"):
             rebuild_review(run)
     (run / "config.yaml").unlink()
-    with pytest.raises(UserError, match=r"config\.yaml cannot be read"):
+    with pytest.raises(UserError, match=r"config\.yaml is missing"):
         rebuild_review(run)

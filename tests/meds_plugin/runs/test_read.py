@@ -1,10 +1,12 @@
+"""What is read of a run's folder, and the one line where it is no run's."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import pytest
 
-from meds_plugin.runs.read import differing, find_runs, partner, read_run, separate
+from meds_plugin.runs.read import is_finished, read_config, read_metrics, read_rows
 from meds_plugin.utils.errors import UserError
 from tests.made_up import write_run
 
@@ -12,74 +14,49 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_finds_runs_at_any_depth_and_those_that_did_not_finish(tmp_path: Path) -> None:
-    first = write_run(tmp_path / "a" / "b" / "0")
-    second = write_run(tmp_path / "1", seed=1)
-    (tmp_path / "2" / ".hydra").mkdir(parents=True)
-    (tmp_path / "2" / ".hydra" / "config.yaml").write_text("seed: 2")
-    early = write_run(tmp_path / "3", seed=3)
-    metrics = early / "metrics.json"
-    metrics.write_text(metrics.read_text().replace('"steps_done": 20', '"steps_done": 5'))
-    done, missing = find_runs(tmp_path)
-    assert [run.path for run in done] == [second, first]
-    assert missing == [tmp_path / "2", early]
+@pytest.mark.parametrize(("done", "finished"), [(19, False), (20, True)])
+def test_a_run_is_finished_when_all_steps_are_in_its_results(
+    tmp_path: Path, done: int, finished: bool
+) -> None:
+    assert not is_finished(tmp_path)
+    run = write_run(tmp_path / "0")
+    file = run / "metrics.json"
+    file.write_text(file.read_text().replace('"steps_done": 20', f'"steps_done": {done}'))
+    assert is_finished(run) == finished
+    file.write_text("{")
+    assert not is_finished(run)
 
 
-def test_a_run_knows_its_metrics(tmp_path: Path) -> None:
-    run = read_run(write_run(tmp_path / "0", noise=None, value=0.75, known=False))
-    assert run.metric("I-AUROC") == 0.75
-    assert run.metric("I-AUROC", "nut") == 0.75
-    assert run.metric("auprc") is None
-    assert run.metric("auprc", "tile") is None
-    assert run.metric("P-F1max") is None
-    assert run.noise is None
-    assert (run.data, run.backbone, run.categories) == ("things", "dinomaly", ["nut", "tile"])
+def test_a_configuration_is_resolved(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "0")
+    with (run / "config.yaml").open("a") as file:
+        file.write("again: ${seed}\n")
+    assert read_config(run)["again"] == read_config(run)["seed"]
 
 
-def test_separates_what_must_not_be_averaged(tmp_path: Path) -> None:
-    runs = [
-        read_run(write_run(tmp_path / "0")),
-        read_run(write_run(tmp_path / "1", seed=1, noise=0.1, method="plain", backbone="hvq")),
-        read_run(write_run(tmp_path / "2", steps__distill=20)),
-        read_run(write_run(tmp_path / "3", cache_gb=1.0)),
-        read_run(write_run(tmp_path / "4", cache__gb=0.0, cache__dir="/kept", review=False)),
-    ]
-    groups = separate(runs)
-    names = [[run.path.name for run in group] for group, _ in groups]
-    assert names == [["0", "1", "3", "4"], ["2"]]
-    assert [note for _, note in groups] == [{"steps.distill": "10"}, {"steps.distill": "20"}]
+@pytest.mark.parametrize("text", ["[", "- a\n", "a: ${b}\n", "seed: 1\n"])
+def test_what_is_no_configuration_is_told_in_one_line(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UserError, match=r"config\.yaml is missing: give the folder of a run"):
+        read_config(tmp_path)
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"config\.yaml is no configuration of a run") as error:
+        read_config(tmp_path)
+    assert "\n" not in str(error.value)
 
 
-def test_says_what_differs() -> None:
-    assert differing([(("a", "1"), ("b", "1")), (("a", "2"), ("b", "1"))]) == [
-        {"a": "1"},
-        {"a": "2"},
-    ]
+def test_what_are_no_metrics_is_told_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"metrics\.json is missing: give the folder of a finished"):
+        read_metrics(tmp_path)
+    (tmp_path / "metrics.json").write_text('{"mean": {}}')
+    with pytest.raises(UserError, match=r"metrics\.json is not of a finished run"):
+        read_metrics(tmp_path)
 
 
-def test_the_plain_run_beside_is_one_of_the_same_data_noise_and_seed(tmp_path: Path) -> None:
-    run = read_run(write_run(tmp_path / "0", noise=0.4))
-    others = [
-        read_run(write_run(tmp_path / "1", method="plain", noise=0.1)),
-        read_run(write_run(tmp_path / "2", method="plain", seed=1)),
-        read_run(write_run(tmp_path / "3", method="plain", steps__distill=5)),
-        read_run(write_run(tmp_path / "4", method="plain", backbone__detector__decoder_depth=8)),
-    ]
-    assert partner(run, others) is None
-    wanted = read_run(write_run(tmp_path / "5", method="plain"))
-    assert partner(run, [*others, wanted]) is wanted
-
-
-def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no finished run"):
-        read_run(tmp_path)
-    with pytest.raises(UserError, match="no finished run"):
-        find_runs(tmp_path)
-    with pytest.raises(UserError, match="no such folder"):
-        find_runs(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="method=magic"):
-        read_run(write_run(tmp_path / "1", method="magic"))
-    folder = write_run(tmp_path / "0")
-    (folder / "metrics.json").write_text("{}")
-    with pytest.raises(UserError, match="is no run's"):
-        read_run(folder)
+def test_rows_are_read_by_column_and_a_damaged_table_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "ranking.csv"
+    assert read_rows(file) == []
+    file.write_bytes(b'path,score\n"a\rb.png",1\n')
+    assert read_rows(file) == [{"path": "a\rb.png", "score": "1"}]
+    file.write_bytes(b"path\n\xff\n")
+    with pytest.raises(UserError, match=r"ranking\.csv cannot be read"):
+        read_rows(file)

@@ -8,7 +8,7 @@ import torch
 
 from meds_plugin.data import Sample
 from meds_plugin.runs.report import print_report, table
-from meds_plugin.runs.write import RunFolder, ranking_metrics
+from meds_plugin.runs.write import RunFolder
 from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,25 +44,6 @@ def test_report_gives_reasons_and_the_place(capsys: pytest.CaptureFixture[str]) 
     assert "not computed: there are no masks" in out
     assert "runs/x" in out
     assert "AUPRC" not in out
-
-
-def test_ranking_is_judged_over_all_and_by_category() -> None:
-    samples = [
-        sample("a", "x", injected=False),
-        sample("b", "x", injected=True),
-        sample("c", "y", injected=False),
-        sample("d", "y", injected=False),
-    ]
-    judged = ranking_metrics(samples, torch.tensor([0.9, 0.8, 0.1, 0.2]))
-    assert judged["auprc"] == 0.5
-    assert judged["inspection_depth"] == 0.5
-    assert judged["categories"]["x"] == {"auprc": 0.5, "inspection_depth": 1.0}
-    assert judged["categories"]["y"] == {"auprc": None, "inspection_depth": None}
-
-
-def test_ranking_of_unknown_truth_is_not_judged() -> None:
-    judged = ranking_metrics([sample("a", "x", injected=None)], torch.tensor([0.1]))
-    assert judged["auprc"] is None
 
 
 def test_a_folder_below_a_file_is_refused(tmp_path: Path) -> None:

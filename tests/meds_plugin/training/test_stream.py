@@ -8,6 +8,8 @@ import torch
 from torch.utils.data import DataLoader, Subset
 
 from meds_plugin.detectors.view import DetectorView
+from meds_plugin.encoding.cache.settings import CacheSettings
+from meds_plugin.encoding.cache.store import FrozenCache
 from meds_plugin.encoding.encoded_images import EncodedImages, chunked
 from meds_plugin.encoding.reader import ImageReader, images_of
 from meds_plugin.training.stream import TrainingStream
@@ -22,9 +24,7 @@ def make_stream(
 ) -> tuple[TrainingStream, SimpleNamespace]:
     view = DetectorView(BareDetector(), lambda images: images)
     reader = ImageReader(loader(count, batch_size, workers))
-    stream = TrainingStream(
-        EncodedImages(reader, view, limit_gb=0), seed=1, end_of_stage=lambda _: end
-    )
+    stream = TrainingStream(EncodedImages(reader, view), seed=1, end_of_stage=lambda _: end)
     state = {
         "global_step": 0,
         "global_rank": 0,
@@ -134,7 +134,7 @@ def test_the_users_own_batches_are_filled_up() -> None:
     reader = ImageReader(loader(5, 5))
     sizes = []
     for rank in range(2):
-        images = EncodedImages(reader, view, limit_gb=0)
+        images = EncodedImages(reader, view)
         stream = TrainingStream(images, seed=1, end_of_stage=lambda _: 9, raw=True)
         stream.attach(cast("L.Trainer", make_stream(global_rank=rank, world_size=2)[1]))
         sizes += [len(batch) for batch in stream]
@@ -156,9 +156,9 @@ def test_the_number_of_workers_changes_nothing() -> None:
 def test_the_frozen_part_runs_once_an_image() -> None:
     detector = FullDetector()
     view = DetectorView(detector, lambda images: images)
-    images = EncodedImages(ImageReader(loader(10)), view, limit_gb=1)
+    images = EncodedImages(ImageReader(loader(10)), view, cache=FrozenCache(CacheSettings(gb=1)))
     expected = torch.tanh(detector.encoder(ToyImages(10).images))
-    assert images.keep(torch.device("cpu"))
+    assert images.encode_all(torch.device("cpu"))
     for _ in range(3):
         for batch in images.batches([[3, 1], [9]]):
             torch.testing.assert_close(images.encoded(batch), expected[batch["index"]])
@@ -168,8 +168,8 @@ def test_the_frozen_part_runs_once_an_image() -> None:
 def test_encodings_that_do_not_fit_are_made_each_time() -> None:
     detector = FullDetector()
     view = DetectorView(detector, lambda images: images)
-    images = EncodedImages(ImageReader(loader(10)), view, limit_gb=1e-6)
-    assert not images.keep(torch.device("cpu"))
+    images = EncodedImages(ImageReader(loader(10)), view, cache=FrozenCache(CacheSettings(gb=1e-6)))
+    assert not images.encode_all(torch.device("cpu"))
     (batch,) = images.batches([[2, 0]])
     expected = torch.tanh(detector.encoder(ToyImages(10).images[[2, 0]]))
     torch.testing.assert_close(images.encoded(batch), expected)

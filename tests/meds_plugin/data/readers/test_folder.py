@@ -116,7 +116,7 @@ def test_links(root: Path, tmp_path: Path) -> None:
     assert split.notes[0] == "passed over links to folders above them: 1, first monday/up"
     (problem,) = split.problems
     assert problem.path == "self"
-    assert problem.reason == f"{root / 'self'} is a link that leads back to itself: mend it"
+    assert problem.reason == f"{root / 'self'} is a link that leads back to itself: fix it"
 
 
 def test_a_link_to_the_whole_disk_is_not_followed(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_folder_that_may_not_be_listed_is_one_of_the_problems(
     assert {problem.path for problem in split.problems} == {"monday/late", "mounted"}
     reasons = " ".join(problem.reason for problem in split.problems)
     assert "late cannot be listed (Permission denied); check its permissions" in reasons
-    assert "mounted is a link to /nowhere/else, which does not exist: mend it" in reasons
+    assert "mounted is a link to /nowhere/else, which does not exist: fix it" in reasons
     assert not any(sample.path.startswith("monday/late") for sample in split.train)
     assert "cannot be listed" in _failure(root / "monday" / "late")
     assert "cannot be listed" in _failure(root, masks="monday", test="held")
@@ -310,7 +310,7 @@ def test_unclear_masks(root: Path) -> None:
 def test_wrong_mask_folders(root: Path) -> None:
     for masks in ("none", "1.png", "*/truth", ""):
         message = _failure(root, test="held", masks=masks)
-        assert f"data.masks={masks} is no folder; name one relative to data.root" in message
+        assert f"data.masks={masks} is not a folder; name one relative to data.root" in message
     assert "data.masks=. is data.root itself" in _failure(root, test="held", masks=".")
     assert "data.test=held has no image" in _failure(root, test="held", masks="held")
 

@@ -159,7 +159,7 @@ def test_the_folder_of_images(root: Path) -> None:
     for name in ("realiad_raw", "..", "realiad_256/audiojack"):
         message = _failure(root, images=name)
         assert message.startswith(
-            f"data.images={name} is no folder in data.root={root}; there are:"
+            f"data.images={name} is not a folder in data.root={root}; there are:"
         )
 
 
@@ -254,7 +254,7 @@ def test_entries_that_cannot_be_used_are_problems(root: Path, table: Path) -> No
     base = root / "realiad_1024" / "audiojack"
     start = "realiad_1024/audiojack"
     expected = [
-        (f"{start}/OK/none_C1_.jpg", f"train[10]: {base}/OK/none_C1_.jpg does not exist; mend"),
+        (f"{start}/OK/none_C1_.jpg", f"train[10]: {base}/OK/none_C1_.jpg does not exist; fix"),
         (f"{start}/../../secret.jpg", f"train[11]: ../../secret.jpg is not a path below {base}"),
         (f"{start}/{root}/secret.jpg", f"train[12]: {root}/secret.jpg is not a path below"),
         (f"{start}/OK", f"train[14]: {base}/OK is not a file"),
@@ -341,7 +341,7 @@ def test_malformed_lists_name_file_and_key(
     root: Path, table: Path, content: str, says: str
 ) -> None:
     table.write_text(content)
-    assert _failure(root).startswith(f"{table}: {says}; mend it")
+    assert _failure(root).startswith(f"{table}: {says}; fix it")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe{}", b"[" * 100_000, b'{"train": NaN,}'])

@@ -189,7 +189,7 @@ def test_rows_that_cannot_be_used_are_problems(original: Path, tmp_path: Path) -
     rows = {
         "candle,train,normal,candle/Data/Images/Normal/0099.JPG,": (
             "candle/Data/Images/Normal/0099.JPG",
-            f"{original}/candle/Data/Images/Normal/0099.JPG does not exist; mend the row or",
+            f"{original}/candle/Data/Images/Normal/0099.JPG does not exist; fix the row or",
         ),
         "candle,train,normal,../out.JPG,": (
             "../out.JPG",
@@ -216,7 +216,7 @@ def test_rows_that_cannot_be_used_are_problems(original: Path, tmp_path: Path) -
         "candle,test": ("1cls.csv line 14", "label is '', not normal or anomaly"),
         "../candle,train,normal,candle/Data/Images/Normal/0002.JPG,": (
             "candle/Data/Images/Normal/0002.JPG",
-            "'../candle' is no category",
+            "'../candle' is not a category",
         ),
         "pcb1,train,normal,pcb1/none.JPG,": None,  # of a category that is not asked for
     }

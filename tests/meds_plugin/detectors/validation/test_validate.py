@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from meds_plugin import MeDSWrapper
-from meds_plugin.detectors.validation.validate import probe_detector
+from meds_plugin.detectors.validation.validate import validate_detector
 from meds_plugin.detectors.view import DetectorView
 from meds_plugin.encoders.default import default_features
 from meds_plugin.utils.errors import DetectorError, UserError
@@ -320,7 +320,7 @@ def test_the_check_leaves_no_trace() -> None:
     random.seed(1)
     np.random.seed(1)  # noqa: NPY002
     torch.manual_seed(1)
-    probe_detector(DetectorView(net, default_features), frozen=())
+    validate_detector(DetectorView(net, default_features), frozen=())
     assert (random.random(), np.random.rand(), torch.rand(1)) == expected  # noqa: NPY002, S311
     for key, value in net.state_dict().items():
         assert torch.equal(value, state[key]), key

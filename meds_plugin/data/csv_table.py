@@ -1,0 +1,138 @@
+"""Reads CSV in UTF-8 as spreadsheets save it: with commas, semicolons or tabs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from meds_plugin.data.faults import shown
+from meds_plugin.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+__all__ = ["CsvRow", "CsvTable", "first_line", "parse_csv", "read_text"]
+
+_DELIMITERS = ",;\t"
+
+
+class CsvRow(NamedTuple):
+    """A row of a table.
+
+    Attributes:
+        number: As in a spreadsheet: the header is row 1, and empty rows count.
+        cells: Text by column; missing cells are empty.
+        surplus: Cells beyond the last column.
+    """
+
+    number: int
+    cells: dict[str, str]
+    surplus: list[str]
+
+
+class CsvTable(NamedTuple):
+    """The names of the columns, and the rows that are not empty."""
+
+    columns: list[str]
+    rows: list[CsvRow]
+
+
+def read_text(file: str | os.PathLike[str], key: str) -> str:
+    """Return the text of a UTF-8 file, without a byte-order mark.
+
+    Args:
+        file: The file; a leading ``~`` is the home folder.
+        key: The setting that names it, for messages.
+
+    Raises:
+        UserError: If it cannot be read or is not UTF-8.
+    """
+    path = os.path.expanduser(file)  # noqa: PTH111 - Path.expanduser raises for `~nobody`
+    try:
+        text = Path(path).read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        msg = f"{key}={shown(path)} cannot be read ({error.strerror}); give a file in CSV or text"
+        raise UserError(msg) from error
+    except ValueError as error:  # not UTF-8, or not a path
+        raise UserError(_not_utf8(path, key)) from error
+    if "\0" in text:  # another encoding, of two bytes per letter
+        raise UserError(_not_utf8(path, key))
+    return text
+
+
+def parse_csv(
+    text: str,
+    file: str | os.PathLike[str],
+    key: str,
+    known: Collection[str],
+    *,
+    needed: str = "path",
+) -> CsvTable | None:
+    """Return the table in a text, if it has a needed column.
+
+    The delimiter is the one of ``, ; tab`` that gives the most columns, the needed one among them.
+
+    Args:
+        text: The content of the file.
+        file: The file, for messages.
+        key: The setting that names it, for messages.
+        known: Names of columns that are matched in any case. Other columns keep their names; one
+            without a name is called ``column N``.
+        needed: One of the known names, without which the text is not such a table.
+
+    Returns:
+        The table; ``None`` if the first non-empty row does not name the needed column.
+
+    Raises:
+        UserError: If two columns have the same name, or a quote is not closed.
+    """
+    delimiter, columns = max(
+        ((d, _columns(text, d, known, needed)) for d in _DELIMITERS),
+        key=lambda found: len(found[1]),
+    )
+    if not columns:
+        return None
+    if twice := sorted({name for name in columns if columns.count(name) > 1}):
+        msg = f"{key}={shown(str(file))} has several columns named {shown(twice[0])}; keep one"
+        raise UserError(msg)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    rows = []
+    try:
+        for number, cells in enumerate(reader, start=1):
+            if any(cell.strip() for cell in cells):
+                padded = cells + [""] * (len(columns) - len(cells))
+                named = dict(zip(columns, padded, strict=False))
+                rows.append(CsvRow(number, named, cells[len(columns) :]))
+    except csv.Error as error:
+        where = f"{key}={shown(str(file))}, line {reader.line_num}"
+        msg = f'{where}: {error}; a name with a quote in it is written "a ""b"".png"'
+        raise UserError(msg) from error
+    return CsvTable(columns, rows[1:])
+
+
+def _columns(text: str, delimiter: str, known: Collection[str], needed: str) -> list[str]:
+    """Return the columns by one delimiter; none if the needed one is not among them."""
+    try:
+        rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        header = next((row for row in rows if any(cell.strip() for cell in row)), [])
+    except csv.Error:
+        return []
+    names = [cell.strip() for cell in header]
+    while names and not names[-1]:  # delimiters at the end of each row
+        names.pop()
+    plain = [name.casefold() if name.casefold() in known else name for name in names]
+    named = [name or f"column {number}" for number, name in enumerate(plain, start=1)]
+    return named if needed in named else []
+
+
+def first_line(text: str) -> str:
+    """Say how a text begins, for the message that a needed column is missing."""
+    first = next((line for line in text.splitlines() if line.strip()), "")[:80]
+    return f"it begins with {shown(first)}" if first else "it is empty"
+
+
+def _not_utf8(path: str, key: str) -> str:
+    return f"{key}={shown(path)} is not text in UTF-8; save it as 'CSV UTF-8' or as text in UTF-8"

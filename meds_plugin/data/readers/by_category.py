@@ -1,0 +1,92 @@
+"""Puts the images of a user's own folder or table together: order, and what a category lacks."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from meds_plugin.data.faults import shown
+from meds_plugin.data.file_search import natural_key
+from meds_plugin.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from meds_plugin.data.samples import Sample, Split
+
+__all__ = ["sort_by_category"]
+
+
+def sort_by_category(found: Split, categories: Sequence[str], *, source: str, masks: str) -> Split:
+    """Return the images of the categories in order, with notes on what is missing.
+
+    Args:
+        found: The images in any order, and what is known to be wrong.
+        categories: The categories to give, in order.
+        source: Where the images come from, as on the command line, for messages.
+        masks: Where masks would come from, for notes.
+
+    Returns:
+        The images by category, and within each by name.
+
+    Raises:
+        UserError: If a category has no training image.
+    """
+    split = replace(found, train=[], test=[], notes=list(found.notes))
+    trains, tests = _by_category(found.train), _by_category(found.test)
+    notes: list[str] = []
+    for name in categories:
+        train, test = trains[name], tests[name]
+        if not train:
+            raise UserError(_nothing_to_train_on(found, name, test, source))
+        split.train.extend(train)
+        split.test.extend(test)
+        notes += [*category_notes(name, test, masks), *_one_sided(name, test)]
+    split.notes.extend(notes if split.test else ["no test images: no test metrics"])
+    return split
+
+
+def category_notes(category: str, test: Sequence[Sample], masks: str) -> list[str]:
+    """Return what cannot be measured on a category, a line each.
+
+    Args:
+        category: Its name.
+        test: Its test images.
+        masks: What is missing if none of them has a mask.
+    """
+    if not test:
+        return [f"category {category}: no test images: no metrics for it"]
+    defects = [sample for sample in test if sample.is_anomaly]
+    bare = sum(sample.mask is None for sample in defects)
+    if not bare:
+        return []
+    what = f"no {masks}" if bare == len(defects) else f"{bare} of {len(defects)} masks are missing"
+    return [f"category {category}: {what}: pixel metrics are skipped"]
+
+
+def _by_category(samples: Sequence[Sample]) -> defaultdict[str, list[Sample]]:
+    found: defaultdict[str, list[Sample]] = defaultdict(list)
+    for sample in sorted(samples, key=lambda s: [natural_key(part) for part in s.path.split("/")]):
+        found[sample.category].append(sample)
+    return found
+
+
+def _one_sided(category: str, test: Sequence[Sample]) -> list[str]:
+    """Say which metrics cannot be had because all test images are of one kind."""
+    kinds = {sample.is_anomaly for sample in test}
+    if kinds == {True}:
+        return [f"category {category}: no normal test images: image metrics are skipped"]
+    if kinds == {False}:
+        return [f"category {category}: no defective test images: metrics are skipped"]
+    return []
+
+
+def _nothing_to_train_on(found: Split, category: str, test: Sequence[Sample], source: str) -> str:
+    message = f"{source}: category {shown(category)} has no training images"
+    if test:
+        message += f", all {len(test)} are test images"
+    if found.problems:
+        count = f"{len(found.problems)} cannot be used"
+        message += f"; {count}, the first because {found.problems[0].reason}"
+    return f"{message}; add some, or leave it out with data.categories=[...]"

@@ -1,0 +1,133 @@
+"""Folders and patterns that a user gives to say which images play which part."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TypeAlias
+
+from meds_plugin.data.faults import shown
+from meds_plugin.data.file_search import is_folder
+from meds_plugin.data.readers.safe_paths import path_inside
+from meds_plugin.utils.errors import UserError
+
+__all__ = ["Parts", "Pattern", "Patterns", "locate", "read_patterns"]
+
+Parts: TypeAlias = tuple[str, ...]
+Patterns: TypeAlias = "str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None"
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Which images are meant, by their names relative to the root.
+
+    Attributes:
+        text: As the user gave it, with the setting's name: ``data.test=...``.
+        parts: A wildcard expression for each part of a name; ``**`` stands for any number of them.
+        outside: The folder meant, if it does not lie below the root.
+        literal: Whether it is a folder's or file's own name, without wildcards.
+    """
+
+    text: str
+    parts: Parts
+    outside: Path | None = None
+    literal: bool = True
+
+    def base(self, name: Parts) -> Parts | None:
+        """Return the folder that is meant where an image is: its sub-folders are kinds.
+
+        A pattern takes in what matches, and everything in folders that match. The folder meant is
+        then the one that matches, without ``*`` and ``**`` at the pattern's end:
+        ``LINE/test/good/1.png`` has the base ``LINE/test`` for ``*/test``, ``*/test/*`` and
+        ``*/test/*/*.png``. If nothing else is in the pattern, it is the image's own folder.
+
+        Args:
+            name: The image's name, in parts.
+
+        Returns:
+            The first parts of the name, or ``None`` if the image is not meant.
+        """
+        depth = _depth(self.parts, name)
+        if depth is None:
+            return None
+        parts = self.parts[:-1] if depth == len(name) else self.parts
+        while parts and parts[-1] in ("*", "**"):
+            parts = parts[:-1]
+        shortest = _depth(parts, name) if parts else None
+        return name[: min(depth, len(name) - 1) if shortest is None else shortest]
+
+
+def read_patterns(key: str, given: Patterns, root: Path) -> list[Pattern]:
+    """Return what a setting means.
+
+    Args:
+        key: The setting, such as ``data.test``.
+        given: One or several of: a folder or file, relative to the root or absolute, that may lie
+            outside the root if it is a folder; or a pattern with ``*``, ``**``, ``?`` or ``[]``
+            for names below the root. What exists as it is written is no pattern.
+        root: The data set's folder.
+
+    Raises:
+        UserError: If one is not there, or holds the root.
+    """
+    if given is None:
+        return []
+    several = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    # A folder named 2024 is a number on the command line.
+    return [_read(key, str(text), root) for text in several]
+
+
+def locate(key: str, text: str, root: Path) -> tuple[Parts, Path] | None:
+    """Return an existing folder or file by its parts relative to the root, which may be ``..``.
+
+    Raises:
+        UserError: If it lies above the root.
+    """
+    plain = os.path.expanduser(text)  # noqa: PTH111 - Path.expanduser raises for `~nobody`
+    place = path_inside(root, plain)
+    base = Path(os.path.normpath(root.absolute()))
+    path = Path(os.path.normpath(base / plain)) if place is None else root / place
+    if not plain or "\0" in plain or not (is_folder(path) or (place and path.is_file())):
+        return None
+    if place is not None:
+        return place.parts, path
+    if base.is_relative_to(path):
+        what = f"holds data.root={shown(str(root))}; name a folder in it or beside it"
+        msg = f"{key}={shown(text)} {what}"
+        raise UserError(msg)
+    return Path(os.path.relpath(path, base)).parts, path
+
+
+def _read(key: str, text: str, root: Path) -> Pattern:
+    named = f"{key}={shown(text)}"
+    found = locate(key, text, root)
+    if found is not None:
+        parts, path = found
+        escaped = tuple(glob.escape(part) for part in parts)
+        return Pattern(named, escaped, path if parts[:1] == ("..",) else None)
+    place = path_inside(root, os.path.expanduser(text))  # noqa: PTH111 - as above
+    if place is None or not glob.has_magic(text):
+        msg = (
+            f"{named}: there is no such folder; name one relative to data.root={shown(str(root))}, "
+            "an absolute one, or a pattern such as '*/test'"
+        )
+        raise UserError(msg)
+    return Pattern(named, place.parts, literal=False)
+
+
+def _depth(pattern: Parts, name: Parts) -> int | None:
+    """Return how many of a name's first parts a pattern matches, at least; ``None`` if none."""
+    depths = range(len(name) + 1)
+    return next((depth for depth in depths if _matches(pattern, name[:depth])), None)
+
+
+def _matches(pattern: Parts, name: Parts) -> bool:
+    if not pattern:
+        return not name
+    if pattern[0] == "**":
+        return any(_matches(pattern[1:], name[start:]) for start in range(len(name) + 1))
+    return bool(name) and fnmatchcase(name[0], pattern[0]) and _matches(pattern[1:], name[1:])

@@ -1,0 +1,146 @@
+"""Decides which part an image in a user's own folder plays, from what the user says of folders."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from meds_plugin.data.faults import shown
+from meds_plugin.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from meds_plugin.data.readers.folder_patterns import Parts, Pattern
+
+__all__ = ["Role", "Rules"]
+
+_GOOD = frozenset({"good", "ok", "normal"})
+_KIND = "anomaly"
+
+
+class Role(NamedTuple):
+    """What an image is used for.
+
+    Attributes:
+        test: Whether it is a test image.
+        category: Its category.
+        defect: Its kind of defect, ``None`` if it is normal or unknown.
+        injected: ``False`` for training images known to be good.
+        by_folder: The name of the folder that says whether a test image is normal, if one does.
+        places: Its paths relative to the root and to the folder of test images, where masks are
+            looked for.
+    """
+
+    test: bool
+    category: str
+    defect: str | None = None
+    injected: bool | None = None
+    by_folder: str | None = None
+    places: tuple[Parts, ...] = ()
+
+
+class _Match(NamedTuple):
+    pattern: Pattern
+    base: Parts
+
+
+class Rules:
+    """What a user says of the images in a folder (see `read_folder`).
+
+    Args:
+        patterns: Which images are meant by ``test``, ``normal`` and ``anomalous``.
+        category: The one category; ``None`` takes the name of a folder.
+
+    Attributes:
+        unused: Patterns that have not matched any image so far.
+    """
+
+    def __init__(self, patterns: Mapping[str, Sequence[Pattern]], *, category: str | None) -> None:
+        self._rules = tuple(patterns[key] for key in ("test", "normal", "anomalous"))
+        self._category = category
+        self.unused = [pattern for rule in self._rules for pattern in rule]
+
+    def role(self, name: Parts) -> Role:
+        """Return what an image is used for.
+
+        Args:
+            name: Its path relative to the root.
+
+        Raises:
+            UserError: If two rules contradict each other on it, its category cannot be told, or it
+                is a test image of which nothing says whether it is normal.
+        """
+        test, normal, anomalous = (self._match(patterns, name) for patterns in self._rules)
+        if normal and anomalous:
+            msg = (
+                f"{_shown(name)} is in {normal.pattern.text} and in {anomalous.pattern.text}; "
+                "name each image in one of them only"
+            )
+            raise UserError(msg)
+        tested = test or anomalous
+        category, after = self._category_of(name, tested, normal)
+        if tested is None:
+            return Role(False, category, injected=False if normal else None)
+        places = _places(name, tested)
+        if normal:
+            return Role(True, category, places=places)
+        if anomalous:
+            kinds = name[max(after, len(anomalous.base)) : -1]
+            kind = (*kinds, *anomalous.base[-1:], _KIND)[0]
+            return Role(True, category, kind, places=places)
+        return _told_by_folder(name, tested, after, Role(True, category, places=places))
+
+    def _match(self, patterns: Sequence[Pattern], name: Parts) -> _Match | None:
+        """Return the first pattern that an image matches."""
+        first = None
+        for pattern in patterns:
+            base = pattern.base(name)
+            if base is not None:
+                if pattern in self.unused:
+                    self.unused.remove(pattern)
+                first = first or _Match(pattern, base)
+        return first
+
+    def _category_of(
+        self, name: Parts, test: _Match | None, normal: _Match | None
+    ) -> tuple[str, int]:
+        """Return the category, and how many parts of the name come up to it."""
+        if self._category is not None:
+            return self._category, 0
+        start = 0
+        # A folder beside the categories holds folders of categories itself.
+        if test and test.pattern.literal and (test.pattern.outside or len(test.base) == 1):
+            start = len(test.base)
+        elif not test and normal and normal.pattern.outside:
+            start = len(normal.base)
+        if len(name) > start + 1:
+            return name[start], start + 1
+        msg = (
+            f"{_shown(name)} lies in no folder of a category, as data.by_directory=true needs; "
+            "move it into one, or give data.by_directory=false"
+        )
+        raise UserError(msg)
+
+
+def _told_by_folder(name: Parts, test: _Match, after: int, role: Role) -> Role:
+    """Complete the role of a test image by the names of its folders, as MVTec's layout does."""
+    folders = name[max(after, len(test.base)) : -1]
+    if not folders:
+        msg = (
+            f"nothing says whether {_shown(name)} in {test.pattern.text} is normal; give "
+            "data.normal and data.anomalous, or move it to a folder named good or by its defect"
+        )
+        raise UserError(msg)
+    good = next((folder for folder in folders if folder.casefold() in _GOOD), None)
+    if good:
+        return role._replace(by_folder=good)
+    return role._replace(defect=folders[0], by_folder=folders[0])
+
+
+def _places(name: Parts, match: _Match) -> tuple[Parts, ...]:
+    below = name[len(match.base) :]
+    return (below,) if name[0] == ".." else tuple(dict.fromkeys((name, below)))
+
+
+def _shown(name: Parts) -> str:
+    return shown("/".join(name))

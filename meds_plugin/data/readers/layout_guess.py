@@ -1,0 +1,127 @@
+"""Tells known folder layouts apart, so that a wrong choice of data set can be named."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from meds_plugin.data.file_search import folders_in, images_in
+from meds_plugin.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["guess_layout", "known_layout", "wrong_layout"]
+
+_VISA = frozenset(
+    {"candle", "capsules", "cashew", "chewinggum", "fryum", "macaroni1", "macaroni2"}
+    | {"pcb1", "pcb2", "pcb3", "pcb4", "pipe_fryum"}
+)
+_MOST_LISTED = 200
+_MOST_NEAR = 20
+
+
+def guess_layout(root: str | os.PathLike[str]) -> str | None:
+    """Return the layout that a folder looks like, from the names of a few folders in it.
+
+    Args:
+        root: Any path; one that cannot be listed looks like nothing.
+
+    Returns:
+        ``mvtec``, ``mvtec_ad_2`` (which ``data=mvtec`` reads), ``visa``, ``real_iad``, ``folder``
+        for any other with an image in it, or ``None``.
+    """
+    return _known(Path(root)) or ("folder" if _holds_image(Path(root)) else None)
+
+
+def known_layout(root: str | os.PathLike[str]) -> str | None:
+    """Say which layout of the field a folder has and what reads it, ``None`` if it has none."""
+    known = _known(Path(root))
+    return f"looks like {known}; use data={_read_as(known)}" if known else None
+
+
+def wrong_layout(root: str | os.PathLike[str], asked: str, expected: str) -> str:
+    """Return the message for a folder that is not laid out as its reader expects.
+
+    Args:
+        root: The folder.
+        asked: The reader's name, as in ``data=NAME``.
+        expected: The layout it expects, in a few words.
+
+    Returns:
+        One line that says what the folder looks like instead, or where the right one is.
+    """
+    folder = Path(root)
+    start = f"data.root={folder} is not laid out as {asked} (expected {expected})"
+    known = _known(folder)
+    if known and _read_as(known) != asked:
+        return f"{start}: it {known_layout(folder)}"
+    inside = _folders(folder)
+    for near in () if known else (*inside[:_MOST_NEAR], folder.absolute().parent):
+        if _read_as(_known(near)) == asked:
+            return f"{start}: {near} is; use data.root={near}"
+    if not known and asked != "folder" and _holds_image(folder):
+        return f"{start}: it looks like folder; use data=folder"
+    seen = ", ".join(path.name for path in inside[:5]) + (", ..." if len(inside) > 5 else "")
+    return (
+        f"{start}: it holds {'the folders ' + seen if seen else 'no folders'}; name the right one"
+    )
+
+
+def _read_as(layout: str | None) -> str | None:
+    """Return which ``data=`` reads a layout."""
+    return "mvtec" if layout == "mvtec_ad_2" else layout
+
+
+def _known(folder: Path) -> str | None:
+    """Return the layout by the names of its folders, ``None`` if it is none with a fixed one."""
+    inside = _folders(folder)
+    names = {path.name for path in inside}
+    if "split_csv" in names or any(_is_dir(path, "Data", "Images") for path in inside):
+        return "visa"
+    if any(name.startswith("realiad_") for name in names):
+        return "real_iad"
+    if tree := _tree([folder, *inside]):
+        return tree
+    return "visa" if "1cls" in names and _tree(_folders(folder / "1cls")) else None
+
+
+def _tree(folders: Iterable[Path]) -> str | None:
+    """Return which data set of MVTec's kind has these categories, ``None`` if they are none."""
+    categories = [path for path in folders if _is_dir(path, "train", "good")]
+    if any(_is_dir(path, "test_public") for path in categories):
+        return "mvtec_ad_2"
+    for path in categories:
+        kinds = {kind.name for kind in _folders(path / "test")} if path.name in _VISA else set()
+        if kinds and kinds <= {"good", "bad"}:
+            return "visa"
+    return "mvtec" if categories else None
+
+
+def _holds_image(folder: Path) -> bool:
+    """Whether an image lies anywhere in a folder, as far as a limited search can tell."""
+    todo = [folder]
+    for _ in range(_MOST_LISTED):
+        if not todo:
+            break
+        here = todo.pop()
+        try:
+            if images_in(here):
+                return True
+        except (UserError, OSError):
+            continue
+        todo += _folders(here)
+    return False
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        return folders_in(folder)
+    except (UserError, OSError):  # a guess says nothing of what it cannot see
+        return []
+
+
+def _is_dir(folder: Path, *inner: str) -> bool:
+    # Not Path.is_dir: that raises where a folder may not be entered.
+    return os.path.isdir(folder.joinpath(*inner))  # noqa: PTH112

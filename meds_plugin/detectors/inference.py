@@ -1,0 +1,45 @@
+"""Running a detector without training it: evaluation mode, and the precision of a trainer."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import nn
+
+__all__ = ["autocast_as", "evaluating"]
+
+_HALF = {
+    "bf16-mixed": torch.bfloat16,
+    "bf16": torch.bfloat16,
+    "16-mixed": torch.float16,
+    "16": torch.float16,
+}
+
+
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put every part of a module into evaluation mode inside the block, then back as it was."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
+
+
+def autocast_as(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Return a context in which a detector computes as in a trainer of that precision.
+
+    Args:
+        precision: Lightning's name: ``bf16-mixed``, ``16-mixed``; others mean float32.
+        device: Where it computes.
+    """
+    dtype = _HALF.get(precision)
+    return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype)

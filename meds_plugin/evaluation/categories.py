@@ -1,0 +1,82 @@
+"""The seven metrics of a category, and their mean over categories."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from meds_plugin.metrics import ScoreCurve, UndefinedMetricError, region_shares, score_curve
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+__all__ = ["IMAGE_METRICS", "METRICS", "PIXEL_METRICS", "category_metrics", "mean_metrics"]
+
+IMAGE_METRICS = ("I-AUROC", "I-AP", "I-F1max")
+PIXEL_METRICS = ("P-AUROC", "P-AP", "P-F1max", "P-AUPRO")
+METRICS = IMAGE_METRICS + PIXEL_METRICS
+
+
+def category_metrics(
+    maps: Tensor,
+    scores: Tensor,
+    masks: Tensor | None,
+    labels: Tensor,
+    *,
+    fpr_limit: float,
+    no_masks: str = "there are no masks",
+) -> tuple[dict[str, float | None], dict[str, str]]:
+    """Compute the seven metrics of one category.
+
+    Args:
+        maps: ``[N, R, R]`` evaluated maps (see `evaluation_maps`), higher = more anomalous.
+        scores: ``[N]`` image scores, higher = more anomalous.
+        masks: ``[N, R, R]`` bool from `evaluation_masks`, or None where masks are unknown; an image
+            without a mask would count as free of defects.
+        labels: ``[N]`` 0 or 1, 1 = anomalous.
+        fpr_limit: See `EvaluationProtocol`.
+        no_masks: The reason to give where ``masks`` is None.
+
+    Returns:
+        All of `METRICS` in [0, 1], None where undefined, and the reason for each None.
+
+    Raises:
+        ValueError: If shapes do not fit or a value is not finite.
+    """
+    fits = maps.ndim == 3 and labels.shape == scores.shape == maps.shape[:1]
+    if not fits or (masks is not None and masks.shape != maps.shape):
+        shapes = [None if each is None else tuple(each.shape) for each in (maps, masks, labels)]
+        msg = f"maps, masks, labels do not fit: {shapes[0]}, {shapes[1]}, {shapes[2]}"
+        raise ValueError(msg)
+    values: dict[str, float | None] = dict.fromkeys(METRICS)
+    skipped: dict[str, str] = {}
+    try:
+        curve = score_curve(scores, labels, unit="images")
+        values.update(zip(IMAGE_METRICS, _common(curve), strict=True))
+    except UndefinedMetricError as reason:
+        skipped.update(dict.fromkeys(IMAGE_METRICS, str(reason)))
+    if masks is None:
+        return values, {**skipped, **dict.fromkeys(PIXEL_METRICS, no_masks)}
+    try:
+        curve = score_curve(maps, masks, unit="pixels")
+        pixel = (*_common(curve), curve.aupro(region_shares(masks), fpr_limit))
+        values.update(zip(PIXEL_METRICS, pixel, strict=True))
+    except UndefinedMetricError as reason:
+        skipped.update(dict.fromkeys(PIXEL_METRICS, str(reason)))
+    return values, skipped
+
+
+def mean_metrics(categories: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+    """Average each metric over the categories that have it; None where none has."""
+    means: dict[str, float | None] = {}
+    for name in METRICS:
+        known = [value for each in categories if (value := each.get(name)) is not None]
+        means[name] = math.fsum(known) / len(known) if known else None
+    return means
+
+
+def _common(curve: ScoreCurve) -> tuple[float, float, float]:
+    """Return AUROC, AP and F1-max."""
+    return curve.auroc(), curve.average_precision(), curve.f1_max()

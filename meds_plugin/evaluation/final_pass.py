@@ -1,0 +1,84 @@
+"""One pass of the final model over the training images, for the ranking, alarms and heatmaps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from meds_plugin.encoding.scoring import anomaly_maps
+from meds_plugin.evaluation.scoring import evaluate_maps
+
+if TYPE_CHECKING:
+    from meds_plugin.encoding.encoded_images import EncodedImages
+    from meds_plugin.evaluation.protocol import EvaluationProtocol
+
+__all__ = ["FinalPass", "final_pass", "small_maps"]
+
+_SIDE = 32  # of the maps that heatmaps are made of
+
+
+class FinalPass(NamedTuple):
+    """What the final model makes of N training images; on the CPU, higher = more anomalous.
+
+    Attributes:
+        selection: ``[N]`` selection scores.
+        image: ``[N]`` image scores as the evaluation makes them.
+        peak: ``[N]`` largest value of each evaluated map.
+        median: ``[N]`` median of each evaluated map.
+        maps: ``[N, h, w]`` maps of at most 32 a side.
+    """
+
+    selection: Tensor
+    image: Tensor
+    peak: Tensor
+    median: Tensor
+    maps: Tensor
+
+
+def final_pass(
+    images: EncodedImages,
+    *,
+    top: float,
+    input_size: tuple[int, int],
+    protocol: EvaluationProtocol,
+    device: torch.device,
+    progress: bool = False,
+) -> FinalPass:
+    """Score all training images; call it on every rank.
+
+    Args:
+        images: The training images and the detector.
+        top: Share of a map's largest values in the selection score.
+        input_size: Height and width of the images in pixels.
+        protocol: How maps become image scores.
+        device: Where the detector is.
+        progress: Show a progress bar.
+    """
+    shape = (0, 0)
+
+    def reduce(maps: Tensor) -> Tensor:
+        nonlocal shape
+        evaluated, image = evaluate_maps(images.view, maps, input_size, protocol)
+        pixels, small = evaluated.flatten(1), small_maps(maps)
+        shape = (small.shape[1], small.shape[2])
+        scores = (
+            images.view.image_score(maps, top=top),
+            image,
+            pixels.amax(dim=1),
+            pixels.median(dim=1).values,
+        )
+        return torch.cat([torch.stack(scores, dim=1), small.flatten(1)], dim=1)
+
+    name = "final scores" if progress else None
+    rows = anomaly_maps(images, range(len(images)), device=device, reduce=reduce, progress=name)
+    selection, image, peak, median = rows[:, :4].T.contiguous()
+    return FinalPass(selection, image, peak, median, rows[:, 4:].unflatten(1, shape))
+
+
+def small_maps(maps: Tensor) -> Tensor:
+    """Return maps ``[N, h, w]`` of at most 32 a side: the highest value of each field stays."""
+    size = (min(_SIDE, maps.shape[1]), min(_SIDE, maps.shape[2]))
+    return F.adaptive_max_pool2d(maps[:, None], size)[:, 0]

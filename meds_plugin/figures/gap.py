@@ -1,0 +1,108 @@
+"""The curve of Theorem 1: how far defects stand out for every size of memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from meds_plugin.encoding.memory_features import memory_vectors
+from meds_plugin.encoding.reader import views_of
+from meds_plugin.memory import gap_curve
+from meds_plugin.metrics import auroc
+from meds_plugin.utils.groups import group_indices
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from meds_plugin.data.dataset import ImageDataset
+    from meds_plugin.encoding.encoded_images import EncodedImages
+
+__all__ = ["RATIOS", "theorem_curve"]
+
+RATIOS = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0)
+
+_DEFECT = 0.5  # share of a patch that its mask covers
+
+
+@torch.no_grad()
+def theorem_curve(
+    images: EncodedImages, train: ImageDataset, *, device: torch.device, progress: bool = False
+) -> list[dict[str, Any]]:
+    """Compute the gap of Theorem 1 against the subsampling ratio, in one pass a category.
+
+    An image's memories are sampled from the other images, for a query of the theorem is none of
+    those stored. Anomalous patches are those of added images that the mask covers by half (where
+    it covers none so far, the one it covers most).
+
+    Args:
+        images: The training images and the detector.
+        train: The same images, with masks.
+        device: Where the detector is.
+        progress: Show progress bars.
+
+    Returns:
+        A row for each category and ratio: number of images in a memory, mean distance of normal and
+        of anomalous patches, their difference, AUROC in [0, 1]. Empty where no defect is known by a
+        mask.
+    """
+    rows: list[dict[str, Any]] = []
+    for name, members in group_indices(train.categories).items():
+        rows += _category_curve(images, train, name, members.tolist(), device, progress=progress)
+    return rows
+
+
+def _category_curve(
+    images: EncodedImages,
+    train: ImageDataset,
+    name: str,
+    members: list[int],
+    device: torch.device,
+    *,
+    progress: bool,
+) -> list[dict[str, Any]]:
+    truth = [train.samples[index].injected for index in members]
+    masks = [train.mask(i) if known else None for i, known in zip(members, truth, strict=True)]
+    if not any(truth) or any(m is None for m, t in zip(masks, truth, strict=True) if t):
+        return []
+    features, grid = memory_vectors(
+        images,
+        members,
+        dtype=torch.float32,
+        device=device,
+        progress=f"features of {name}" if progress else None,
+    )
+    defect = torch.stack([_covered(mask, grid) for mask in masks])
+    # Normal patches are those of normal images: around a defect, features know of it.
+    clean = torch.tensor([not known for known in truth])[:, None].expand_as(defect)
+    if not bool(defect.any()) or not bool(clean.any()):
+        return []
+    views = views_of(images.reader, members)
+    scores = gap_curve(features, RATIOS, leave_self_out=True, strata=views).cpu()
+    rows = []
+    for ratio, score in zip(RATIOS, scores, strict=True):
+        normal, anomalous = score[clean], score[defect]
+        both = torch.cat([normal, anomalous])
+        means = float(normal.mean()), float(anomalous.mean())
+        rows.append(
+            {
+                "category": name,
+                "ratio": ratio,
+                "images": int(np.ceil(ratio * len(members))),
+                "normal": f"{means[0]:.7g}",
+                "anomalous": f"{means[1]:.7g}",
+                "gap": f"{means[1] - means[0]:.7g}",
+                "auroc": f"{auroc(both, torch.arange(len(both)) >= len(normal)):.7g}",
+            }
+        )
+    return rows
+
+
+def _covered(mask: Tensor | None, grid: tuple[int, int]) -> Tensor:
+    """Return ``[P]`` bool: patches half covered by a mask, else the most covered; none without."""
+    if mask is None:
+        return torch.zeros(grid[0] * grid[1], dtype=torch.bool)
+    covered = F.adaptive_avg_pool2d((mask > 0).float()[None], grid).flatten()
+    return (covered > 0) & (covered >= min(_DEFECT, float(covered.max())))

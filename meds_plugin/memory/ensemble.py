@@ -1,0 +1,83 @@
+"""The memory ensemble of one group of images, as a run configures it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meds_plugin.memory.scores import bootstrap_scores, expected_scores
+from meds_plugin.memory.subsampling import sample_subsets
+from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.rng import torch_generator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+    from meds_plugin.memory.patch_vectors import PatchVectors
+    from meds_plugin.memory.settings import MemorySettings
+
+__all__ = ["ensemble_scores"]
+
+
+def ensemble_scores(
+    features: Tensor | PatchVectors,
+    settings: MemorySettings,
+    *,
+    seed: int,
+    group: str,
+    queries: Tensor | PatchVectors | None = None,
+    views: Sequence[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """Score patches by their distance to random memories of one group's training features.
+
+    Args:
+        features: ``[N, P, D]`` training features of the group, or vectors made of them.
+        settings: The ensemble.
+        seed: The run's seed; matters to the bootstrap only.
+        group: The group's name; its memories are sampled independently of other groups'.
+        queries: ``[Q, P', D]`` features to score; default the training features themselves.
+        views: The camera view of each training image, where there are several: every memory then
+            holds ``ratio`` of each, and all are searched together.
+        progress: Called with the pairs of images compared and their total.
+
+    Returns:
+        ``[Q, P']`` cosine distances in [0, 2], higher = more anomalous.
+
+    Raises:
+        UserError: If single patches are to be sampled from several views.
+    """
+    if views is not None and settings.unit == "patch":
+        msg = "memory.unit=patch samples all views alike: take memory.unit=image for them"
+        raise UserError(msg)
+    if settings.ensemble == "bootstrap":
+        subsets = sample_subsets(
+            len(features),
+            settings.ratio,
+            settings.size,
+            generator=torch_generator(seed, "memory", group),
+            replacement=settings.replacement,
+            strata=views,
+        )
+        return bootstrap_scores(
+            features,
+            subsets,
+            queries,
+            decimals=5 if settings.round_cosine else None,
+            dtype=settings.dtype,
+            progress=progress,
+        )
+    return expected_scores(
+        features,
+        settings.ratio,
+        queries=queries,
+        unit=settings.unit,
+        replacement=settings.replacement,
+        # A group of one image has nothing else to be compared with: it stays its own memory.
+        leave_self_out=settings.leave_self_out and queries is None and len(features) > 1,
+        strata=views,
+        dtype=settings.dtype,
+        search=settings.search,
+        progress=progress,
+    )

@@ -1,0 +1,231 @@
+"""Finished runs as tables and figures want them, told apart by settings."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from omegaconf import OmegaConf
+
+from meds_plugin.runs.read import is_finished, read_config, read_metrics
+from meds_plugin.training.stages import METHODS
+from meds_plugin.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from meds_plugin.training.stages import Method
+
+__all__ = ["Run", "differing", "find_runs", "partner", "read_run", "separate"]
+
+Key = tuple[tuple[str, str], ...]
+
+# What changes where a run lies or how long it takes, not what comes out.
+_BESIDE = (
+    "cache.dir",
+    "cache.disk_gb",
+    "cache.gb",
+    "checkpoint_every",
+    "compile",
+    "data.check",
+    "data.num_workers",
+    "data.source.progress",
+    "false_alarm_rate",
+    "figures",
+    "resume",
+    "review",
+    "scoring_batch",
+    "trainer",
+)
+_OWN = ("seed", "noise", "method", "data.noise")  # what a table has rows and columns for
+_DETECTOR = ("backbone", "evaluation.mask_rule", "preset")  # what goes with the detector
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run.
+
+    Attributes:
+        path: Its folder.
+        metrics: Content of ``metrics.json``.
+        config: Content of ``config.yaml``.
+    """
+
+    path: Path
+    metrics: dict[str, Any]
+    config: dict[str, Any]
+
+    @property
+    def method(self) -> Method:
+        """The method, as in ``method=``."""
+        return cast("Method", self.config["method"])
+
+    @property
+    def backbone(self) -> str:
+        """The detector, as in ``backbone=``."""
+        return str(self.config["backbone"]["name"])
+
+    @property
+    def seed(self) -> int:
+        """The seed."""
+        return int(self.config["seed"])
+
+    @property
+    def noise(self) -> float | None:
+        """The contamination asked for; ``None`` where images were taken as they are."""
+        return None if self.config["noise"] is None else float(self.config["noise"])
+
+    @property
+    def data(self) -> str:
+        """The data set by name: its folder's, or that of what draws it."""
+        root = self.config["data"].get("root")
+        source = str(self.config["data"]["source"]["_target_"]).rpartition(".")[2]
+        return source.removeprefix("read_").split("_")[0] if root is None else Path(str(root)).name
+
+    @property
+    def categories(self) -> list[str]:
+        """Names of the categories."""
+        return sorted(self.metrics["categories"])
+
+    @cached_property
+    def values(self) -> dict[str, str]:
+        """The configuration that decides the results, by dotted keys."""
+        encoder = flat(self.config.get("encoder", {}))
+        values = {
+            key: value
+            for key, value in flat(self.config).items()
+            # A detector repeats the encoder's settings and the seed.
+            if not _under(key, (*_BESIDE, "backbone.detector.encoder"))
+            and (key, value) != ("backbone.detector.seed", str(self.seed))
+        }
+        return values | {f"encoder.{key}": value for key, value in encoder.items()}
+
+    @property
+    def settings(self) -> Key:
+        """What must be equal before runs are compared: all but method, noise, seed, detector."""
+        return _chosen(self.values, without=(*_OWN, *_DETECTOR))
+
+    @property
+    def detector(self) -> Key:
+        """The detector's own settings."""
+        return tuple(item for item in sorted(self.values.items()) if _under(item[0], _DETECTOR))
+
+    def metric(self, name: str, category: str | None = None) -> float | None:
+        """Return a metric, or ``auprc`` or ``inspection_depth`` of the ranking.
+
+        Args:
+            name: Its name.
+            category: Of one category; default: the mean, and of the ranking the whole list.
+        """
+        if name in ("auprc", "inspection_depth"):
+            ranking = self.metrics["ranking"]
+            found = ranking if category is None else ranking["categories"].get(category, {})
+        else:
+            found = self.metrics["mean" if category is None else "categories"]
+            found = found if category is None else found.get(category, {})
+        value = found.get(name)
+        return None if value is None else float(value)
+
+
+def read_run(path: Path) -> Run:
+    """Read the folder of a finished run.
+
+    Raises:
+        UserError: If it holds none.
+    """
+    metrics, config = read_metrics(path), OmegaConf.to_container(read_config(path))
+    run = Run(path, metrics, cast("dict[str, Any]", config))
+    try:
+        _ = run.backbone, run.seed, run.noise, run.categories
+        if run.method not in METHODS:
+            msg = f"method={run.method}"
+            raise ValueError(msg)  # noqa: TRY301 - told below, like all that is no run's
+    except (KeyError, TypeError, ValueError) as error:
+        msg = f"{path}/config.yaml is no run's ({type(error).__name__}: {error})"
+        raise UserError(msg) from None
+    return run
+
+
+def find_runs(root: Path) -> tuple[list[Run], list[Path]]:
+    """Find all runs in a folder, at any depth.
+
+    Args:
+        root: The folder of a sweep, or any folder above runs.
+
+    Returns:
+        The finished runs, and the folders of those that began and did not finish, by path.
+
+    Raises:
+        UserError: If there is no folder, or no run in it.
+    """
+    if not root.is_dir():
+        msg = f"{root}: no such folder; give the folder of a sweep"
+        raise UserError(msg)
+    # Hydra leaves its own folder even where a job was refused before it began.
+    begun = {file.parent for file in root.rglob("config.yaml") if file.parent.name != ".hydra"}
+    begun |= {file.parent.parent for file in root.rglob(".hydra/config.yaml")}
+    done = sorted(path for path in begun if (path / "config.yaml").is_file() and is_finished(path))
+    if not done:
+        msg = f"{root}: no finished run in it (metrics.json and config.yaml of a run)"
+        raise UserError(msg)
+    return [read_run(path) for path in done], sorted(begun - set(done))
+
+
+def separate(runs: Sequence[Run]) -> list[tuple[list[Run], dict[str, str]]]:
+    """Divide runs into groups of the same settings, which may stand in one table.
+
+    Returns:
+        The runs of each group, and the settings that tell it from others on the same data.
+    """
+    groups: dict[str, dict[Key, list[Run]]] = {}
+    for run in runs:
+        groups.setdefault(run.data, {}).setdefault(run.settings, []).append(run)
+    return [
+        (own, note)
+        for _, kinds in sorted(groups.items())
+        for own, note in zip(kinds.values(), differing(kinds), strict=True)
+    ]
+
+
+def differing(keys: Iterable[Key]) -> list[dict[str, str]]:
+    """Return for each key those of its values that the others do not share."""
+    tables = [dict(key) for key in keys]
+    names = sorted({name for table in tables for name in table})
+    varied = [name for name in names if len({table.get(name) for table in tables}) > 1]
+    return [{name: table[name] for name in varied if name in table} for table in tables]
+
+
+def partner(run: Run, others: Sequence[Run], *, method: str = "plain") -> Run | None:
+    """Return the run of another method on the same data, noise, seed and detector, if it is there.
+
+    The steps count: a plain detector trained for less is no fair comparison.
+    """
+
+    def same(other: Run) -> bool:
+        facts = [(r.settings, r.detector, r.noise, r.seed) for r in (run, other)]
+        return other.method == method and facts[0] == facts[1]
+
+    return next((other for other in others if same(other)), None)
+
+
+def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return a nested configuration as dotted keys and texts."""
+    values: dict[str, str] = {}
+    for key, value in node.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            values |= flat(value, f"{name}.")
+        else:
+            values[name] = json.dumps(value, default=str)
+    return values
+
+
+def _chosen(values: Mapping[str, str], *, without: tuple[str, ...]) -> Key:
+    return tuple(item for item in sorted(values.items()) if not _under(item[0], without))
+
+
+def _under(key: str, names: tuple[str, ...]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in names)
