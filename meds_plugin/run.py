@@ -16,19 +16,19 @@ from omegaconf.errors import OmegaConfBaseException
 
 from meds_plugin.config.location import conf_dir
 from meds_plugin.config.registry import GENERIC, register_detectors
-from meds_plugin.distributed.launch import follow_parent, launched_rank, rank_options, started
+from meds_plugin.distributed.launch import follow_parent, rank_options, started
 from meds_plugin.sweeps.sweep import Sweep, arguments_of, current, end_with_the_sweep
 from meds_plugin.utils.errors import UserError
-from meds_plugin.utils.openmp import give_way
+from meds_plugin.utils.openmp import limit_spinning
+from meds_plugin.utils.process import launched_rank
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 __all__ = ["config_options", "main"]
 
-# What shells report of a program that was interrupted, that wrote into a closed pipe, and that
-# was told to end.
-_SIGINT, _SIGPIPE, _SIGTERM = 128 + 2, 128 + 13, 128 + 15
+# What shells report of a program that was interrupted, and of one that was told to end.
+_SIGINT, _SIGTERM = 128 + 2, 128 + 15
 _SWEEP = {"-m", "--multirun"}
 
 
@@ -37,39 +37,13 @@ class _Outcome:
     """What Hydra's caller does not get to know otherwise."""
 
     started: bool = False  # Hydra has come as far as our own code
-    # Raised through Hydra, they would be printed there, too.
-    refusal: UserError | None = None
-    broken_pipe: BrokenPipeError | None = None
+    refusal: UserError | None = None  # raised through Hydra, it would be printed there, too
     status: int = 0  # exit status
 
 
 def main() -> None:
-    """Run the command line; ends with status 2 and one line where the input is wrong.
-
-    Where nobody reads the output any more (``| head``), it ends quietly.
-    """
-    try:
-        _main()
-        sys.stdout.flush()
-    except BrokenPipeError:
-        if not _unread():
-            raise  # some other pipe
-        # Python flushes once more when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(_SIGPIPE)
-
-
-def _unread() -> bool:
-    """Whether nobody reads our output any more."""
-    try:
-        print(flush=True)
-    except BrokenPipeError:
-        return True
-    return False
-
-
-def _main() -> None:
-    give_way()
+    """Run the command line; ends with status 2 and one line where the input is wrong."""
+    limit_spinning()
     follow_parent()
     if "MEDS_STARTED" not in os.environ:
         os.environ["MEDS_STARTED"] = started()
@@ -78,9 +52,9 @@ def _main() -> None:
     _resume_in_place()
     sys.argv += rank_options()
     _refuse_ranks_of_a_sweep()
-    sweep = current(config_options(sys.argv[1:]))
-    given = (option.rpartition("=")[2] for option in config_options(sys.argv[1:]))
-    register_detectors([conf_dir(), *given])
+    options = config_options(sys.argv[1:])
+    sweep = current(options)
+    register_detectors([conf_dir(), *(option.rpartition("=")[2] for option in options)])
     outcome = _Outcome()
 
     @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")
@@ -100,8 +74,6 @@ def _main() -> None:
         if line is None:
             raise
         _refuse(line)
-    if outcome.broken_pipe is not None:
-        raise outcome.broken_pipe
     if outcome.refusal is not None:
         _refuse(str(outcome.refusal))
     if status := outcome.status or sweep.report():
@@ -138,8 +110,6 @@ def _start(config: DictConfig, outcome: _Outcome, sweep: Sweep) -> None:
     except SIGTERMException:  # left alone, it ends the process with status 0
         end_ranks("told to end (SIGTERM)", status=_SIGTERM)
         outcome.status = _SIGTERM
-    except BrokenPipeError as error:
-        outcome.broken_pipe = error
 
 
 def _explain(error: Exception, *, started: bool, sweeping: bool) -> str | None:

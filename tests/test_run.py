@@ -224,31 +224,6 @@ def test_prints_a_table_and_where_everything_is(finished: tuple[Path, str]) -> N
         assert word in out
 
 
-@pytest.mark.parametrize("buffered", [True, False])
-def test_output_that_nobody_reads_ends_a_run_quietly(tmp_path: Path, buffered: bool) -> None:
-    folder = tmp_path / "run"
-    quiet = ("method=memory", "trainer.enable_progress_bar=false", f"hydra.run.dir={folder}")
-    with (tmp_path / "err").open("w") as err:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "meds_plugin.run", *TINY, *quiet],
-            cwd=PROJECT,
-            env={
-                **os.environ,
-                "PYTHONPATH": str(PROJECT),
-                "OMP_NUM_THREADS": "1",
-                "PYTHONUNBUFFERED": "" if buffered else "1",
-            },
-            stdout=subprocess.PIPE,
-            stderr=err,
-        )
-        assert process.stdout is not None
-        process.stdout.close()
-        status = process.wait(timeout=300)
-    assert (tmp_path / "err").read_text() == ""
-    assert status == 141
-    assert (folder / "metrics.json").exists() == buffered  # without, it ends at its first line
-
-
 def test_a_finished_run_is_left_as_it_is(finished: tuple[Path, str]) -> None:
     folder = finished[0]
     before = {path: path.read_bytes() for path in folder.glob("*.[cjm]*")}

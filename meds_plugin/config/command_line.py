@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from meds_plugin.config.location import conf_dir
 from meds_plugin.utils.errors import UserError
-from meds_plugin.utils.openmp import give_way
+from meds_plugin.utils.openmp import limit_spinning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -62,7 +62,7 @@ def serve(
     if {"-h", "--help"} & set(arguments):
         print(Path(conf_dir(), f"{name}.yaml").read_text(encoding="utf-8"), end="")
         return 0
-    give_way()
+    limit_spinning()
     try:
         work(read_options(name, arguments, texts=texts))
     except UserError as error:

@@ -45,16 +45,14 @@ def inject(
     """
     train = [replace(s, injected=s.is_anomaly or s.injected is True) for s in split.train]
     names = {sample.path for sample in [*train, *split.test]}
-    training = {sample.path for sample in train}
+    paths = {sample.path for sample in train}
     added: list[Sample] = []
     messages: list[str] = []
     surplus = 0
     for category in sorted({sample.category for sample in train}):
         known = Counter(sample.injected for sample in train if sample.category == category)
         defects = [
-            s
-            for s in split.test
-            if s.category == category and s.is_anomaly and s.path not in training
+            s for s in split.test if s.category == category and s.is_anomaly and s.path not in paths
         ]
         wanted = defects_wanted(ratio, known[False], definition) - known[True]
         usable = len(defects)
@@ -100,7 +98,7 @@ def _repeat(sample: Sample, number: int, seed: int, names: Set[str]) -> Sample:
 
 
 def fraction(part: int, whole: int) -> float:
-    """Return ``part / whole``, 0 if both are 0."""
+    """Return ``part / whole``; 0 if the whole is 0."""
     return part / whole if whole else 0.0
 
 

@@ -13,21 +13,15 @@ import time
 from datetime import datetime, timedelta
 from typing import Any
 
-__all__ = ["follow_parent", "launched_rank", "rank_options", "started"]
+from meds_plugin.utils.process import launched_rank
 
-# Set to something else than 0 in every process but the first.
-_RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
+__all__ = ["follow_parent", "rank_options", "started"]
+
 _LIGHTNING = "hydra.job.name=train_ddp_process_"  # what Lightning adds to the command line
 _STORE_KEY = "meds_plugin/started"
 _PATIENCE = timedelta(minutes=5)
 
 _stores: list[Any] = []
-
-
-def launched_rank() -> int:
-    """Return the rank that the launcher gave this process: 0 means that it is the job's first."""
-    given = (os.environ.get(name, "0") for name in _RANKS)
-    return next((int(rank) for rank in given if rank != "0"), 0)
 
 
 def started() -> str:

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import torch
 
 from meds_plugin.memory.neighbors import Backend
+from meds_plugin.memory.scores import Unit
 from meds_plugin.utils.errors import UserError
 
 __all__ = ["DTYPES", "MemorySettings"]
@@ -39,7 +40,7 @@ class MemorySettings:
     ensemble: Literal["expected", "bootstrap"] = "expected"
     ratio: float = 0.1
     size: int = 100
-    unit: Literal["image", "patch"] = "image"
+    unit: Unit = "image"
     replacement: bool = True
     leave_self_out: bool = False
     round_cosine: bool = True
@@ -54,7 +55,7 @@ class MemorySettings:
         """
         for key, value, allowed in (
             ("memory.ensemble", self.ensemble, ("expected", "bootstrap")),
-            ("memory.unit", self.unit, ("image", "patch")),
+            ("memory.unit", self.unit, get_args(Unit)),
             ("memory.products", self.products, tuple(DTYPES)),
             ("memory.search", self.search, get_args(Backend)),
         ):

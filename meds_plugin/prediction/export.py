@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-import meds_plugin
 from meds_plugin.detectors.example_images import random_images
 from meds_plugin.encoders.weights import brief
 from meds_plugin.utils.errors import UserError
@@ -128,7 +127,7 @@ def describe(
         "scale": list(predictor.thresholds.scale) if predictor.thresholds else None,
         "versions": {
             "python": platform.python_version(),
-            "meds_plugin": meds_plugin.__version__,
+            "meds_plugin": _version("meds-plugin"),
             **{name: _version(name) for name in packages},
         },
     }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from tqdm import tqdm
 
-from meds_plugin.distributed.launch import launched_rank
+from meds_plugin.utils.process import launched_rank
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -1,8 +1,9 @@
 """What the reference does in each stage, as METHOD describes it: the baseline of benchmarks.
 
 It encodes the images of every step and of every selection pass, in float32, scores patches by a
-loop over sampled memories, updates tensors one by one and asks for the loss of every step. Left out,
-in its favour: reading and decoding of images, worker processes, kernels launched one at a time.
+loop over sampled memories, updates tensors one by one and asks for the loss of every step. Left
+out, in its favour: reading and decoding of images, worker processes, kernels launched one at a
+time.
 """
 
 from __future__ import annotations

@@ -21,10 +21,10 @@ def data_folder(root: str | os.PathLike[str] | None, expected: str) -> Path:
 
     Args:
         root: As the user gave it; a leading ``~`` is the home folder.
-        expected: The layout, in a few words, for the message.
+        expected: What the folder must hold, in a few words, for the message.
 
     Raises:
-        UserError: If it is missing, not there, or no folder.
+        UserError: If it is not given, does not exist, or is not a folder.
     """
     if root is None:
         msg = f"data.root=DIR is missing: name the folder that holds {expected}"
@@ -40,15 +40,15 @@ def data_folder(root: str | os.PathLike[str] | None, expected: str) -> Path:
 def chosen_categories(
     categories: Sequence[str] | str | None, found: Collection[str], root: Path
 ) -> list[str]:
-    """Return the names of the categories to read, in natural order.
+    """Return the categories to read, in natural order.
 
     Args:
-        categories: What the user asked for; ``None`` means all.
-        found: What there is.
+        categories: Those that the user asked for; ``None``: all.
+        found: Those that there are.
         root: The data set's folder, for the message.
 
     Raises:
-        UserError: If one is asked for that is not there, or none is.
+        UserError: If one does not exist, or the list is empty.
     """
     if categories is None:
         return sorted(found, key=natural_key)

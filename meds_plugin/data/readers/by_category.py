@@ -1,4 +1,4 @@
-"""Puts the images of a user's own folder or table together: order, and what a category lacks."""
+"""Orders images by category, and notes what a category lacks."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ __all__ = ["sort_by_category"]
 
 
 def sort_by_category(found: Split, categories: Sequence[str], *, source: str, masks: str) -> Split:
-    """Return the images of the categories in order, with notes on what is missing.
+    """Return the images of some categories in order, with notes on what is missing.
 
     Args:
-        found: The images in any order, and what is known to be wrong.
-        categories: The categories to give, in order.
+        found: The images in any order, and the problems.
+        categories: The categories, in order.
         source: Where the images come from, as on the command line, for messages.
         masks: Where masks would come from, for notes.
 
     Returns:
-        The images by category, and within each by name.
+        The images by category, and by name within each.
 
     Raises:
         UserError: If a category has no training image.
@@ -48,12 +48,12 @@ def sort_by_category(found: Split, categories: Sequence[str], *, source: str, ma
 
 
 def category_notes(category: str, test: Sequence[Sample], masks: str) -> list[str]:
-    """Return what cannot be measured on a category, a line each.
+    """Return which metrics a category cannot have and why, one line each.
 
     Args:
         category: Its name.
         test: Its test images.
-        masks: What is missing if none of them has a mask.
+        masks: What is missing if no test image has a mask.
     """
     if not test:
         return [f"category {category}: no test images: no metrics for it"]
@@ -73,7 +73,7 @@ def _by_category(samples: Sequence[Sample]) -> defaultdict[str, list[Sample]]:
 
 
 def _one_sided(category: str, test: Sequence[Sample]) -> list[str]:
-    """Say which metrics cannot be had because all test images are of one kind."""
+    """Say which metrics are skipped because all test images are of one kind."""
     kinds = {sample.is_anomaly for sample in test}
     if kinds == {True}:
         return [f"category {category}: no normal test images: image metrics are skipped"]

@@ -1,4 +1,4 @@
-"""Reads a data set that a table lists: `data=csv`."""
+"""Reads a data set listed in a CSV table: `data=csv`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["read_csv"]
 _COLUMNS = ("path", "split", "label", "mask", "category")
 _NORMAL = frozenset({"0", "0.0", "false", "normal", "good", "ok"})
 _NAMELESS = frozenset({"1", "1.0", "true"})
-# What programs write for a missing value: it may stand for unknown, but also for no defect.
+# What programs write for missing values: it may mean unknown, or no defect.
 _UNCLEAR = frozenset({"nan", "na", "n/a", "none", "null", "unknown", "?", "-", "-1", "-1.0"})
 
 
@@ -40,36 +40,36 @@ def read_csv(
     root: str | os.PathLike[str] | None = None,
     categories: Sequence[str] | str | None = None,
 ) -> Split:
-    r"""List the images that a table names, a row each.
+    r"""List the images in a table, one per row.
 
     The table is CSV in UTF-8 with commas, semicolons or tabs. Columns, in any order and case:
 
     | column | holds | if empty or not there |
     |---|---|---|
-    | path | the image: relative to the root, or absolute in it; ``\`` may separate | a problem |
+    | path | the image: relative to the root or absolute in it; with ``/`` or ``\`` | a problem |
     | split | ``train`` or ``test`` | no column: all are training images; empty: a problem |
     | label | see below | training image: unknown; test image: a problem |
-    | mask | the mask, as path; used for images known to show a defect | no mask |
-    | category | what the image belongs to | the root's name |
+    | mask | the mask, like path; used for images known to show a defect | no mask |
+    | category | the product or texture | the root's name |
 
     Labels ``0 false normal good ok`` mean normal, ``1 true`` a defect of the kind ``anomaly``, and
     any other word a defect of that kind; ``nan`` and the like are a problem, since they may mean
-    normal or unknown. A training image with a label has ``injected`` set. Other columns are kept in
-    `Sample.extra`. Images are not opened here.
+    normal or unknown. Training images with a label have ``injected`` set. Other columns go into
+    `Sample.extra`. Images are not opened.
 
     Args:
         file: The table.
         root: The folder that paths are relative to; default: the table's folder.
-        categories: Which to read; ``None`` means all. The order does not matter.
+        categories: Which to read, in any order; ``None``: all.
 
     Returns:
-        The images by category and name, however the rows are ordered. A row that cannot be used is
-        among the problems with its number, as spreadsheets count: a path or mask that leads out of
-        the root or does not exist, a path listed before, an unknown split, an unclear label.
+        The images by category and name. Rows that cannot be used are among the problems, by their
+        number in a spreadsheet: for a path or mask that leads out of the root or does not exist, a
+        repeated path, an unknown split or an unclear label.
 
     Raises:
-        UserError: If the file cannot be read, is in another encoding, has no column ``path`` or no
-            row; if the root or a category is not there, or a category has no training images.
+        UserError: If the file cannot be read, is not UTF-8, has no column ``path`` or no row; or if
+            the root or a category does not exist, or a category has no training images.
     """
     if file is None:
         msg = f"data.file=FILE is missing: name a table (CSV) with the columns {_listed(_COLUMNS)}"
@@ -81,7 +81,7 @@ def read_csv(
     own_name = Path(os.path.normpath(folder.absolute())).name
     rows = [(row, row.cells.get("category", "").strip() or own_name) for row in table.rows]
     names = chosen_categories(categories, {category for _, category in rows}, folder)
-    found = Split([], [], notes=_kept(table, source), folders=(folder,))
+    found = Split([], [], notes=_other_columns(table, source), folders=(folder,))
     unused = 0
     lines: dict[str, int] = {}
     for row, category in rows:
@@ -117,13 +117,13 @@ def _table(file: str | os.PathLike[str], source: str) -> CsvTable:
     return table
 
 
-def _kept(table: CsvTable, source: str) -> list[str]:
+def _other_columns(table: CsvTable, source: str) -> list[str]:
     others = [shown(name) for name in table.columns if name not in _COLUMNS]
     return [f"{source}: other columns, kept as they are: {_listed(others)}"] if others else []
 
 
 def _entry(row: CsvRow, category: str, root: Path, lines: dict[str, int]) -> _Entry:
-    """Return what a row says; `lines` holds the rows of the images before, by name.
+    """Return the sample of a row; `lines` holds the rows of earlier images, by name.
 
     Raises:
         EntryError: If the row cannot be used.
@@ -157,10 +157,10 @@ def _entry(row: CsvRow, category: str, root: Path, lines: dict[str, int]) -> _En
 
 
 def _located(root: Path, text: str, column: str) -> PurePosixPath:
-    """Return a file that a cell names, relative to the root.
+    """Return the file that a cell names, relative to the root.
 
     Raises:
-        EntryError: If it names none in the root.
+        EntryError: If it is not a file below the root.
     """
     trimmed = text.strip()
     if not trimmed:
@@ -169,7 +169,7 @@ def _located(root: Path, text: str, column: str) -> PurePosixPath:
     spellings = dict.fromkeys((text, trimmed, trimmed.replace("\\", "/")))
     places = [path_inside(root, spelling) for spelling in spellings]
     for place in places:
-        # Not Path.is_file: that raises where a folder may not be entered or a name is too long.
+        # Not Path.is_file, which raises if a folder may not be entered or a name is too long.
         if place is not None and os.path.isfile(root / place):  # noqa: PTH113
             return place
     outside = None in places or PureWindowsPath(trimmed).drive
@@ -187,7 +187,7 @@ def _is_test(text: str | None) -> bool:
 
 
 def _label(text: str) -> tuple[bool, str | None]:
-    """Return whether a label says anything, and the kind of defect, if it names one."""
+    """Return whether a label is given, and the kind of defect it names, if any."""
     label = text.strip()
     word = label.casefold()
     if word in _UNCLEAR:

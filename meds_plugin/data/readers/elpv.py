@@ -1,4 +1,4 @@
-"""Reads photographs of solar cells that are installed as a package: `data=elpv`."""
+"""Reads photographs of solar cells from an installed package: `data=elpv`."""
 
 from __future__ import annotations
 
@@ -46,21 +46,21 @@ def read_elpv(
 ) -> Split:
     """List electroluminescence photographs of solar cells, by type of cell.
 
-    A cell is normal where its probability of a defect is 0, and defective where it reaches
-    ``defect``. Normal cells are shared among training and test images by lot, defective ones are
-    test images; there are no masks.
+    A cell is normal if its probability of a defect is 0, and defective from ``defect`` on. Normal
+    cells are split at random into training and test images; defective ones are test images. There
+    are no masks.
 
     Args:
         root: The folder with ``labels.csv`` and ``images``; default: that of the installed package
             ``elpv-dataset``.
-        categories: ``mono``, ``poly``; ``None`` means both.
+        categories: ``mono``, ``poly``; ``None``: both.
         defect: Probability from which a cell counts as defective, in (0, 1].
-        doubtful: Train also on the cells between, of which nobody knows, as a real line has them.
-            They do not count as contamination. Otherwise they are left out.
-        train_normal: Normal training images of each category; ``None``: all that are not tested.
-        test_normal: Normal test images of each category.
-        test_defective: Defective test images of each category; ``None``: all.
-        seed: Of the lot; the run's own seed keeps the split.
+        doubtful: Also train on the cells in between, as a real line would. They do not count as
+            contamination. Otherwise they are left out.
+        train_normal: Normal training images per category; ``None``: all that are not test images.
+        test_normal: Normal test images per category; ``None``: all.
+        test_defective: Defective test images per category; ``None``: all.
+        seed: Of the random split; the run's seed does not change it.
 
     Returns:
         The images by category and name.
@@ -82,10 +82,10 @@ def read_elpv(
     for name in names:
         own = [cell for cell in cells if cell.kind == name]
         order = numpy_rng(seed, "elpv", name).permutation(len(own))
-        drawn = [own[place] for place in order]
-        normal = [cell for cell in drawn if cell.probability == 0]
-        between = [cell for cell in drawn if 0 < cell.probability < defect]
-        broken = [cell for cell in drawn if cell.probability >= defect]
+        shuffled = [own[place] for place in order]
+        normal = [cell for cell in shuffled if cell.probability == 0]
+        between = [cell for cell in shuffled if 0 < cell.probability < defect]
+        broken = [cell for cell in shuffled if cell.probability >= defect]
         tested = _first(normal, test_normal, "test_normal", name)
         trained = _first(normal[len(tested) :], train_normal, "train_normal", name)
         found.test.extend(_sample(cell, folder, None) for cell in tested)
@@ -116,10 +116,10 @@ def _package() -> Path:
 
 
 def _cells(folder: Path) -> list[_Cell]:
-    """Read the table: a path, a probability and a type in each line, with spaces between.
+    """Read the table: a path, a probability and a type in each line, separated by spaces.
 
     Raises:
-        UserError: If it cannot be read, or a line says something else.
+        UserError: If it cannot be read, or a line is malformed.
     """
     file = folder / "labels.csv"
     cells = []
@@ -150,7 +150,7 @@ def _cell(folder: Path, path: str, probability: str, kind: str) -> _Cell | None:
 
 
 def _first(cells: list[_Cell], count: int | None, key: str, category: str) -> list[_Cell]:
-    """Return so many of some cells, all where no number is given."""
+    """Return the first ``count`` cells; all if it is ``None``."""
     if count is None:
         return cells
     if isinstance(count, bool) or not isinstance(count, int) or count < 0:

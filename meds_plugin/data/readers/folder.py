@@ -1,4 +1,4 @@
-"""Reads a folder of images as a factory has it: `data=folder`."""
+"""Reads a folder of images in any nesting: `data=folder`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from meds_plugin.data.readers.arguments import chosen_categories, data_folder
 from meds_plugin.data.readers.by_category import sort_by_category
 from meds_plugin.data.readers.folder_masks import MaskFolder
 from meds_plugin.data.readers.folder_patterns import read_patterns
-from meds_plugin.data.readers.folder_roles import Rules
+from meds_plugin.data.readers.folder_roles import RoleRules
 from meds_plugin.data.readers.layout_guess import known_layout
 from meds_plugin.data.samples import Problem, Sample, Split
 from meds_plugin.utils.errors import UserError
@@ -30,7 +30,7 @@ _MOST_NAMED = 8
 
 
 class _Found(NamedTuple):
-    """What `below` finds, by names relative to the root, in parts."""
+    """`FolderContents` by names relative to the root, in parts."""
 
     images: dict[Parts, Path]
     others: dict[Parts, Path]
@@ -50,49 +50,47 @@ def read_folder(
 ) -> Split:
     """List all images below a folder, in any nesting.
 
-    Without more arguments all of them are training images of which nothing is known. Each has one
-    role:
+    By default, all are training images of unknown quality. Each image has one role:
 
     | in ``test`` | in ``normal`` | in ``anomalous`` | role |
     |---|---|---|---|
     | no | no | no | training image, unknown |
     | no | yes | no | training image, known to be good (``injected`` false) |
-    | any | no | yes | test image with a defect: known defects are never trained on unasked |
-    | yes | yes | no | test image, normal |
-    | yes | no | no | test image; the folders below that of ``test`` tell: normal if one is named \
-    ``good``, ``ok`` or ``normal`` in any case, else a defect |
+    | any | no | yes | test image with a defect; known defects are never trained on by default |
+    | yes | yes | no | normal test image |
+    | yes | no | no | test image, labelled by the folders below that of ``test``: normal if one is \
+    named ``good``, ``ok`` or ``normal`` in any case, else defective |
     | any | yes | yes | `UserError` |
 
-    Files in ``masks`` have no role, whatever else they are in. A defect is named after the first
-    folder below the one that ``test`` or ``anomalous`` means (see `Pattern.base`), or that one if
-    the image is in it. To train on images with known defects use `noise`, or `read_csv`.
+    Files in ``masks`` have no role, whatever else matches them. A kind of defect is named after the
+    first folder below that of ``test`` or ``anomalous`` (see `Pattern.base`), or after that folder
+    if the image lies directly in it. To train on known defects, use `noise` or `read_csv`.
 
-    Names that begin with a dot are passed over, and so are links to a folder that holds them.
-    Images are not opened here.
+    Names that begin with a dot are passed over, as are links to a folder that contains them.
+    Images are not opened.
 
     Args:
         root: The folder. Names of images are relative to it.
-        categories: Which to read, with ``by_directory``; ``None`` means all.
-        test: A folder or pattern, or several. Here and below, folders are relative to the root or
-            absolute. They may lie outside it: their images come in addition, under names that
-            begin with ``..``. Patterns (``*/test``, ``**/*_ng.png``) are for names below the root
-            and take in whole folders.
+        categories: Which to read, with ``by_directory``; ``None``: all.
+        test: One or several folders or patterns. Folders are relative to the root or absolute; the
+            images of those outside the root are added, with names that begin with ``..``. Patterns
+            (``*/test``, ``**/*_ng.png``) match files and whole folders below the root.
         masks: A folder that mirrors the test images: a mask has the path that its image has
             relative to the root or to the folder of ``test`` (without one: of ``anomalous``), with
-            or without ``_mask`` at the stem's end and with any suffix.
-        normal: Folders or patterns, as `test`.
-        anomalous: Folders or patterns, as `test`.
-        by_directory: The first folder of a name is the category. Beside such folders there may be
-            one that ``test`` or ``anomalous`` names: it then holds folders of categories itself,
-            and so do folders outside the root. Otherwise all is one category with the root's name.
+            or without ``_mask`` at the end of its stem, and any suffix. Folders are as in ``test``.
+        normal: As ``test``.
+        anomalous: As ``test``.
+        by_directory: The first folder of a name is the category. If ``test`` or ``anomalous`` is a
+            folder beside those of the categories, or outside the root, it contains folders of
+            categories itself. Otherwise all images are one category with the root's name.
 
     Returns:
-        The images by category and name. Notes tell what is missing, what was passed over, and which
-        names of folders told normal test images from defective ones. Among the problems are
-        images whose names are not text, links to nowhere and folders that may not be listed.
+        The images by category and name. Notes say what is missing, what was passed over, and which
+        folders labelled test images. Among the problems are images whose names are not UTF-8,
+        dangling links, and folders that may not be listed.
 
     Raises:
-        UserError: If an argument is wrong, a folder is not there or holds no image, a pattern
+        UserError: If an argument is wrong, a folder does not exist or has no image, a pattern
             matches none, an image has no clear role, category or mask, or a category has no
             training images.
     """
@@ -112,7 +110,7 @@ def read_folder(
     if not found.images:
         raise UserError(_nothing(folder, found))
     name = Path(os.path.normpath(folder.absolute())).name
-    rules = Rules(patterns, category=None if by_directory else name)
+    rules = RoleRules(patterns, category=None if by_directory else name)
     roles = {image: rules.role(image) for image in found.images}
     if rules.unused:
         msg = f"{rules.unused[0].text} has no image in {source}; fix it or leave it out"
@@ -126,14 +124,14 @@ def read_folder(
         _add(split, image, found.images[image], role, truth)
     if not split.test and (other := known_layout(folder)):
         split.notes.append(f"{source} {other}, which tells its test images and masks apart")
-    split.notes.extend(_told_by_folders(roles))
+    split.notes.extend(_folder_labels(roles))
     split.notes.extend(truth.notes(r.places for r in roles.values() if r.test and not r.defect))
     masks_from = "data.masks" if masks is None else f"masks in data.masks={shown(str(masks))}"
     return sort_by_category(split, names, source=source, masks=masks_from)
 
 
 def _search(root: Path, outside: Sequence[Path], masks: Parts | None) -> _Found:
-    """List the root and the folders outside it, without masks."""
+    """Search the root and the folders outside it, without masks."""
     places: dict[Parts, Path] = {(): root}
     for folder in outside:
         places[PurePosixPath(os.path.relpath(folder, root.absolute())).parts] = folder
@@ -185,7 +183,7 @@ def _counts(counter: Counter[str]) -> str:
 
 
 def _add(split: Split, image: Parts, path: Path, role: Role, truth: MaskFolder) -> None:
-    """Add an image to its part of the data set, or to the problems."""
+    """Add an image to the training or test images, or to the problems."""
     name = "/".join(image)
     try:
         name.encode()
@@ -199,7 +197,7 @@ def _add(split: Split, image: Parts, path: Path, role: Role, truth: MaskFolder) 
     (split.test if role.test else split.train).append(sample)
 
 
-def _told_by_folders(roles: dict[Parts, Role]) -> list[str]:
+def _folder_labels(roles: dict[Parts, Role]) -> list[str]:
     told = [role for role in roles.values() if role.by_folder]
     parts = []
     for kind, normal in (("normal", True), ("defective", False)):

@@ -1,4 +1,4 @@
-"""Finds the masks of test images in a folder that mirrors theirs."""
+"""Finds the masks of test images in a folder that mirrors theirs, for `data=folder`."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _KEY = "data.masks"
 
 
 class MaskFolder:
-    """The masks in a folder, by what images they are for.
+    """The masks in a folder, by the images they belong to.
 
     Args:
         given: The folder, relative to the root or absolute; ``None``: there are no masks.
         root: The data set's folder.
 
     Attributes:
-        parts: The folder relative to the root, ``None`` if there is none.
+        parts: The folder relative to the root; ``None`` if there is none.
         folders: The folder itself, if there is one.
 
     Raises:
-        UserError: If it is not there, holds the root, or something in it cannot be read.
+        UserError: If it does not exist, contains the root, or cannot be read completely.
     """
 
     def __init__(self, given: str | os.PathLike[str] | None, root: Path) -> None:
@@ -63,12 +63,12 @@ class MaskFolder:
     def mask(self, name: str, places: Iterable[Parts]) -> Path | None:
         """Return the mask of an image, if it has one.
 
-        A mask lies at one of the image's places in the folder and has its stem, with or without
-        ``_mask`` at the end, and any suffix of an image.
+        A mask lies at one of the image's places and has its stem, with or without ``_mask`` at the
+        end, and the suffix of any image format.
 
         Args:
             name: The image's name.
-            places: Where its mask may be: paths of the image relative to some folders.
+            places: Where its mask may be, relative to the folder of masks.
 
         Raises:
             UserError: If several masks fit the image, or the mask fits another image too.
@@ -87,10 +87,10 @@ class MaskFolder:
         return masks[0] if masks else None
 
     def notes(self, unmasked: Iterable[Iterable[Parts]]) -> list[str]:
-        """Say which masks are of no test image.
+        """Say which masks belong to no test image.
 
         Args:
-            unmasked: The places of test images whose masks are not asked for: normal ones.
+            unmasked: The places of normal test images, whose masks are ignored.
         """
         normal = {key for places in unmasked for place in places for key in _keys(place)}
         left = [

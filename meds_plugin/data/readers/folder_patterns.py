@@ -1,4 +1,4 @@
-"""Folders and patterns that a user gives to say which images play which part."""
+"""The folders and patterns that give images their roles, for `data=folder`."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ Patterns: TypeAlias = "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 @dataclass(frozen=True)
 class Pattern:
-    """Which images are meant, by their names relative to the root.
+    """Matches images by their names relative to the root.
 
     Attributes:
         text: As the user gave it, with the setting's name: ``data.test=...``.
-        parts: A wildcard expression for each part of a name; ``**`` stands for any number of them.
-        outside: The folder meant, if it does not lie below the root.
-        literal: Whether it is a folder's or file's own name, without wildcards.
+        parts: A wildcard expression for each part of a name; ``**`` stands for any number of parts.
+        outside: The folder, if it does not lie below the root.
+        literal: Whether it is the name of a folder or file, without wildcards.
     """
 
     text: str
@@ -38,18 +38,18 @@ class Pattern:
     literal: bool = True
 
     def base(self, name: Parts) -> Parts | None:
-        """Return the folder that is meant where an image is: its sub-folders are kinds.
+        """Return the folder that matches an image; its subfolders name kinds of defects.
 
-        A pattern takes in what matches, and everything in folders that match. The folder meant is
-        then the one that matches, without ``*`` and ``**`` at the pattern's end:
-        ``LINE/test/good/1.png`` has the base ``LINE/test`` for ``*/test``, ``*/test/*`` and
-        ``*/test/*/*.png``. If nothing else is in the pattern, it is the image's own folder.
+        A pattern matches files, and folders with all that is in them. The base is the folder that
+        matches without ``*`` and ``**`` at the pattern's end: ``LINE/test/good/1.png`` has the base
+        ``LINE/test`` for ``*/test``, ``*/test/*`` and ``*/test/*/*.png``. For patterns of ``*`` and
+        ``**`` only, it is the image's own folder.
 
         Args:
             name: The image's name, in parts.
 
         Returns:
-            The first parts of the name, or ``None`` if the image is not meant.
+            The first parts of the name; ``None`` if the image does not match.
         """
         depth = _depth(self.parts, name)
         if depth is None:
@@ -62,17 +62,17 @@ class Pattern:
 
 
 def read_patterns(key: str, given: Patterns, root: Path) -> list[Pattern]:
-    """Return what a setting means.
+    """Return the patterns of a setting.
 
     Args:
         key: The setting, such as ``data.test``.
-        given: One or several of: a folder or file, relative to the root or absolute, that may lie
-            outside the root if it is a folder; or a pattern with ``*``, ``**``, ``?`` or ``[]``
-            for names below the root. What exists as it is written is no pattern.
+        given: One or several folders, files or patterns. Folders and files are relative to the
+            root or absolute; folders may lie outside it. Patterns have ``*``, ``**``, ``?`` or
+            ``[]`` and match names below the root. What exists as written is not a pattern.
         root: The data set's folder.
 
     Raises:
-        UserError: If one is not there, or holds the root.
+        UserError: If a folder or file does not exist, or contains the root.
     """
     if given is None:
         return []
@@ -82,10 +82,10 @@ def read_patterns(key: str, given: Patterns, root: Path) -> list[Pattern]:
 
 
 def locate(key: str, text: str, root: Path) -> tuple[Parts, Path] | None:
-    """Return an existing folder or file by its parts relative to the root, which may be ``..``.
+    """Return an existing folder or file: its parts relative to the root (may be ``..``), its path.
 
     Raises:
-        UserError: If it lies above the root.
+        UserError: If it contains the root.
     """
     plain = os.path.expanduser(text)  # noqa: PTH111 - Path.expanduser raises for `~nobody`
     place = path_inside(root, plain)
@@ -120,7 +120,7 @@ def _read(key: str, text: str, root: Path) -> Pattern:
 
 
 def _depth(pattern: Parts, name: Parts) -> int | None:
-    """Return how many of a name's first parts a pattern matches, at least; ``None`` if none."""
+    """Return the smallest number of first parts of a name that match; ``None`` if none do."""
     depths = range(len(name) + 1)
     return next((depth for depth in depths if _matches(pattern, name[:depth])), None)
 

@@ -1,4 +1,4 @@
-"""Decides which part an image in a user's own folder plays, from what the user says of folders."""
+"""Decides the role of each image by the user's folders and patterns, for `data=folder`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from meds_plugin.data.readers.folder_patterns import Parts, Pattern
 
-__all__ = ["Role", "Rules"]
+__all__ = ["Role", "RoleRules"]
 
 _GOOD = frozenset({"good", "ok", "normal"})
 _KIND = "anomaly"
@@ -24,11 +24,11 @@ class Role(NamedTuple):
     Attributes:
         test: Whether it is a test image.
         category: Its category.
-        defect: Its kind of defect, ``None`` if it is normal or unknown.
+        defect: Its kind of defect; ``None`` if it is normal or unknown.
         injected: ``False`` for training images known to be good.
-        by_folder: The name of the folder that says whether a test image is normal, if one does.
-        places: Its paths relative to the root and to the folder of test images, where masks are
-            looked for.
+        by_folder: The name of the folder that labels a test image, if one does.
+        places: Its paths relative to the root and to the folder of test images: where its mask may
+            be in the folder of masks.
     """
 
     test: bool
@@ -44,15 +44,15 @@ class _Match(NamedTuple):
     base: Parts
 
 
-class Rules:
-    """What a user says of the images in a folder (see `read_folder`).
+class RoleRules:
+    """The user's rules for the roles of images (see `read_folder`).
 
     Args:
-        patterns: Which images are meant by ``test``, ``normal`` and ``anomalous``.
-        category: The one category; ``None`` takes the name of a folder.
+        patterns: The patterns of ``test``, ``normal`` and ``anomalous``.
+        category: The only category; ``None``: the name of a folder.
 
     Attributes:
-        unused: Patterns that have not matched any image so far.
+        unused: Patterns that have not matched an image so far.
     """
 
     def __init__(self, patterns: Mapping[str, Sequence[Pattern]], *, category: str | None) -> None:
@@ -61,14 +61,14 @@ class Rules:
         self.unused = [pattern for rule in self._rules for pattern in rule]
 
     def role(self, name: Parts) -> Role:
-        """Return what an image is used for.
+        """Return the role of an image.
 
         Args:
-            name: Its path relative to the root.
+            name: Its name, in parts.
 
         Raises:
-            UserError: If two rules contradict each other on it, its category cannot be told, or it
-                is a test image of which nothing says whether it is normal.
+            UserError: If rules contradict each other, the category is unknown, or nothing says
+                whether a test image is normal.
         """
         test, normal, anomalous = (self._match(patterns, name) for patterns in self._rules)
         if normal and anomalous:
@@ -88,7 +88,7 @@ class Rules:
             kinds = name[max(after, len(anomalous.base)) : -1]
             kind = (*kinds, *anomalous.base[-1:], _KIND)[0]
             return Role(True, category, kind, places=places)
-        return _told_by_folder(name, tested, after, Role(True, category, places=places))
+        return _labelled_by_folder(name, tested, after, Role(True, category, places=places))
 
     def _match(self, patterns: Sequence[Pattern], name: Parts) -> _Match | None:
         """Return the first pattern that an image matches."""
@@ -104,11 +104,11 @@ class Rules:
     def _category_of(
         self, name: Parts, test: _Match | None, normal: _Match | None
     ) -> tuple[str, int]:
-        """Return the category, and how many parts of the name come up to it."""
+        """Return the category, and the number of parts of the name up to it."""
         if self._category is not None:
             return self._category, 0
         start = 0
-        # A folder beside the categories holds folders of categories itself.
+        # A folder beside those of the categories contains folders of categories itself.
         if test and test.pattern.literal and (test.pattern.outside or len(test.base) == 1):
             start = len(test.base)
         elif not test and normal and normal.pattern.outside:
@@ -122,8 +122,8 @@ class Rules:
         raise UserError(msg)
 
 
-def _told_by_folder(name: Parts, test: _Match, after: int, role: Role) -> Role:
-    """Complete the role of a test image by the names of its folders, as MVTec's layout does."""
+def _labelled_by_folder(name: Parts, test: _Match, after: int, role: Role) -> Role:
+    """Complete the role of a test image by the names of its folders, as in MVTec's layout."""
     folders = name[max(after, len(test.base)) : -1]
     if not folders:
         msg = (

@@ -1,4 +1,4 @@
-"""Tells known folder layouts apart, so that a wrong choice of data set can be named."""
+"""Recognises known folder layouts, to say which ``data=NAME`` reads a folder."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _MOST_NEAR = 20
 
 
 def guess_layout(root: str | os.PathLike[str]) -> str | None:
-    """Return the layout that a folder looks like, from the names of a few folders in it.
+    """Return the layout that a folder seems to have, by the names of a few folders in it.
 
     Args:
-        root: Any path; one that cannot be listed looks like nothing.
+        root: Any path; one that cannot be listed has no layout.
 
     Returns:
         ``mvtec``, ``mvtec_ad_2`` (which ``data=mvtec`` reads), ``visa``, ``real_iad``, ``folder``
@@ -36,13 +36,13 @@ def guess_layout(root: str | os.PathLike[str]) -> str | None:
 
 
 def known_layout(root: str | os.PathLike[str]) -> str | None:
-    """Say which layout of the field a folder has and what reads it, ``None`` if it has none."""
+    """Say which public data set's layout a folder has and what reads it; ``None``: none."""
     known = _known(Path(root))
     return f"looks like {known}; use data={_read_as(known)}" if known else None
 
 
 def wrong_layout(root: str | os.PathLike[str], asked: str, expected: str) -> str:
-    """Return the message for a folder that is not laid out as its reader expects.
+    """Return the message for a folder without the layout that its reader expects.
 
     Args:
         root: The folder.
@@ -50,7 +50,7 @@ def wrong_layout(root: str | os.PathLike[str], asked: str, expected: str) -> str
         expected: The layout it expects, in a few words.
 
     Returns:
-        One line that says what the folder looks like instead, or where the right one is.
+        One line that says which layout the folder has instead, or where the right folder is.
     """
     folder = Path(root)
     start = f"data.root={folder} is not laid out as {asked} (expected {expected})"
@@ -70,15 +70,15 @@ def wrong_layout(root: str | os.PathLike[str], asked: str, expected: str) -> str
 
 
 def _read_as(layout: str | None) -> str | None:
-    """Return which ``data=`` reads a layout."""
+    """Return the ``data=NAME`` that reads a layout."""
     return "mvtec" if layout == "mvtec_ad_2" else layout
 
 
 def _known(folder: Path) -> str | None:
-    """Return the layout by the names of its folders, ``None`` if it is none with a fixed one."""
+    """Return the layout of a public data set, by the names of its folders; ``None``: none."""
     inside = _folders(folder)
     names = {path.name for path in inside}
-    if "split_csv" in names or any(_is_dir(path, "Data", "Images") for path in inside):
+    if "split_csv" in names or any(_has_folder(path, "Data", "Images") for path in inside):
         return "visa"
     if any(name.startswith("realiad_") for name in names):
         return "real_iad"
@@ -88,9 +88,9 @@ def _known(folder: Path) -> str | None:
 
 
 def _tree(folders: Iterable[Path]) -> str | None:
-    """Return which data set of MVTec's kind has these categories, ``None`` if they are none."""
-    categories = [path for path in folders if _is_dir(path, "train", "good")]
-    if any(_is_dir(path, "test_public") for path in categories):
+    """Return which data set in MVTec's layout has these categories; ``None``: none."""
+    categories = [path for path in folders if _has_folder(path, "train", "good")]
+    if any(_has_folder(path, "test_public") for path in categories):
         return "mvtec_ad_2"
     for path in categories:
         kinds = {kind.name for kind in _folders(path / "test")} if path.name in _VISA else set()
@@ -100,7 +100,7 @@ def _tree(folders: Iterable[Path]) -> str | None:
 
 
 def _holds_image(folder: Path) -> bool:
-    """Whether an image lies anywhere in a folder, as far as a limited search can tell."""
+    """Whether there is an image anywhere in a folder, as far as a limited search can tell."""
     todo = [folder]
     for _ in range(_MOST_LISTED):
         if not todo:
@@ -118,10 +118,10 @@ def _holds_image(folder: Path) -> bool:
 def _folders(folder: Path) -> list[Path]:
     try:
         return folders_in(folder)
-    except (UserError, OSError):  # a guess says nothing of what it cannot see
+    except (UserError, OSError):  # what cannot be listed does not count
         return []
 
 
-def _is_dir(folder: Path, *inner: str) -> bool:
+def _has_folder(folder: Path, *inner: str) -> bool:
     # Not Path.is_dir: that raises where a folder may not be entered.
     return os.path.isdir(folder.joinpath(*inner))  # noqa: PTH112

@@ -1,4 +1,4 @@
-"""What readers of a data set's own lists share: finding a listed file, repeats, injected images."""
+"""For readers of data sets that come with lists: listed files, repeats, injected images."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def listed_file(root: Path, folder: Path, name: str) -> tuple[str, Path]:
 
     Args:
         root: The data set's folder.
-        folder: The folder in it that the name is relative to.
-        name: What the list says.
+        folder: The folder below it that the name is relative to.
+        name: The name in the list.
 
     Returns:
         Its path relative to the root, and the file.
 
     Raises:
-        EntryError: If the name leads out of the folder, or no file is there.
+        EntryError: If the name leads out of the folder, or is not that of a file.
     """
-    foreign = PureWindowsPath(name)  # takes both kinds of slashes, so it sees `..` in any spelling
+    foreign = PureWindowsPath(name)  # takes both slashes, so it sees `..` in any spelling
     if not name or foreign.anchor or ".." in foreign.parts:
         msg = f"{shown(name) or 'an empty name'} is not a path below {folder}"
         raise EntryError(msg)
@@ -50,7 +50,7 @@ def listed_file(root: Path, folder: Path, name: str) -> tuple[str, Path]:
         why = "does not exist"
     except OSError as error:
         why = f"cannot be read ({error.strerror})"
-    except ValueError:  # a name with a zero in it
+    except ValueError:  # a null character
         why = "is not the name of a file"
     msg = f"{shown(str(file))} {why}"
     raise EntryError(msg)
@@ -62,12 +62,12 @@ def usable_samples(
     *,
     by: Callable[[Sample], str],
 ) -> list[Sample]:
-    """Return the samples among what came of a list's entries, without repeats.
+    """Return the samples among the results of a list's entries, without repeats, in order.
 
     Args:
-        results: Where in the list an entry stands, and what came of it.
-        problems: Gets the problems, and one for each repeat.
-        by: What the samples are to be sorted by, in natural order.
+        results: The position of each entry in the list, and its sample or problem.
+        problems: The problems are appended, one for each repeat included.
+        by: The key to sort samples by, in natural order.
     """
     found: dict[str, Sample] = {}
     for where, result in results:
@@ -83,9 +83,9 @@ def mark_injected(split: Split, source: str, *, always: bool = False) -> None:
     """Mark training images as injected or not, where a list says which are defective.
 
     Args:
-        split: Is changed.
+        split: Changed in place.
         source: The list's name, for the note.
-        always: Mark them also if none is.
+        always: Mark them even if none is defective.
     """
     defects = sum(sample.is_anomaly for sample in split.train)
     if defects or always:

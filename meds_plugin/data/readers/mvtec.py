@@ -1,4 +1,4 @@
-"""Finds the images of a data set in the folder layout of MVTec AD or MVTec AD 2."""
+"""Reads data sets in the layout of MVTec AD or MVTec AD 2: `data=mvtec`."""
 
 from __future__ import annotations
 
@@ -27,21 +27,19 @@ def read_mvtec(
 ) -> Split:
     """List the images below ``<root>/<category>/{train/good, test/<type>, ground_truth/<type>}``.
 
-    A mask belongs to the image with its stem, with or without ``_mask`` at the end. A category
-    without a folder ``ground_truth`` has no masks; with one, every defective image needs its own.
-    In a tree as MVTec AD 2's the folder ``test_public`` takes the place of ``test`` and holds
-    ``ground_truth``; its validation and private images are not read. Names that begin with a dot
-    are passed over, and numbers in names sort by value. Images are not opened here.
+    A mask has the stem of its image, with or without ``_mask`` at the end. A category without a
+    folder ``ground_truth`` has no masks; with one, every defective image needs a mask. In MVTec
+    AD 2, ``test_public`` takes the place of ``test`` and holds ``ground_truth``; validation and
+    private images are not read. Names that begin with a dot are passed over, and numbers in names
+    sort by value. Images are not opened.
 
     Args:
-        root: The data set's folder, or the folder of a single category, which then is named after
-            the folder. Paths of images are relative to it either way.
-        categories: Which to read; ``None`` means all. The order does not matter.
+        root: The data set's folder, or that of a single category, which is then named after it.
+            Paths of images are relative to it either way.
+        categories: Which to read, in any order; ``None``: all.
 
     Returns:
-        The images of each category after those of the one before, in order of name; within a
-        category's test images, normal ones come in their place by name. Notes name what is
-        missing or not read.
+        The images by category and name. Notes name what is missing or not read.
 
     Raises:
         UserError: If a folder, category, training image or mask is missing.
@@ -60,24 +58,24 @@ def read_mvtec(
 
 
 def categories_in(root: Path) -> dict[str, Path]:
-    """Return the folders that hold a category in MVTec's layout, by name; none if there are none.
+    """Return the folders of categories in MVTec's layout, by name; there may be none.
 
     Raises:
         UserError: If the root cannot be listed.
     """
     if is_folder(root / "train" / "good"):
-        # Not `resolve`: a link is to keep its own name.
+        # Not `resolve`: a link keeps its own name.
         return {Path(os.path.normpath(root.absolute())).name: root}
     parts = ("train", "test", "test_public")
     return {p.name: p for p in folders_in(root) if any(is_folder(p / part) for part in parts)}
 
 
 def read_category(root: Path, folder: Path, name: str) -> Split:
-    """List the images of one category, as `read_mvtec`.
+    """List the images of one category (see `read_mvtec`).
 
     Args:
         root: The folder that names of images are relative to.
-        folder: The category's folder, in the root.
+        folder: The category's folder, below the root or the root itself.
         name: The category's name.
 
     Raises:
@@ -125,7 +123,7 @@ def _unread(folder: Path, tests: Path, category: str) -> list[str]:
 
 
 def _masks(ground_truth: Path, kind: str, images: list[Path]) -> dict[str, Path]:
-    """Return the mask of every image by the image's stem; empty if the category has none."""
+    """Return the masks by the stem of their image; none if the category has none."""
     if not is_folder(ground_truth):
         return {}
     files = _by_stem(images_in(ground_truth / kind))

@@ -1,4 +1,4 @@
-"""Finds the images of Real-IAD, which its JSON files list by category and camera view."""
+"""Reads Real-IAD, whose JSON files list images by category and camera view: `data=real_iad`."""
 
 from __future__ import annotations
 
@@ -56,33 +56,33 @@ def read_real_iad(
     """List Real-IAD's images, ``<root>/<images>/<category>/<path as the JSON has it>``.
 
     The lists are ``<root>/realiad_jsons/<variant>/<category>.json``, or without ``realiad_jsons``.
-    Images are not opened here.
+    Images are not opened.
 
     Args:
         root: The data set's folder.
-        categories: Which to read; ``None`` means all that have images. The order does not matter.
+        categories: Which to read, in any order; ``None``: all that have images.
         variant: Which lists: ``realiad_jsons`` is the standard split, ``realiad_jsons_fuiad_0.4``
-            has defective images in its training list.
-        images: The folder of images, where there are several sizes; ``None`` takes
-            ``realiad_1024``, or else the only one.
+            lists defective images for training.
+        images: The folder of images, if there are several sizes; ``None``: ``realiad_1024``, or
+            else the only one.
 
     Returns:
-        The images of each category after those of the one before, in order of name. Each has
-        its ``view``, C1 to C5, from its file name. Where the variant may list defective images for
-        training, ``injected`` tells them from the normal ones. Entries whose file is missing,
-        leads out of its folder or is listed twice are among the problems.
+        The images by category and name, each with its ``view``, C1 to C5, from the file name. If
+        the variant may list defective images for training, ``injected`` tells them from the normal
+        ones. Entries whose file is missing, leads out of its folder or is listed twice are among
+        the problems.
 
     Raises:
-        UserError: If the folder is laid out otherwise, a list is malformed, or a category or all of
-            its training images are missing.
+        UserError: If the folder has another layout, a list is malformed, or a category or all its
+            training images are missing.
     """
     folder = data_folder(root, _LAYOUT)
     tables = _tables(folder, variant)
-    pictures = _image_folder(folder, images)
+    image_folder = _image_folder(folder, images)
     split = Split(train=[], test=[], folders=(folder,))
     for name in chosen_categories(categories, tables, folder):
         listing = _parsed(tables[name], name)
-        base = pictures / listing.prefix
+        base = image_folder / listing.prefix
         if is_folder(base):
             _add_category(split, folder, base, name, listing, tables[name])
         elif categories is None:
@@ -91,11 +91,11 @@ def read_real_iad(
             msg = f"category {name}: {base} does not exist; leave it out of data.categories"
             raise UserError(msg)
     if not (split.train or split.problems):
-        msg = f"{pictures} has no folder of a category listed in {variant}; check data.images"
+        msg = f"{image_folder} has no folder of a category listed in {variant}; check data.images"
         raise UserError(msg)
     mark_injected(split, variant, always="_fuiad_" in variant)
     if categories is None:
-        unlisted = [path.name for path in folders_in(pictures) if path.name not in tables]
+        unlisted = [path.name for path in folders_in(image_folder) if path.name not in tables]
         split.notes.extend(f"category {n}: not listed in {variant}: left out" for n in unlisted)
     return split
 
@@ -104,7 +104,7 @@ def _tables(root: Path, variant: str) -> dict[str, Path]:
     """Return the variant's lists by category."""
     found = {
         path.name: lists
-        # The outer folders first: where both have a name, the inner one is the official place.
+        # Outer folders first: the inner one of the same name, the official place, replaces it.
         for path in (*folders_in(root), *folders_in(root / "realiad_jsons"))
         if (lists := {p.stem: p for p in path.glob("*.json") if not p.name.startswith(".")})
     }
@@ -170,7 +170,7 @@ def _sample(root: Path, base: Path, category: str, entry: _Entry, where: str) ->
     except EntryError as error:
         path = f"{base.relative_to(root).as_posix()}/{entry.image}"
         return Problem(path, f"{where}: {error}; fix the entry or take it out")
-    # The last one: a category's own name comes before the view.
+    # The last match: a category's name may contain one, and comes before the view.
     views = _VIEW.findall(image.name)
     view = views[-1] if views else None
     return Sample(path, category, entry.defect, image, mask, view=view)
@@ -180,7 +180,7 @@ def _parsed(table: Path, category: str) -> _Listing:
     """Read a list.
 
     Raises:
-        UserError: If it is not of the official form; the message names the key.
+        UserError: If it is not in the official format; the message names the key.
     """
     try:
         content = json.loads(table.read_text(encoding="utf-8-sig"))
@@ -224,7 +224,7 @@ def _value(
     default: Any = None,
     within: str = "",
 ) -> Any:
-    """Return a value of the right kind; the default where the key is missing, if there is one."""
+    """Return a value of the right type; the default, if any, where the key is missing."""
     value = content.get(key, default)
     if not isinstance(value, kind) or value == "":
         _refuse(table, within + key, kind, value)

@@ -1,4 +1,4 @@
-"""Keeps paths that a table or a user names inside a folder."""
+"""Keeps paths that a table or a user names within a folder."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ __all__ = ["is_plain_name", "path_inside"]
 
 
 def path_inside(root: Path, text: str) -> PurePosixPath | None:
-    """Return where a path lies below a folder, by its text alone.
+    """Return a path relative to a folder, by its text alone.
 
-    ``.`` and ``..`` are worked off in the text, so ``a/../b`` is ``b`` wherever a link ``a`` may
-    lead; what is opened is then the result, never the text. Whether anything is there is not
-    looked at.
+    ``.`` and ``..`` are resolved in the text, so ``a/../b`` is ``b`` wherever a link ``a`` leads;
+    open the result, never the text. Whether the path exists does not matter.
 
     Args:
-        root: The folder. Of a link to it both names count, its own and that of its target.
+        root: The folder. If it is a link, absolute paths may begin with it or with its target.
         text: A path relative to the root, or an absolute one.
 
     Returns:
         The path relative to the root, without ``..``; ``.`` for the root itself; ``None`` for a
-        path that leads out of it and for text that is no path (empty, or with a zero in it).
+        path that leads out of it and for text that is not a path (empty, or with a null character).
     """
     if not text or "\0" in text:
         return None
@@ -34,5 +33,5 @@ def path_inside(root: Path, text: str) -> PurePosixPath | None:
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether a text names something in a folder itself, not somewhere else."""
+    """Whether a text is the name of a file or folder, not a path to one."""
     return name not in ("", ".", "..") and not set(name) & set("/\\\0")

@@ -1,4 +1,4 @@
-"""Finds the images of VisA, as its authors publish it or converted to MVTec's layout."""
+"""Reads VisA, as published or converted to MVTec's layout: `data=visa`."""
 
 from __future__ import annotations
 
@@ -49,28 +49,28 @@ def read_visa(
     *,
     split: str | None = None,
 ) -> Split:
-    """List VisA's images, in whichever of its two layouts they are.
+    """List VisA's images, in either of its two layouts.
 
     The original download has ``<root>/split_csv/1cls.csv`` and
     ``<root>/<category>/Data/{Images,Masks}/{Normal,Anomaly}``. The converted tree has
     ``<root>/<category>/{train/good, test/good, test/bad, ground_truth/bad}``, or the same below
-    ``<root>/1cls``, where the authors' script puts it. Images are not opened here.
+    ``<root>/1cls``, where the authors' script puts it. Images are not opened.
 
     Args:
         root: The data set's folder.
-        categories: Which to read; ``None`` means all. The order does not matter.
-        split: Name of another file of ``split_csv``, with or without its ending.
+        categories: Which to read, in any order; ``None``: all.
+        split: Name of another file in ``split_csv``, with or without ``.csv``.
 
     Returns:
-        The images of each category after those of the one before, in the order of their names in
-        the converted tree, so that both layouts give the same order. ``extra["converted"]`` holds
-        that name, ``<category>/<train or test>/<good or bad>/<file>``: the authors' lists of
-        noise use it. Where the split lists defective images for training, ``injected`` tells
-        them from the normal ones. Rows that cannot be used are among the problems.
+        The images by category and their name in the converted tree, so that both layouts give the
+        same order. ``extra["converted"]`` holds that name, which the MeDS authors' lists use:
+        ``<category>/<train or test>/<good or bad>/<file>``. If the split lists defective images for
+        training, ``injected`` tells them from the normal ones. Rows that cannot be used are among
+        the problems.
 
     Raises:
-        UserError: If the folder is laid out otherwise, or a table, category or all of a category's
-            training images are missing.
+        UserError: If the folder has another layout, or a table, a category or all training images
+            of a category are missing.
     """
     folder = data_folder(root, _LAYOUT)
     if any(is_folder(path / "Data" / "Images") for path in folders_in(folder)):
@@ -209,7 +209,7 @@ def _sample(root: Path, row: _Row, *, masks: bool) -> Sample | Problem:
 
 
 def _kind(row: dict[str, str]) -> str:
-    """Return the folder that the converted tree has for a row's label."""
+    """Return the folder of a row's label in the converted tree."""
     for column, known in (("split", ("train", "test")), ("label", tuple(_FOLDERS))):
         if row[column] not in known:
             msg = f"{column} is {row[column]!r}, not {' or '.join(known)}"

@@ -1,1 +1,1 @@
-"""Pictures drawn in code: shapes, a canvas with a camera, four scenes and their defects."""
+"""`data=synthetic`: shapes, a canvas with a camera, four products and their defects."""

@@ -1,7 +1,6 @@
 """A scene without defects: a small circuit board.
 
-The layout belongs to the design and is the same in every picture; placement and tone of the parts
-differ from piece to piece.
+The design is the same in every image; placement and tone of the parts differ from piece to piece.
 """
 
 from __future__ import annotations
@@ -101,7 +100,7 @@ _VIAS = (
 
 
 def board(size: int, rng: np.random.Generator) -> tuple[Canvas, Pose]:
-    """Draw a populated circuit board that fills most of the picture."""
+    """Return a populated circuit board that fills most of the image."""
     canvas = Canvas(size)
     canvas.rgb = _bare_board(size).copy()
     canvas.rgb *= (1.0 + 0.025 * canvas.noise(rng, 5))[..., None]
@@ -111,7 +110,7 @@ def board(size: int, rng: np.random.Generator) -> tuple[Canvas, Pose]:
         placed = part._replace(x=part.x + dx, y=part.y + dy)
         mount = _mount_round if part.is_round else _mount
         mount(canvas, placed, turn, np.full(3, 1.0 + tone))
-    # A part is gone together with its joints; of the smallest ones nobody would see it at 128 px.
+    # A missing part takes its joints along; nobody would miss the smallest ones at 128 px.
     canvas.parts = [
         disc(part.x, part.y, part.width / 2 + 0.006)
         if part.is_round

@@ -1,8 +1,8 @@
-"""A small drawing board with a camera above it.
+"""A canvas to draw a product on, with a camera above it.
 
-Everything is placed in the unit square of the picture (x to the right, y down), so that a scene
-looks the same at every size. The board is drawn at twice the resolution with a border around it;
-`Canvas.photograph` turns and shifts it a little, scales it down and adds light, blur and noise.
+Coordinates are those of the image's unit square (x to the right, y down), so that a scene looks the
+same at every size. The canvas has twice the resolution and a border; `Canvas.photograph` turns and
+shifts it a little, scales it down and adds light, blur and noise.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Canvas", "Pose"]
 
 OVERSAMPLING = 2
-MARGIN = 0.1  # border on each side, as a share of the picture: what a `Pose` may bring into view
+MARGIN = 0.1  # border on each side, as a share of the image, that a `Pose` may bring into view
 _MASK_LEVEL = 0.35  # share of a pixel that a defect must cover to count
 
 _SEGMENTS = (
@@ -46,7 +46,7 @@ _ENDS |= {"e": (0, 1, 0, 2), "f": (0, 0, 0, 1), "g": (0, 1, 1, 1)}
 
 @dataclass(frozen=True)
 class Pose:
-    """How the product lies under the camera: shift in picture widths, angle in radians."""
+    """How the product lies under the camera: shift in image widths, angle in radians."""
 
     dx: float = 0.0
     dy: float = 0.0
@@ -57,25 +57,25 @@ class Pose:
     def random(
         cls, rng: np.random.Generator, *, shift: float, angle: float, scale: float = 0.0
     ) -> Pose:
-        """Draw a pose uniformly within plus or minus the given limits."""
+        """Sample a pose uniformly within plus or minus the given limits."""
         dx, dy, turn, zoom = rng.uniform(-1.0, 1.0, 4)
         return cls(shift * dx, shift * dy, angle * turn, 1.0 + scale * zoom)
 
 
 class Canvas:
-    """A picture being drawn, and the mask of what is wrong in it.
+    """An image being drawn, and the mask of its defects.
 
     Attributes:
         rgb: Colours in [0, 1], float32 ``[n, n, 3]``.
         mask: How far each point belongs to a defect, in [0, 1], float32 ``[n, n]``.
         bare: What lies below the topmost layer, shaped like `rgb`: shows where a part is missing.
-        solid: Where the product is: surface defects do not reach beyond it.
+        solid: The product; surface defects do not extend beyond it.
         parts: Parts that can be missing, if any.
-        spots: Where neighbouring pins can run together, if anywhere: x, y and direction of the row.
+        spots: Where neighbouring pins can be bridged, if anywhere: x, y and direction of the row.
         axis: Coordinates of the ``n`` columns (and rows).
 
     Args:
-        size: Side of the finished picture in pixels.
+        size: Side of the finished image in pixels.
     """
 
     def __init__(self, size: int) -> None:
@@ -101,7 +101,7 @@ class Canvas:
         return self.axis[:, None]
 
     def cover(self, shape: Shape, soft: float = 0.0) -> tuple[tuple[slice, slice], Floats]:
-        """Return the window that holds `shape` and how far it covers each point there, in [0, 1].
+        """Return the window around `shape` and its coverage of each point there, in [0, 1].
 
         Args:
             shape: The region.
@@ -122,7 +122,7 @@ class Canvas:
         opacity: float | Floats = 1.0,
         soft: float = 0.0,
     ) -> None:
-        """Lay a colour over `shape`; colour and opacity may be whole pictures ``[n, n, ...]``."""
+        """Lay a colour over `shape`; colour and opacity may be arrays ``[n, n, ...]``."""
         window, cover = self.cover(shape, soft)
         target = np.asarray(colour, np.float32)
         target = target[window] if target.ndim > 1 else target
@@ -159,37 +159,43 @@ class Canvas:
         np.maximum(self.mask[window], cover, out=self.mask[window])
 
     def noise(self, rng: np.random.Generator, across: float, down: float | None = None) -> Floats:
-        """Return smooth random values ``[n, n]``, standard deviation about 1 (less when finer
-        than the board), with `across` and `down` (default: the same) bumps over the picture.
-        """  # noqa: D205
+        """Return smooth random values ``[n, n]`` with a standard deviation of about 1.
+
+        It is less where bumps are finer than the canvas.
+
+        Args:
+            rng: The source of randomness.
+            across: Number of bumps over the width of the image.
+            down: The same over its height; default: as `across`.
+        """
         n = len(self.axis)
         share = n * self.pixel
         cells = [max(2, round(share * count)) + 3 for count in (down or across, across)]
         grid = rng.normal(size=cells).astype(np.float32)
-        # The outermost cells would be extrapolated: leave them out.
+        # Without the outermost cells, which would be extrapolated.
         inner = (1.5, 1.5, cells[1] - 1.5, cells[0] - 1.5)
         image = Image.fromarray(grid).resize((n, n), Image.Resampling.BICUBIC, box=inner)
         return np.asarray(image, np.float32)
 
     def photograph(self, pose: Pose, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
-        """Take the picture.
+        """Return the image and the mask as the camera sees them.
 
         Args:
             pose: How the product lies; the mask moves along.
-            rng: Draws light, gain, white balance, focus and sensor noise; the number of draws does
-                not depend on what is on the board.
+            rng: For light, gain, white balance, focus and sensor noise; used alike whatever is on
+                the canvas.
 
         Returns:
-            Picture uint8 ``[size, size, 3]`` and mask uint8 ``[size, size]`` of 0 and 255.
+            Image uint8 ``[size, size, 3]`` and mask uint8 ``[size, size]`` of 0 and 255.
         """
         levels = (np.clip(self.rgb, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
-        picture = self._view(Image.fromarray(levels), pose).astype(np.float32) / 255.0
+        view = self._view(Image.fromarray(levels), pose).astype(np.float32) / 255.0
         mask = np.zeros((self.size, self.size), np.uint8)
         if self.mask.any():
             cover = self._view(Image.fromarray((self.mask * 255.0).astype(np.uint8)), pose)
-            level = min(255 * _MASK_LEVEL, cover.max() / 2)  # a hair's width still leaves a mask
+            level = min(255 * _MASK_LEVEL, cover.max() / 2)  # even a hair leaves a mask
             mask[(cover > 0) & (cover >= level)] = 255
-        return _camera(picture, rng), mask
+        return _camera(view, rng), mask
 
     def _view(self, image: Image.Image, pose: Pose) -> Pixels:
         side = OVERSAMPLING * self.size
@@ -203,20 +209,20 @@ class Canvas:
         return np.asarray(view.reduce(OVERSAMPLING))
 
 
-def _camera(picture: Floats, rng: np.random.Generator) -> Pixels:
-    size = len(picture)
+def _camera(image: Floats, rng: np.random.Generator) -> Pixels:
+    size = len(image)
     gain = 1.0 + 0.035 * rng.normal()
     balance = 1.0 + 0.005 * rng.normal(size=3)
     slope = np.array([0.10, 0.07]) + 0.025 * rng.normal(size=2)  # the lamp hangs to one side
     focus = rng.uniform(0.25, 0.55) * np.sqrt(size / 128)
-    grain = rng.normal(size=picture.shape).astype(np.float32)
+    grain = rng.normal(size=image.shape).astype(np.float32)
 
     axis = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
     light = 1.04 - slope[0] * axis[None, :] - slope[1] * axis[:, None]
     light -= 0.22 * (axis[None, :] ** 2 + axis[:, None] ** 2)
-    if focus > 0.2:  # below that the kernel is a single pixel
-        picture = ndimage.gaussian_filter(picture, (focus, focus, 0), truncate=3.0)
-    picture = picture * (gain * light[..., None] * balance).astype(np.float32)
-    # Shot noise grows with the light; a floor stands for the read-out.
-    picture += grain * np.sqrt(2.5e-5 + 9e-5 * np.clip(picture, 0.0, 1.0))
-    return (np.clip(picture, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+    if focus > 0.2:  # a smaller kernel is a single pixel
+        image = ndimage.gaussian_filter(image, (focus, focus, 0), truncate=3.0)
+    image = image * (gain * light[..., None] * balance).astype(np.float32)
+    # Shot noise grows with the light; the constant is read-out noise.
+    image += grain * np.sqrt(2.5e-5 + 9e-5 * np.clip(image, 0.0, 1.0))
+    return (np.clip(image, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)

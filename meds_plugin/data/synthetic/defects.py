@@ -1,4 +1,4 @@
-"""The defects of `synthetic`: each draws itself on a `Canvas` and marks itself in the mask."""
+"""Defects: each draws itself on a `Canvas` and marks itself in the mask."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ class Place:
     """Where and how a defect appears.
 
     Attributes:
-        x: Centre, in the picture's unit square.
+        x: Centre, in the image's unit square.
         y: Centre.
         angle: Direction in radians.
         size: About 1; lengths and widths are multiplied by it.
         strength: How visible it is, in (0, 1].
-        mode: Which of the recurring defects of its kind it is: 0, 1 or 2.
-        lot: In [0, 1), the same for all modes of a kind.
-        shape: Draws the form; in the same state for all pictures of one recurring defect, so that
-            a crack keeps its zigzag.
-        vary: Draws what differs from picture to picture.
+        mode: Which of its kind's recurring defects it is: 0, 1 or 2.
+        lot: Random in [0, 1), the same for all modes of a kind.
+        shape: Generates the form; in the same state for all images of one recurring defect, so
+            that a crack keeps its zigzag.
+        vary: Generates what differs from image to image.
     """
 
     x: float
@@ -53,7 +53,7 @@ class Place:
         return np.array([[self.x, self.y]])
 
     def pick(self, count: int) -> int:
-        """Choose one of `count` things, for each mode another."""
+        """Choose one of `count` things, another for each mode."""
         return (int(self.lot * count) + self.mode * max(1, count // 3)) % count
 
     def line(self, length: float, points: int, jag: float) -> NDArray[np.float64]:
@@ -179,7 +179,7 @@ def worm_holes(canvas: Canvas, place: Place) -> None:
 
 
 def fibre(canvas: Canvas, place: Place, *, colour: Colour) -> None:
-    """A curled fibre that fell on the product."""
+    """A curled fibre on the product."""
     turns = np.linspace(0, place.shape.uniform(2.5, 4.5), 16)
     radii = np.linspace(0.05, 0.11, 16) * place.size
     flat = place.shape.uniform(0.6, 0.9)
@@ -195,7 +195,7 @@ def fibre(canvas: Canvas, place: Place, *, colour: Colour) -> None:
 
 
 def chip(canvas: Canvas, place: Place, *, colour: Colour) -> None:
-    """A chip of something else, with its shadow."""
+    """A chip of another material, with its shadow."""
     body = place.patch(0.045, 0.16, place.shape.uniform(1.15, 1.5))
     tone = np.asarray(colour) * (1.0 + 0.05 * place.vary.normal())
     canvas.tint(body.moved(0.008, 0.011), (0.45,) * 3, opacity=0.8, soft=0.016)
@@ -213,7 +213,7 @@ def foreign(canvas: Canvas, place: Place, *, threads: Colour, chips: Colour) -> 
 
 
 def missing(canvas: Canvas, place: Place) -> None:
-    """A part that is not there: what lies below it shows."""
+    """A missing part: what lies below it shows."""
     gap = canvas.parts[place.pick(len(canvas.parts))].grown(0.006)
     canvas.paint(gap, canvas.bare)
     canvas.mark(gap)

@@ -22,7 +22,7 @@ _STEEL = np.array((0.985, 1.0, 1.02), np.float32)
 
 
 def gear(size: int, rng: np.random.Generator) -> tuple[Canvas, Pose]:
-    """Draw a turned steel gear on a plain light ground."""
+    """Return a turned steel gear on a plain light ground."""
     canvas = Canvas(size)
     pose = Pose.random(rng, shift=0.012, angle=0.05, scale=0.008)
     body, shade, radius, theta = _relief(size)
@@ -32,7 +32,7 @@ def gear(size: int, rng: np.random.Generator) -> tuple[Canvas, Pose]:
     canvas.tint(disc(0.514, 0.522, 0.355), (0.42,) * 3, soft=0.05)
     canvas.bare = canvas.rgb.copy()
 
-    # Lathe marks are rings; light falls back from them in two fans that stay with the lamp.
+    # Lathe marks are rings; they reflect light in two fans that do not turn with the gear.
     marks = rng.normal(size=400).astype(np.float32)
     rings = np.interp(radius, np.linspace(0, 0.8, 400), marks).astype(np.float32)
     fan = np.cos(theta + np.float32(pose.angle + 0.9 + 0.05 * rng.normal())) ** 2

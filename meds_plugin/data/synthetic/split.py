@@ -1,9 +1,9 @@
-"""`data=synthetic`: product pictures drawn in code, so that everything runs without any file.
+"""`data=synthetic`: synthetic product images, so that everything runs without any file.
 
 Two products (`board`, `gear`) and two textures (`weave`, `wood`), each with four or five kinds of
-defect and exact masks. As on a real line, defects recur: a kind has three *modes* (the same scratch
-at the same place from the same gripper), one common, two rarer, and each picture is a slight
-variation of one. A detector that trains for long on contaminated pictures can learn them.
+defects and exact masks. As on a real line, defects recur: a kind has three *modes* (the same
+scratch in the same place from the same gripper), one common, two rarer, and each image is a slight
+variation of one. A detector that trains for long on contaminated images can learn them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _SCENES: dict[str, Callable[[int, np.random.Generator], tuple[Canvas, Pose]]] = 
 CATEGORIES: tuple[str, ...] = tuple(sorted(_SCENES))
 
 MODES = 3
-_CYCLE = (0, 0, 1, 0, 0, 2)  # which mode the n-th picture of a kind shows: 4 : 1 : 1
+_CYCLE = (0, 0, 1, 0, 0, 2)  # mode of the n-th image of a kind; 4 : 1 : 1
 _STRENGTH = (1.0, 0.85, 0.65)  # the rarest mode is the faintest
 _REACH = {"board": (0.12, 0.30), "gear": (0.25, 0.31), "weave": (0.14, 0.32), "wood": (0.14, 0.32)}
 _MIN_SIZE, _MAX_SIZE = 32, 1024
@@ -55,26 +55,26 @@ def synthetic_split(
     test_defective: int = 15,
     progress: bool = False,
 ) -> Split:
-    """Draw a data set of product pictures.
+    """Return a data set of synthetic product images.
 
-    A picture depends on `seed`, `size`, its category, kind and number only: asking for fewer
-    categories or pictures gives the same ones.
+    An image depends only on `seed`, `size`, its category, kind and number: with fewer categories
+    or images, the others are the same.
 
     Args:
-        categories: Some of `CATEGORIES`; ``None`` for all of them.
-        seed: Another seed gives other pictures and other recurring defects.
-        size: Side of the pictures in pixels. Of a height and a width, the longer: pictures are
-            square, and like all images are resized to what a detector takes.
-        train_normal: Normal training pictures per category.
-        test_normal: Normal test pictures per category.
-        test_defective: Defective test pictures per category, spread evenly over the kinds of
-            defect in sorted order.
+        categories: Some of `CATEGORIES`; ``None``: all.
+        seed: Another seed gives other images and other recurring defects.
+        size: Side in pixels; of height and width, the longer: images are square, and resized later
+            to what a detector takes.
+        train_normal: Normal training images per category.
+        test_normal: Normal test images per category.
+        test_defective: Defective test images per category, spread evenly over the kinds of defects
+            in sorted order.
         progress: Show a progress bar.
 
     Returns:
-        A split whose samples hold their pixels, uint8 ``[side, side, 3]``, and, where defective,
-        a mask of 0 and 255, uint8 ``[side, side]``; named like files of an MVTec tree, ordered by
-        name within training and test.
+        A split whose samples hold their pixels, uint8 ``[side, side, 3]``, and, if defective, a
+        mask of 0 and 255, uint8 ``[side, side]``. Names are as in MVTec's layout, and sorted among the
+        training and among the test images.
 
     Raises:
         UserError: If a category does not exist or a size or a count is out of range.
@@ -85,7 +85,7 @@ def synthetic_split(
         "test_normal": test_normal,
         "test_defective": test_defective,
     }
-    chosen = _check(categories, counts)
+    chosen = _checked_categories(categories, counts)
     wanted: list[tuple[str, str, str, int]] = []
     for category in chosen:
         kinds = sorted(FLAWS[category])
@@ -95,23 +95,23 @@ def synthetic_split(
         for kind, count in sorted({**defects, "good": test_normal}.items()):
             wanted += [(category, "test", kind, n) for n in range(count)]
     split = Split([], [])
-    for name in track(wanted, description="drawing", total=len(wanted), enabled=progress):
+    for name in track(wanted, description="synthetic images", total=len(wanted), enabled=progress):
         (split.train if name[1] == "train" else split.test).append(_sample(*name, seed, side))
     return split
 
 
 def _side(size: object) -> int:
-    """Return the side of the pictures; `Preprocess` has more to say about sizes."""
+    """Return the side of the images; `Preprocess` validates sizes further."""
     given = list(size) if isinstance(size, Sequence) and not isinstance(size, str) else [size]
     sides = [int(side) for side in given if isinstance(side, int)]
     fits = 1 <= len(given) == len(sides) <= 2
     if not fits or min(sides) < _MIN_SIZE or max(sides) > _MAX_SIZE:
-        msg = f"data.image_size={size}: data=synthetic draws {_MIN_SIZE} to {_MAX_SIZE} pixels"
+        msg = f"data.image_size={size}: data=synthetic needs {_MIN_SIZE} to {_MAX_SIZE} pixels"
         raise UserError(msg)
     return max(sides)
 
 
-def _check(categories: Sequence[str] | None, counts: Mapping[str, int]) -> list[str]:
+def _checked_categories(categories: Sequence[str] | None, counts: Mapping[str, int]) -> list[str]:
     chosen = sorted(set(CATEGORIES if categories is None else categories))
     unknown = [name for name in chosen if name not in CATEGORIES]
     if unknown or not chosen:
@@ -131,17 +131,17 @@ def _sample(category: str, split: str, kind: str, number: int, seed: int, size: 
     rng = numpy_rng(seed, "synthetic", category, split, kind, number)
     path = f"{category}/{split}/{kind}/{number:03d}.png"
     if kind == "good":
-        image, _ = _draw(category, size, rng)
+        image, _ = _render(category, size, rng)
         return Sample(path, category, None, image)
     vary = numpy_rng(seed, "synthetic", category, split, kind, number, "flaw")
     place = _place(category, kind, number, seed, vary)
     flaw = FLAWS[category][kind]
-    image, mask = _draw(category, size, rng, lambda canvas: flaw(canvas, place))
+    image, mask = _render(category, size, rng, lambda canvas: flaw(canvas, place))
     return Sample(path, category, kind, image, mask)
 
 
 def _place(category: str, kind: str, number: int, seed: int, vary: np.random.Generator) -> Place:
-    """Return the recurring defect that the n-th picture of a kind shows, slightly varied."""
+    """Return the recurring defect of the n-th image of a kind, slightly varied."""
     mode = _CYCLE[number % len(_CYCLE)]
     common = numpy_rng(seed, "synthetic", category, "modes", kind)
     own = numpy_rng(seed, "synthetic", category, "modes", kind, mode)
@@ -163,13 +163,13 @@ def _place(category: str, kind: str, number: int, seed: int, vary: np.random.Gen
     )
 
 
-def _draw(
+def _render(
     category: str,
     size: int,
     rng: np.random.Generator,
     flaw: Callable[[Canvas], None] | None = None,
 ) -> tuple[Pixels, Pixels]:
-    """Draw one picture and its mask; without `flaw` the same piece in the same light, unharmed."""
+    """Return an image and its mask; without `flaw`, the same piece in the same light, unharmed."""
     canvas, pose = _SCENES[category](size, rng)
     if flaw is not None:
         flaw(canvas)

@@ -1,7 +1,6 @@
 """Two scenes without defects: denim and wood.
 
-Each picture is another cut from an endless material: phases, yarns and grain are drawn from the
-picture's generator.
+Each image is another cut from an endless material: phases, yarns and grain are random.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ if TYPE_CHECKING:
 
 __all__ = ["weave", "wood"]
 
-YARNS = 22  # over the width of the picture
+YARNS = 22  # across the image
 
 
 def weave(size: int, rng: np.random.Generator) -> tuple[Canvas, Pose]:
-    """Draw denim: blue warp over white weft in a three-to-one twill."""
+    """Return denim: blue warp over white weft in a three-to-one twill."""
     canvas = Canvas(size)
     u = canvas.x * YARNS + 0.18 * canvas.noise(rng, 3) + rng.uniform(0, 40)
     v = canvas.y * YARNS * 0.8 + 0.15 * canvas.noise(rng, 3) + rng.uniform(0, 40)
@@ -50,7 +49,7 @@ def weave(size: int, rng: np.random.Generator) -> tuple[Canvas, Pose]:
 
 
 def wood(size: int, rng: np.random.Generator) -> tuple[Canvas, Pose]:
-    """Draw a planed board of oak, the grain running across the picture."""
+    """Return a planed board of oak with horizontal grain."""
     canvas = Canvas(size)
     depth = canvas.y * 8.0 + rng.uniform(0, 50)
     depth = depth + 0.75 * canvas.noise(rng, 0.8, 2.0) + 0.12 * canvas.noise(rng, 4, 12)

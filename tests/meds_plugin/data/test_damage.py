@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.filterwarnings(r"ignore::UserWarning:PIL.(Tiff|Png)ImagePlugin")
 
 GREY = np.tile(np.linspace(40, 210, 32).astype(np.uint8), (24, 1))
-PICTURE = Image.fromarray(np.dstack([GREY, GREY[:, ::-1], np.full_like(GREY, 90)]))
+IMAGE = Image.fromarray(np.dstack([GREY, GREY[:, ::-1], np.full_like(GREY, 90)]))
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 40, 3)).astype(np.uint8))
-BLUE = Image.new("RGB", PICTURE.size, (0, 0, 255))
+BLUE = Image.new("RGB", IMAGE.size, (0, 0, 255))
 FORMATS: dict[str, dict[str, Any]] = {
     "png": {"format": "PNG"},
     "jpg": {"format": "JPEG", "quality": 95},
@@ -42,7 +42,7 @@ FORMATS: dict[str, dict[str, Any]] = {
 }
 
 
-def _bytes(image: Image.Image = PICTURE, suffix: str = "png", **options: Any) -> bytes:
+def _bytes(image: Image.Image = IMAGE, suffix: str = "png", **options: Any) -> bytes:
     out = io.BytesIO()
     image.save(out, **{**FORMATS[suffix], **options})
     return out.getvalue()
@@ -131,7 +131,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     "zero_bytes.png": (b"", r"is empty \(zero bytes\)"),
     "one_byte.jpg": (b"\xff", FOREIGN),
     "zeros.png": (bytes(5000), FOREIGN),
-    "text.png": (b"not a picture at all\n" * 9, FOREIGN),
+    "text.png": (b"not an image at all\n" * 9, FOREIGN),
     "page.jpg": (b"<html><body>404 Not Found</body></html>", FOREIGN),
     "gif.png": (_bytes(format="GIF"), FOREIGN),
     "movie.webp": (b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0" + bytes(24), DAMAGED),
@@ -195,12 +195,12 @@ FINE: dict[str, tuple[bytes, tuple[int, int, int]]] = {
         (40, 40, 40),
     ),
     "sixteen_bits_colour.png": (_png(depth=16), (128, 128, 128)),
-    "print.jpg": (_bytes(PICTURE.convert("CMYK"), "jpg"), LEFT),
-    "lab.tif": (_bytes(PICTURE.convert("LAB"), "tif"), LEFT),
-    "grey.png": (_bytes(PICTURE.convert("L")), (145, 145, 145)),
+    "print.jpg": (_bytes(IMAGE.convert("CMYK"), "jpg"), LEFT),
+    "lab.tif": (_bytes(IMAGE.convert("LAB"), "tif"), LEFT),
+    "grey.png": (_bytes(IMAGE.convert("L")), (145, 145, 145)),
     "binary.png": (_bytes(Image.fromarray(GREY < 99)), (255, 255, 255)),
-    "palette.png": (_bytes(PICTURE.quantize(64), transparency=b"\0" * 64), LEFT),
-    "glass.png": (_bytes(Image.merge("RGBA", [*PICTURE.split(), Image.fromarray(GREY)])), LEFT),
+    "palette.png": (_bytes(IMAGE.quantize(64), transparency=b"\0" * 64), LEFT),
+    "glass.png": (_bytes(Image.merge("RGBA", [*IMAGE.split(), Image.fromarray(GREY)])), LEFT),
     "float.tif": (_bytes(Image.fromarray(GREY / np.float32(255)), "tif"), (40, 40, 40)),
     "name with spaces.png": (_bytes(), LEFT),
     "'single' and \"double\".png": (_bytes(), LEFT),
@@ -275,7 +275,7 @@ def test_what_is_read_has_its_pixels(folder: Path, name: str) -> None:
 @pytest.mark.parametrize("name", [*BAD, *ODD])
 def test_what_is_not_read_says_so_in_one_line(folder: Path, name: str) -> None:
     if "\udce9" in name:
-        assert read_image(folder / name).size == PICTURE.size  # only its name is wrong
+        assert read_image(folder / name).size == IMAGE.size  # only its name is wrong
         return
     for read in (read_image, read_mask):
         with pytest.raises(UserError) as caught:

@@ -113,7 +113,7 @@ def test_files_above_the_limit_are_refused(dataset: ImageDataset) -> None:
 
 
 def test_a_bad_file_is_named_when_it_is_asked_for(dataset: ImageDataset, tmp_path: Path) -> None:
-    (tmp_path / "bad.png").write_bytes(b"no picture")
+    (tmp_path / "bad.png").write_bytes(b"no image")
     bad = ImageDataset([Sample("bad", "x", None, tmp_path / "bad.png")], dataset.preprocess)
     with pytest.raises(UserError, match=r"bad.png is not a PNG"):
         bad[0]

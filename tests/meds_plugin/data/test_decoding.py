@@ -136,7 +136,7 @@ def test_broken_exif_leaves_the_image_as_it_is(tmp_path: Path, kind: str) -> Non
 
 
 def _tiff(exif: tuple[int, int, int]) -> bytes:
-    """Return a picture of 6x4 pixels to be turned, with an entry (type, count, value) for EXIF."""
+    """Return an image of 6x4 pixels to be turned, with an entry (type, count, value) for EXIF."""
     pixels = bytes(range(72))
     after = 8 + len(pixels) + 2 + 11 * 12 + 4
     numbers = {256: 6, 257: 4, 259: 1, 262: 2, 273: 8, 274: 6, 277: 3, 278: 4, 279: len(pixels)}

@@ -98,8 +98,8 @@ def test_a_csv_needs_a_column_path(tmp_path: Path) -> None:
 def test_leaving_out() -> None:
     samples = [_sample(name) for name in ("a/1.png", "a/2.png", " b.png", "c\\d.png", "e/f.png")]
     names = {"./a/2.png", " b.png", "c\\d.png", "e\\f.png ", "10.png", "9.png", "../a/1.png", ""}
-    kept, unknown = exclude(samples, names)
-    assert kept == samples[:1]
+    remaining, unknown = exclude(samples, names)
+    assert remaining == samples[:1]
     assert unknown == ["", "../a/1.png", "10.png", "9.png"]
 
 

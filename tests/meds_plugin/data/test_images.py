@@ -224,7 +224,7 @@ def test_every_exif_turn(tmp_path: Path, orientation: int) -> None:
         np.testing.assert_array_equal(_read(path), np.rot90(flipped, quarters))
 
 
-def test_several_pictures_in_a_file_give_the_first(tmp_path: Path) -> None:
+def test_several_images_in_a_file_give_the_first(tmp_path: Path) -> None:
     kinds = {"camera.jpg": "MPO", "pages.tif": "TIFF", "film.webp": "WEBP", "film.png": "PNG"}
     for name, kind in kinds.items():
         red, blue = Image.new("RGB", (6, 4), (255, 0, 0)), Image.new("RGB", (6, 4), (0, 0, 255))

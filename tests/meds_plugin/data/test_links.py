@@ -66,9 +66,9 @@ def test_masks_are_looked_at_too(root: Path) -> None:
 
 def test_without_folders_files_may_lie_anywhere(root: Path) -> None:
     pixels = np.zeros((4, 4, 3), np.uint8)
-    drawn = Sample("drawn", "x", None, pixels)
+    synthetic = Sample("synthetic", "x", None, pixels)
     assert links_out([_sample(root / ".." / "out" / "c.png")], []) == {}
-    assert links_out([drawn], [root]) == {}
+    assert links_out([synthetic], [root]) == {}
 
 
 def _table(root: Path) -> Split:

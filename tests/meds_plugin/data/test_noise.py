@@ -290,16 +290,16 @@ def _variations(split: Split) -> dict[str, Variation | None]:
 
 
 def test_repeats_depend_on_seed_and_own_category_only() -> None:
-    def draw(split: Split, ratio: float = 0.5, seed: int = 3) -> dict[str, Variation | None]:
+    def repeats(split: Split, ratio: float = 0.5, seed: int = 3) -> dict[str, Variation | None]:
         return _variations(contaminate(split, ratio, protocol="overlap_repeat", seed=seed)[0])
 
     one, both = _split({"b": (40, 6)}), _split({"a": (30, 4), "b": (40, 6)})
-    few, many = draw(one), draw(both)
+    few, many = repeats(one), repeats(both)
     assert few == {path: many[path] for path in many if path.startswith("b")}
     turned = Split(train=one.train, test=one.test[::-1])
-    assert draw(turned) == few
-    assert draw(one, seed=4) != few
-    sets = [draw(both, ratio) for ratio in (0.1, 0.2, 0.4, 0.8)]
+    assert repeats(turned) == few
+    assert repeats(one, seed=4) != few
+    sets = [repeats(both, ratio) for ratio in (0.1, 0.2, 0.4, 0.8)]
     for small, large in pairwise(sets):
         assert small.items() < large.items()
 

@@ -158,8 +158,8 @@ def test_overlap_has_the_counts_of_the_rule(data: str, index: int) -> None:
     assert report.counts == {name: row[2 + index] for name, row in table.items()}
     totals = {"mvtec": (362, 715, 1167), "visa": (173, 431, 864)}
     assert sum(report.counts.values()) == totals[data][index]
-    drawn = Counter(sample.category for sample in split.train if sample.injected)
-    assert drawn == report.counts
+    injected = Counter(sample.category for sample in split.train if sample.injected)
+    assert injected == report.counts
     # A category is told to be short where its number carries a star in METHOD's table.
     short = [line for line in report.messages if "only" in line]
     asked = {name: round(PERCENT[data][index] * row[0] / 100) for name, row in table.items()}

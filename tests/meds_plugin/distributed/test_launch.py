@@ -6,7 +6,8 @@ import sys
 import pytest
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from meds_plugin.distributed.launch import follow_parent, launched_rank, rank_options, started
+from meds_plugin.distributed.launch import follow_parent, rank_options, started
+from meds_plugin.utils.process import launched_rank
 
 VARIABLES = (
     "RANK",

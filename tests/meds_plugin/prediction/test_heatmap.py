@@ -49,7 +49,7 @@ def test_a_mark_stays_where_it_is_in_the_image() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (600, 2)])
-def test_every_size_can_be_drawn(size: tuple[int, int]) -> None:
+def test_every_size_can_be_rendered(size: tuple[int, int]) -> None:
     values = at_source(ramp(), size, Preprocess(16))
     assert values.shape == size
     assert np.isfinite(values).all()

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from meds_plugin.utils.openmp import give_way
+from meds_plugin.utils.openmp import limit_spinning
 
 _GIVEN = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
@@ -21,7 +21,7 @@ def _undecided(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_waiting_threads_turn_for_less_than_by_default() -> None:
-    give_way()
+    limit_spinning()
     assert 0 < int(os.environ["GOMP_SPINCOUNT"]) < 300_000
 
 
@@ -32,7 +32,7 @@ def test_what_the_user_has_set_stays(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
-    give_way()
+    limit_spinning()
     assert os.environ[name] == value
     assert (name == "GOMP_SPINCOUNT") == ("GOMP_SPINCOUNT" in os.environ)
 

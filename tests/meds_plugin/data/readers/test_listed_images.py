@@ -91,7 +91,13 @@ def test_training_images_are_marked_where_a_list_knows_them() -> None:
     mark_injected(clean, "list", always=True)
     assert [sample.injected for sample in clean.train] == [False]
     assert clean.notes == []
-    dirty = Split([_sample("0"), _sample("1", "x")], [_sample("2", "x")])
-    mark_injected(dirty, "list")
-    assert [sample.injected for sample in [*dirty.train, *dirty.test]] == [False, True, None]
-    assert dirty.notes == ["list lists 1 of 2 training images as defective: they count as injected"]
+    contaminated = Split([_sample("0"), _sample("1", "x")], [_sample("2", "x")])
+    mark_injected(contaminated, "list")
+    assert [sample.injected for sample in [*contaminated.train, *contaminated.test]] == [
+        False,
+        True,
+        None,
+    ]
+    assert contaminated.notes == [
+        "list lists 1 of 2 training images as defective: they count as injected"
+    ]

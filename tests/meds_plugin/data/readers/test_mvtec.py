@@ -161,7 +161,7 @@ def test_links_are_followed_by_their_own_name(tree: Path, tmp_path: Path) -> Non
     assert split.train[0].path == "jar/train/good/9.png"
     assert read_mvtec(link / "jar").categories == ["jar"]
     lost = tree / "bottle" / "train" / "good" / "lost.png"
-    lost.symlink_to(tmp_path / "nowhere.png")  # kept, so that the check of all files names it
+    lost.symlink_to(tmp_path / "nowhere.png")  # listed, so that the check of all files names it
     assert lost in [sample.image for sample in read_mvtec(tree).train]
 
 

@@ -31,7 +31,7 @@ def test_solder_bridges_lie_on_pins() -> None:
 
 def test_a_drawing_does_not_spoil_the_next() -> None:
     first, _ = board(64, np.random.default_rng(0))
-    kept = first.rgb.copy()
+    before = first.rgb.copy()
     first.rgb[:] = 0.0
     first.bare[:] = 0.0
-    np.testing.assert_array_equal(board(64, np.random.default_rng(0))[0].rgb, kept)
+    np.testing.assert_array_equal(board(64, np.random.default_rng(0))[0].rgb, before)

@@ -18,7 +18,7 @@ def test_painting_covers_the_shape_and_blends_its_edge() -> None:
     assert ((canvas.rgb[..., 0] > 0.1) & (canvas.rgb[..., 0] < 0.9)).any()
 
 
-def test_paint_takes_whole_pictures_as_colour_and_opacity() -> None:
+def test_paint_takes_whole_images_as_colour_and_opacity() -> None:
     canvas = Canvas(32)
     ramp = np.broadcast_to(canvas.x[..., None], canvas.rgb.shape).astype(np.float32)
     half = np.full(ramp.shape[:2], 0.5, np.float32)
@@ -66,12 +66,12 @@ def test_noise_is_smooth_centred_and_the_same_scene_at_every_size() -> None:
         (Pose(scale=1.5), (0.8, 0.5)),
     ],
 )
-def test_the_pose_moves_picture_and_mask_alike(pose: Pose, spot: tuple[float, float]) -> None:
+def test_the_pose_moves_image_and_mask_alike(pose: Pose, spot: tuple[float, float]) -> None:
     canvas = Canvas(100)
     canvas.paint(disc(0.7, 0.5, 0.05), (1.0, 1.0, 1.0))
     canvas.mark(disc(0.7, 0.5, 0.05))
-    picture, mask = canvas.photograph(pose, np.random.default_rng(0))
-    for bright in (mask > 0, picture.mean(axis=2) > 100):
+    image, mask = canvas.photograph(pose, np.random.default_rng(0))
+    for bright in (mask > 0, image.mean(axis=2) > 100):
         rows, columns = np.nonzero(bright)
         assert ((columns + 0.5).mean() / 100, (rows + 0.5).mean() / 100) == pytest.approx(
             spot, abs=0.006

@@ -13,12 +13,12 @@ KINDS = [(category, kind) for category in split.CATEGORIES for kind in sorted(FL
 
 @pytest.mark.parametrize(("category", "kind"), KINDS)
 @pytest.mark.parametrize("number", [0, 1, 3])  # the three modes
-def test_a_picture_changes_where_the_mask_says_and_only_there(
+def test_an_image_changes_where_the_mask_says_and_only_there(
     category: str, kind: str, number: int
 ) -> None:
     place = split._place(category, kind, number, 0, numpy_rng(0, "vary"))
-    clean, nothing = split._draw(category, 96, numpy_rng(0, "piece"))
-    broken, mask = split._draw(
+    clean, nothing = split._render(category, 96, numpy_rng(0, "piece"))
+    broken, mask = split._render(
         category, 96, numpy_rng(0, "piece"), lambda canvas: FLAWS[category][kind](canvas, place)
     )
     change = np.abs(clean.astype(float) - broken.astype(float)).max(axis=2)
@@ -33,10 +33,10 @@ def test_a_picture_changes_where_the_mask_says_and_only_there(
 
 
 @pytest.mark.parametrize(("category", "kind"), KINDS)
-def test_a_mode_keeps_its_shape_while_its_pictures_vary(category: str, kind: str) -> None:
+def test_a_mode_keeps_its_shape_while_its_images_vary(category: str, kind: str) -> None:
     def mask(number: int, key: str) -> np.ndarray:
         place = split._place(category, kind, number, 0, numpy_rng(0, key))
-        _, marked = split._draw(
+        _, marked = split._render(
             category, 96, numpy_rng(0, "piece"), lambda canvas: FLAWS[category][kind](canvas, place)
         )
         return np.asarray(ndimage.binary_dilation(marked > 0, iterations=2))

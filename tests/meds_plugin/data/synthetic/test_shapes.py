@@ -41,15 +41,15 @@ def test_shapes_can_be_grown_moved_cut_and_outlined() -> None:
 
 
 def test_a_blob_is_wavy_reproducible_and_inside_its_bounds() -> None:
-    def draw(seed: int) -> Shape:
+    def blot(seed: int) -> Shape:
         return blob(0.5, 0.5, 0.1, np.random.default_rng(seed), stretch=1.4, angle=0.5)
 
     axis = (np.arange(200) + 0.5) / 200
-    inside = draw(0).distance(axis[None, :], axis[:, None]) < 0
-    np.testing.assert_array_equal(inside, draw(0).distance(axis[None, :], axis[:, None]) < 0)
-    assert (inside != (draw(1).distance(axis[None, :], axis[:, None]) < 0)).any()
+    inside = blot(0).distance(axis[None, :], axis[:, None]) < 0
+    np.testing.assert_array_equal(inside, blot(0).distance(axis[None, :], axis[:, None]) < 0)
+    assert (inside != (blot(1).distance(axis[None, :], axis[:, None]) < 0)).any()
     assert 0.5 < inside.mean() / (np.pi * 0.1**2) < 2.0
-    x0, y0, x1, y1 = draw(0).bounds
+    x0, y0, x1, y1 = blot(0).bounds
     rows, columns = np.nonzero(inside)
     assert x0 < axis[columns].min() < axis[columns].max() < x1
     assert y0 < axis[rows].min() < axis[rows].max() < y1

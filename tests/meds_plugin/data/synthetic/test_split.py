@@ -90,7 +90,7 @@ def test_defects_are_of_modest_size(split: Split) -> None:
     assert 0.005 < float(np.median(shares)) < 0.03
 
 
-def test_the_same_seed_gives_the_same_pictures_and_another_seed_others(split: Split) -> None:
+def test_the_same_seed_gives_the_same_images_and_another_seed_others(split: Split) -> None:
     again = synthetic_split(size=64, train_normal=4, test_normal=3, test_defective=30)
     for one, two in zip([*split.train, *split.test], [*again.train, *again.test], strict=True):
         np.testing.assert_array_equal(_pixels(one), _pixels(two))
@@ -101,7 +101,7 @@ def test_the_same_seed_gives_the_same_pictures_and_another_seed_others(split: Sp
         assert not np.array_equal(_pixels(one), _pixels(two))
 
 
-def test_a_picture_does_not_depend_on_what_else_is_drawn(split: Split) -> None:
+def test_an_image_does_not_depend_on_what_else_is_drawn(split: Split) -> None:
     known = {sample.path: sample for sample in [*split.train, *split.test]}
     part = synthetic_split(
         categories=["wood", "gear"], size=64, train_normal=2, test_normal=1, test_defective=10
@@ -113,16 +113,16 @@ def test_a_picture_does_not_depend_on_what_else_is_drawn(split: Split) -> None:
             np.testing.assert_array_equal(_mask(sample), _mask(known[sample.path]))
 
 
-def test_no_two_pictures_are_the_same_or_nearly(split: Split) -> None:
+def test_no_two_images_are_the_same_or_nearly(split: Split) -> None:
     for category in CATEGORIES:
         samples = [s for s in [*split.train, *split.test] if s.category == category]
-        pictures = np.stack([_pixels(s) for s in samples]).astype(np.float32)
-        for index, picture in enumerate(pictures[1:], start=1):
-            assert np.abs(pictures[:index] - picture).mean(axis=(1, 2, 3)).min() > 1.0
+        images = np.stack([_pixels(s) for s in samples]).astype(np.float32)
+        for index, image in enumerate(images[1:], start=1):
+            assert np.abs(images[:index] - image).mean(axis=(1, 2, 3)).min() > 1.0
 
 
 def test_defects_recur_in_a_few_places(split: Split) -> None:
-    # The third picture of a kind shows its second mode, the sixth its third, all others its first.
+    # The third image of a kind shows its second mode, the sixth its third, all others its first.
     modes = (0, 0, 1, 0, 0, 2)
     for category in CATEGORIES:
         kinds = sorted({str(s.defect) for s in split.test if s.category == category} - {"None"})
@@ -135,7 +135,7 @@ def test_defects_recur_in_a_few_places(split: Split) -> None:
             assert gaps[~same].min() > gaps[same].max(), (category, kind)
 
 
-def test_a_picture_looks_the_same_at_every_size() -> None:
+def test_an_image_looks_the_same_at_every_size() -> None:
     small = synthetic_split(size=64, train_normal=1, test_normal=0, test_defective=5)
     large = synthetic_split(size=128, train_normal=1, test_normal=0, test_defective=5)
     for one, two in zip([*small.train, *small.test], [*large.train, *large.test], strict=True):
@@ -165,7 +165,7 @@ def test_unknown_categories_are_named_with_what_exists() -> None:
         synthetic_split(categories=[])
 
 
-def test_pictures_for_a_height_and_a_width_have_the_longer_side() -> None:
+def test_images_for_a_height_and_a_width_have_the_longer_side() -> None:
     counts: dict[str, Any] = {"train_normal": 1, "test_normal": 0, "test_defective": 0}
     wide = synthetic_split(categories=["gear"], size=[32, 48], **counts)
     square = synthetic_split(categories=["gear"], size=48, **counts)

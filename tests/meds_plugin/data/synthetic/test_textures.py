@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("texture", [weave, wood])
-def test_each_picture_is_another_cut_of_the_same_material(
+def test_each_image_is_another_cut_of_the_same_material(
     texture: Callable[[int, np.random.Generator], tuple[Canvas, Pose]],
 ) -> None:
     one, two = (texture(64, np.random.default_rng(seed))[0].rgb for seed in (0, 1))

@@ -1,0 +1,16 @@
+"""Which of a job's processes this is, before they are connected."""
+
+from __future__ import annotations
+
+import os
+
+__all__ = ["launched_rank"]
+
+# Set to something else than 0 in every process but the first.
+_RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
+
+
+def launched_rank() -> int:
+    """Return the rank that the launcher gave this process: 0 means that it is the job's first."""
+    given = (os.environ.get(name, "0") for name in _RANKS)
+    return next((int(rank) for rank in given if rank != "0"), 0)
