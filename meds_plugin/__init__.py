@@ -1,4 +1,4 @@
-"""MeDS for PyTorch Lightning: anomaly detectors robust to dirty training data."""
+"""MeDS for PyTorch Lightning: anomaly detectors robust to contaminated training data."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ __all__ = [
 _HOMES = {
     "AnomalyDataModule": "data",
     "CacheSettings": "encoding.cache.settings",
-    "Detector": "detectors.view",
+    "Detector": "detectors.protocol",
     "DetectorError": "utils.errors",
     "DistillationCallback": "callbacks",
     "MeDSWrapper": "wrapper",

@@ -21,7 +21,6 @@ from meds_plugin.config.build import build_datamodule, build_detector, plain
 from meds_plugin.config.paths import anchor_paths
 from meds_plugin.data import BadFilesError
 from meds_plugin.detectors.example_images import random_images
-from meds_plugin.utils.process import launched_rank
 from meds_plugin.encoders.base import FrozenEncoder
 from meds_plugin.encoding.cache.settings import CacheSettings
 from meds_plugin.evaluation.alarms import check_false_alarm_rate
@@ -42,6 +41,7 @@ from meds_plugin.runs.write import RunFolder
 from meds_plugin.training.optimizer import OptimizerSettings
 from meds_plugin.training.stages import plan_stages
 from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.process import launched_rank
 from meds_plugin.wrapper import MeDSWrapper
 
 if TYPE_CHECKING:

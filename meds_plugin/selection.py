@@ -17,11 +17,11 @@ __all__ = ["Selection", "check_settings", "mix", "select", "select_by_group"]
 
 
 class Selection(NamedTuple):
-    """The images one group keeps, and the figures behind the decision.
+    """The images selected of one group, and the figures behind the decision.
 
     Attributes:
         indices: ``[K]`` int64, ascending, K >= 1: images whose score lies under the threshold.
-        threshold: tau_t; an image is kept when its score is strictly smaller.
+        threshold: tau_t; an image is selected when its score is strictly smaller.
         median: Lower median of the scores.
         mad: Lower median of the absolute deviations from it, unscaled.
     """
@@ -74,7 +74,7 @@ def mix(initial: Tensor, current: Tensor, step: int, total_steps: int) -> Tensor
 
 
 def select(scores: Tensor, step: int, total_steps: int, k: float = 3.0) -> Selection:
-    """Keep the images of one group whose score is under median + k_t * MAD.
+    """Select the images of one group whose score is under median + k_t * MAD.
 
     Args:
         scores: ``[N]`` finite scores of one category (or view), higher = more anomalous, N >= 1.
@@ -83,8 +83,8 @@ def select(scores: Tensor, step: int, total_steps: int, k: float = 3.0) -> Selec
         k: Final multiple of the MAD; 3 in the reference for MVTec AD and VisA, 1 for Real-IAD.
 
     Returns:
-        The selection. At step 0 fewer than half of the images are kept. Where nothing lies under
-        the threshold (ties, one image), the images at the minimum are kept instead.
+        The selection. At step 0 it is fewer than half of the images. Where nothing lies under
+        the threshold (ties, one image), the images at the minimum are selected instead.
 
     Raises:
         ValueError: If there are no scores or some are not finite.
@@ -102,10 +102,10 @@ def select(scores: Tensor, step: int, total_steps: int, k: float = 3.0) -> Selec
     median = scores.median()  # torch's median is the lower one
     mad = (scores - median).abs().median()
     threshold = median + k * min(1.0, _progress(step, total_steps)) * mad
-    kept = torch.nonzero(scores < threshold).flatten()
-    if kept.numel() == 0:
-        kept = torch.nonzero(scores == scores.min()).flatten()
-    return Selection(kept, float(threshold), float(median), float(mad))
+    indices = torch.nonzero(scores < threshold).flatten()
+    if indices.numel() == 0:
+        indices = torch.nonzero(scores == scores.min()).flatten()
+    return Selection(indices, float(threshold), float(median), float(mad))
 
 
 def select_by_group(

@@ -16,13 +16,12 @@ from meds_plugin.callbacks import (
 from meds_plugin.callbacks.base import shows_progress, training_stream
 from meds_plugin.callbacks.training_scores import TrainingScores, collect_scores
 from meds_plugin.detectors.compiling import check_backend, compile_detector
-from meds_plugin.detectors.frozen_part import FrozenPart, check_saved, fingerprint, without
-from meds_plugin.detectors.outputs import check_maps
+from meds_plugin.detectors.frozen_part import FrozenPart, check_saved
 from meds_plugin.detectors.validation.validate import validate_detector
 from meds_plugin.detectors.view import DetectorView
 from meds_plugin.encoders.default import default_features
 from meds_plugin.encoding.cache.settings import CacheSettings
-from meds_plugin.encoding.cache.store import FrozenCache, open_folder
+from meds_plugin.encoding.cache.store import FrozenCache
 from meds_plugin.encoding.encoded_images import EncodedImages
 from meds_plugin.encoding.scoring import selection_scores
 from meds_plugin.selection import check_settings
@@ -80,7 +79,7 @@ class MeDSWrapper(L.LightningModule):
         seconds: Time spent in each stage so far, selection passes included.
 
     Raises:
-        DetectorError: If the detector does not keep the protocol (see `probe.validate_detector`).
+        DetectorError: If the detector breaks the protocol (see `validate_detector`).
         UserError: If a setting is out of its range.
     """
 
@@ -122,7 +121,7 @@ class MeDSWrapper(L.LightningModule):
         self.seconds = {stage.name: 0.0 for stage in self.plan.stages}
         self.stream: TrainingStream | None = None
         self._initial: dict[str, Tensor] | None = None
-        self._frozen = FrozenPart(detector, self.view.trainable_parameters())
+        self._frozen = FrozenPart(detector, self.view.trainable_parameters(), features)
         validate_detector(
             self.view, frozen=self._frozen.prefixes, example=example, memory_encoder=features
         )
@@ -171,8 +170,6 @@ class MeDSWrapper(L.LightningModule):
         """Set the mode of what trains; what is frozen stays in evaluation mode."""
         super().train(mode)
         self._frozen.settle()
-        if self.memory_encoder is not None:
-            self.memory_encoder.eval()
         return self
 
     # Lightning's hooks, in the order in which they are called.
@@ -185,11 +182,8 @@ class MeDSWrapper(L.LightningModule):
     def make_stream(self, reader: ImageReader) -> TrainingStream:
         """Make the stream of training batches; called once a fit, before any stage."""
         self.close_cache()
-        self._cache = FrozenCache(
-            self.cache_settings,
-            kinds=self._cached_kinds(),
-            folder=open_folder(self.cache_settings),
-            weights=self._frozen_weights,
+        self._cache = FrozenCache.open(
+            self.cache_settings, self._cached_kinds(), self._frozen.output_fingerprint
         )
         images = EncodedImages(
             reader,
@@ -211,21 +205,17 @@ class MeDSWrapper(L.LightningModule):
             self.stream = training_stream(self.trainer, self)
             # After the callbacks' listeners: selection must see the weights as distilled.
             self.stream.on_pass(self._enter_stage)
-            stages = [stage.name for stage in self.plan.stages]
-            prepare_ddp(self.trainer.strategy, self, self.stream.images, stages=stages)
+            names = [stage.name for stage in self.plan.stages]
+            prepare_ddp(self.trainer.strategy, self, self.stream.images, stages=names)
             compile_detector(self.view, self._backend)
 
     def on_fit_start(self) -> None:
-        """Encode the training images once and, if the method needs them, keep initial weights."""
+        """Encode the training images once and, if they are needed, copy the initial weights."""
         if self.stream is None or not self.plan.stages:
             return
         self.stream.images.encode_all(self.device, progress=shows_progress(self.trainer))
         if self.plan.reinitialise and self._initial is None:
-            state = self.detector.state_dict()
-            self._initial = {
-                key: value.detach().cpu().clone()
-                for key, value in without(state, self._frozen.prefixes).items()
-            }
+            self._initial = self._frozen.copy_trained()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return the optimiser, and a schedule that starts anew with every stage."""
@@ -263,8 +253,6 @@ class MeDSWrapper(L.LightningModule):
             if stage.name == "distill" and self.distillation is not None:
                 maps = self.view.anomaly_map(encoded, category=batch["category"])
                 auxiliary = self.view.auxiliary_loss()
-                name = self.view.name_of("anomaly_map")
-                check_maps(maps, batch=len(batch["index"]), name=name, finite=False)
                 loss = self.distillation.loss(maps, batch["index"])
                 loss = loss if auxiliary is None else loss + auxiliary
             else:
@@ -303,6 +291,7 @@ class MeDSWrapper(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the frozen weights out; their fingerprint stays."""
         checkpoint["state_dict"] = self._frozen.trained(checkpoint["state_dict"])
+        last = self.plan.named("finetune")
         checkpoint["meds"] = {
             "method": self.method,
             "stage": self.plan.at(self.global_step).name if self.plan.stages else "memory",
@@ -310,7 +299,7 @@ class MeDSWrapper(L.LightningModule):
             # Their places are what a detector knows categories by.
             "categories": sorted(set(self.stream.images.reader.categories)) if self.stream else [],
             "frozen": self._frozen.fingerprint(),
-            "initial": self._initial if self._before_finetuning() else None,
+            "initial": self._initial if last and self.global_step <= last.start else None,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -345,22 +334,19 @@ class MeDSWrapper(L.LightningModule):
         if self.stream is None or self.trainer is None:
             msg = "training scores exist only after a fit"
             raise RuntimeError(msg)
-        images = self.stream.images
-
-        def score() -> Tensor:
-            self.to(self.trainer.strategy.root_device)
-            name = "final scores" if shows_progress(self.trainer) else None
-            return selection_scores(
-                images, top=self.selection_top, device=self.device, progress=name
-            )
-
+        self.to(self.trainer.strategy.root_device)
+        images, name = self.stream.images, "final scores" if shows_progress(self.trainer) else None
         return collect_scores(
             self.memory,
             self.distillation,
             self.selection,
             trains=bool(self.plan.stages),
             step=self.global_step,
-            final=score if final is None else lambda: final,
+            final=lambda: (
+                selection_scores(images, top=self.selection_top, device=self.device, progress=name)
+                if final is None
+                else final
+            ),
         )
 
     def close_cache(self, *, remove: bool = False) -> None:
@@ -379,19 +365,10 @@ class MeDSWrapper(L.LightningModule):
         shared = self.cache_settings.shared and self.plan.uses_memory
         return ("encoded", "features") if shared else ("encoded",)
 
-    def _frozen_weights(self) -> str:
-        """Return a fingerprint of all weights that frozen outputs depend on."""
-        own = self._frozen.fingerprint()
-        return own if self.memory_encoder is None else own + fingerprint(self.memory_encoder, [""])
-
     def _stop_when_done(self) -> None:
         """Stop a trainer that was told to go on for longer: there are no batches any more."""
         if self.global_step >= self.total_steps:
             self.trainer.should_stop = True
-
-    def _before_finetuning(self) -> bool:
-        stage = self.plan.named("finetune")
-        return stage is not None and self.global_step <= stage.start
 
     def _selection_start(self) -> Tensor:
         """Return the scores of the first selection."""
@@ -415,7 +392,7 @@ class MeDSWrapper(L.LightningModule):
             optimizer.state.clear()
 
     def _seeded(self) -> Any:
-        """Key the detector's randomness by step, not by what was drawn before."""
+        """Key the detector's randomness by step, whatever was sampled before."""
         step, seen = self._draw
         self._draw = (self.global_step, seen + 1 if step == self.global_step else 0)
         return torch_seeded(self.seed, "train", *self._draw, self.global_rank, device=self.device)

@@ -43,9 +43,7 @@ def training_stream(trainer: L.Trainer, module: L.LightningModule) -> TrainingSt
         view = DetectorView(module, default_features)
         last = trainer.max_steps
         stream = TrainingStream(
-            EncodedImages(
-                reader, view, precision=trainer.precision_plugin.forward_context
-            ),
+            EncodedImages(reader, view, precision=trainer.precision_plugin.forward_context),
             seed=0,
             end_of_stage=lambda _: last if last > 0 else 2**62,
             raw=True,

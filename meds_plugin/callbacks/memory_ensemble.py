@@ -30,11 +30,11 @@ class MemoryEnsembleCallback(L.Callback):
     """Compute memory scores of all training images before training starts.
 
     Works with `MeDSWrapper` and with any LightningModule whose call turns images into an anomaly
-    map. Categories of the data set are scored separately, with memories drawn from all their views.
+    map. Categories of the data set are scored separately, with memories sampled from all views.
 
     Args:
         settings: The ensemble.
-        seed: The run's seed; matters to drawn memories only.
+        seed: The run's seed; matters to sampled memories only.
         top: Share of a map's largest values that make the image score.
 
     Attributes:

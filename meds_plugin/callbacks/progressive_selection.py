@@ -23,10 +23,10 @@ __all__ = ["ProgressiveSelectionCallback"]
 
 
 class ProgressiveSelectionCallback(L.Callback):
-    """Before every pass, keep the images that the model finds inconspicuous.
+    """Before every pass, select the images that the model finds inconspicuous.
 
     Works with `MeDSWrapper` and with any LightningModule whose call turns images into an anomaly
-    map. Statistics are kept for every group of the data set (category, view) separately.
+    map. Every group of the data set (category, view) has statistics of its own.
 
     Args:
         total_steps: Optimiser steps of the stage, T.
@@ -40,8 +40,8 @@ class ProgressiveSelectionCallback(L.Callback):
     Attributes:
         initial_scores: ``[N]`` scores of the first selection, higher = more anomalous.
         history: A row for each refresh and group: ``step, category, kept, threshold, median,
-            mad, contaminated``, the last being the images kept that are known to be, ``None``
-            where that is unknown. Both are saved in checkpoints.
+            mad, contaminated``: ``kept`` counts the selected images, ``contaminated`` those of
+            them that are known to be (``None``: unknown). Both are saved in checkpoints.
     """
 
     def __init__(
@@ -77,16 +77,16 @@ class ProgressiveSelectionCallback(L.Callback):
         self._stream.subset = self.choose(step, self._scores(step))
 
     def choose(self, step: int, scores: Tensor) -> Tensor:
-        """Apply the rule to scores, record it once a step, and return what is kept.
+        """Apply the rule to scores, record it once a step, and return what is selected.
 
         Call it on every rank; the first one's scores decide.
 
         Args:
-            step: The trainer's step; before `start`, everything is kept and nothing recorded.
+            step: The trainer's step; before `start`, everything is selected and nothing recorded.
             scores: ``[N]`` selection scores, higher = more anomalous.
 
         Returns:
-            Ascending indices of the images kept in any group.
+            Ascending indices of the images selected in any group.
         """
         if self._stream is None:
             msg = "selection needs the training images of a fit"
@@ -132,9 +132,9 @@ class ProgressiveSelectionCallback(L.Callback):
             return self.initial_scores
         return mix(self.initial_scores, self._current(), progress, self.total_steps)
 
-    def _contaminated(self, kept: Tensor) -> int | None:
+    def _contaminated(self, selected: Tensor) -> int | None:
         truth = None if self._stream is None else self._stream.images.reader.injected
-        return None if truth is None else sum(truth[index] for index in kept.tolist())
+        return None if truth is None else sum(truth[index] for index in selected.tolist())
 
     def _current(self) -> Tensor:
         if self._stream is None or self._module is None:

@@ -1,132 +1,160 @@
-"""The command lines beside the main job: ``KEY=VALUE`` over a shipped configuration."""
+"""The command lines beside the main job: a shipped configuration, and options that change it."""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from meds_plugin.config.flatten import flatten
 from meds_plugin.config.location import conf_dir
-from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.errors import UserError, print_error
 from meds_plugin.utils.openmp import limit_spinning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
-    Options = Mapping[str, Any]
-
-__all__ = ["choice", "number", "read_options", "required", "serve", "switch"]
+__all__ = ["Options", "run_command"]
 
 
-def read_options(name: str, arguments: Sequence[str], *, texts: Collection[str]) -> Options:
-    """Read a command line.
+class Options:
+    """The options of a command.
+
+    Each method reads one kind of value. Texts, such as names of files, are taken as they stand:
+    nothing in them needs quotes beyond the shell's.
 
     Args:
-        name: Of the configuration in ``conf``; its keys are those that may be given.
-        arguments: ``KEY=VALUE`` each.
-        texts: Keys whose values are taken as they stand, as names of files are, so that nothing in
-            them needs quoting for us; other values are YAML.
-
-    Returns:
-        All values by their dotted names.
+        command: Its name. The keys of ``conf/COMMAND.yaml`` are its options, the values their
+            defaults; the first line shows how to call it.
+        arguments: ``KEY=VALUE``, ``--KEY=VALUE`` or ``--KEY VALUE``, which mean the same.
+        positional: Key whose value may be given without the key.
 
     Raises:
-        UserError: If a key is unknown or a value cannot be read.
+        UserError: If an argument is not an option, or a value is missing.
     """
-    options = _flat(OmegaConf.to_container(OmegaConf.load(Path(conf_dir(), f"{name}.yaml"))))
-    for argument in arguments:
-        key, given, value = argument.partition("=")
-        if not given or key not in options:
-            msg = f"{argument!r} is no option: give KEY=VALUE with one of {', '.join(options)}"
+
+    def __init__(
+        self, command: str, arguments: Sequence[str], *, positional: str | None = None
+    ) -> None:
+        file = _file(command)
+        self._usage = file.read_text(encoding="utf-8").partition("\n")[0].strip("# ")
+        self._values = flatten(OmegaConf.to_container(OmegaConf.load(file)))  # type: ignore[arg-type]
+        remaining = iter(arguments)
+        for argument in remaining:
+            key, equals, value = argument.removeprefix("--").partition("=")
+            if key in self._values and (equals or argument.startswith("--")):
+                if not equals and (value := next(remaining, "--")).startswith("--"):
+                    msg = f"{argument} needs a value: {argument}=VALUE"
+                    raise UserError(msg)
+                self._values[key] = value
+            elif (
+                positional is not None
+                and self._values[positional] is None
+                and not argument.startswith("-")
+                and not (equals and key.isidentifier())  # a misspelt key; folders may hold a "="
+            ):
+                self._values[positional] = argument
+            else:
+                msg = (
+                    f"{argument!r} is not an option: give KEY=VALUE with one of "
+                    f"{', '.join(self._values)}"
+                )
+                raise UserError(msg)
+
+    def optional(self, key: str) -> str | None:
+        """Return a text, without quotes around it; ``None`` where it is not given, or ``null``."""
+        text = self._values[key]
+        if text in (None, "null"):
+            return None
+        quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+        return str(text[1:-1] if quoted else text)
+
+    def text(self, key: str) -> str:
+        """Return a text that must be given."""
+        if not (text := self.optional(key)):
+            msg = f"{key} is missing: {self._usage}"
             raise UserError(msg)
-        options[key] = _text(value) if key in texts else _value(key, value)
-    return options
+        return text
+
+    def path(self, key: str) -> Path:
+        """Return a path that must be given; a leading ``~`` is the home folder."""
+        return Path(os.path.expanduser(self.text(key)))  # noqa: PTH111 - Path's raises for `~nobody`
+
+    def optional_path(self, key: str) -> Path | None:
+        """Return a path, or ``None``."""
+        return self.path(key) if self.optional(key) else None
+
+    def value(self, key: str) -> Any:
+        """Return a value that is YAML."""
+        text = self._values[key]
+        if not isinstance(text, str):
+            return text
+        try:
+            parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=True)
+        except Exception as error:  # of YAML or of OmegaConf's own
+            msg = f"{key}={text} cannot be read: {str(error).splitlines()[0]}"
+            raise UserError(msg) from None
+        return parsed["value"]  # type: ignore[index,call-overload]
+
+    def flag(self, key: str) -> bool:
+        """Return a value that is true or false."""
+        value = self.value(key)
+        if not isinstance(value, bool):
+            msg = f"{key} must be true or false, got {value!r}"
+            raise UserError(msg)
+        return value
+
+    def whole_number(self, key: str, *, minimum: int) -> int:
+        """Return a whole number."""
+        value = self.value(key)
+        if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+            msg = f"{key} must be a whole number of at least {minimum}, got {value!r}"
+            raise UserError(msg)
+        return value
+
+    def choices(self, key: str, allowed: Collection[str]) -> list[str]:
+        """Return some of the allowed words, given with commas between them; none for ``null``."""
+        text = self.optional(key)
+        words = [] if text is None else text.split(",")
+        if unknown := [word for word in words if word not in allowed]:
+            msg = f"{key}={','.join(unknown)}: choose from {', '.join(allowed)}"
+            raise UserError(msg)
+        return words
 
 
-def serve(
-    name: str, work: Callable[[Options], None], arguments: Sequence[str], *, texts: Collection[str]
+def run_command(
+    name: str,
+    command: Callable[[Options], None],
+    arguments: Sequence[str] | None,
+    *,
+    positional: str | None = None,
 ) -> int:
     """Do what a command line asks for and return the exit status.
 
     Args:
-        name: See `read_options`.
-        work: Takes the options.
-        arguments: What follows the program's name; ``--help`` prints the configuration.
-        texts: See `read_options`.
+        name: See `Options`; ``--help`` prints its configuration.
+        command: Takes the options.
+        arguments: What follows the command's name; ``None``: the process's.
+        positional: See `Options`.
 
     Returns:
         0, or 2 after one line on standard error where the input is wrong.
     """
-    if {"-h", "--help"} & set(arguments):
-        print(Path(conf_dir(), f"{name}.yaml").read_text(encoding="utf-8"), end="")
+    given = sys.argv[1:] if arguments is None else arguments
+    if {"-h", "--help"} & set(given):
+        print(_file(name).read_text(encoding="utf-8"), end="")
         return 0
     limit_spinning()
     try:
-        work(read_options(name, arguments, texts=texts))
+        command(Options(name, given, positional=positional))
     except UserError as error:
-        print(f"meds_plugin: {' '.join(str(error).split())}", file=sys.stderr)
+        print_error(error)
         return 2
     return 0
 
 
-def required(options: Options, key: str, what: str) -> str:
-    """Return a text that must be given."""
-    value = options[key]
-    if value is None or value == "":
-        msg = f"{key}={what} is missing"
-        raise UserError(msg)
-    return str(value)
-
-
-def switch(options: Options, key: str) -> bool:
-    """Return a value that is true or false."""
-    value = options[key]
-    if not isinstance(value, bool):
-        msg = f"{key} must be true or false, got {value!r}"
-        raise UserError(msg)
-    return value
-
-
-def number(options: Options, key: str, least: int) -> int:
-    """Return a whole number."""
-    value = options[key]
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        msg = f"{key} must be a whole number of at least {least}, got {value!r}"
-        raise UserError(msg)
-    return value
-
-
-def choice(options: Options, key: str, choices: Collection[str]) -> str | None:
-    """Return one of some words, or ``None``."""
-    value = options[key]
-    if value is not None and value not in choices:
-        msg = f"{key} must be {' or '.join(choices)}, got {value!r}"
-        raise UserError(msg)
-    return None if value is None else str(value)
-
-
-def _flat(tree: Any, before: str = "") -> dict[str, Any]:
-    """Return the leaves of a tree by their dotted names."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        inner = isinstance(value, dict)
-        found |= _flat(value, f"{before}{key}.") if inner else {f"{before}{key}": value}
-    return found
-
-
-def _text(value: str) -> str | None:
-    """Return a text without quotes around it; ``null`` is none."""
-    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
-        return value[1:-1]
-    return None if value == "null" else value
-
-
-def _value(key: str, text: str) -> Any:
-    try:
-        found = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=True)
-    except Exception as error:  # of YAML or of OmegaConf's own
-        msg = f"{key}={text} cannot be read: {str(error).splitlines()[0]}"
-        raise UserError(msg) from None
-    return found["value"]  # type: ignore[index,call-overload]
+def _file(command: str) -> Path:
+    return Path(conf_dir(), f"{command}.yaml")

@@ -78,10 +78,6 @@ class CheckReport:
         """Return the properties of a sample's image; ``None`` if it is unusable or unchecked."""
         return self.images.get(image_key(sample.image))
 
-    def usable(self, samples: Iterable[Sample]) -> list[Sample]:
-        """Return the samples without a problem, in order."""
-        return [sample for sample in samples if sample.path not in self.unusable]
-
 
 def check_samples(
     samples: Sequence[Sample],

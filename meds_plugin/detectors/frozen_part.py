@@ -21,28 +21,47 @@ class FrozenPart:
     Args:
         detector: The detector.
         trainable: The parameters that the optimiser gets.
+        memory_encoder: What gives memory features instead of the detector.
 
     Attributes:
         prefixes: See `frozen_prefixes`.
     """
 
-    def __init__(self, detector: nn.Module, trainable: Iterable[nn.Parameter]) -> None:
+    def __init__(
+        self,
+        detector: nn.Module,
+        trainable: Iterable[nn.Parameter],
+        memory_encoder: nn.Module | None = None,
+    ) -> None:
         self.prefixes = frozen_prefixes(detector, trainable)
         self._detector = detector
+        self._memory_encoder = memory_encoder
         self._fingerprint = ""
 
     def settle(self) -> None:
-        """Put the frozen submodules into evaluation mode."""
+        """Put all that is frozen into evaluation mode."""
         freeze_modes(self._detector, self.prefixes)
+        if self._memory_encoder is not None:
+            self._memory_encoder.eval()
+
+    def copy_trained(self) -> dict[str, Tensor]:
+        """Return a copy, on the CPU, of what the detector has besides frozen weights."""
+        state = without(self._detector.state_dict(), self.prefixes)
+        return {key: value.detach().cpu().clone() for key, value in state.items()}
 
     def trained(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return what checkpoints hold of a wrapper's state."""
         return without(state, ["memory_encoder.", *(f"detector.{name}" for name in self.prefixes)])
 
     def fingerprint(self) -> str:
-        """Return the frozen weights' fingerprint; hashed when first needed."""
+        """Return the detector's frozen weights' fingerprint; hashed when first needed."""
         self._fingerprint = self._fingerprint or fingerprint(self._detector, self.prefixes)
         return self._fingerprint
+
+    def output_fingerprint(self) -> str:
+        """Return a fingerprint of all weights that encodings and memory features depend on."""
+        encoder = self._memory_encoder
+        return self.fingerprint() + ("" if encoder is None else fingerprint(encoder, [""]))
 
     def forget(self) -> None:
         """Hash the weights anew when next needed: they may have been changed."""

@@ -64,7 +64,7 @@ def grid_of(features: Tensor, images: Tensor) -> tuple[int, int]:
 def _advice(maps: Tensor, batch: int) -> str:
     """Return what to change about maps of a wrong shape, where the shape tells."""
     if maps.ndim == 4 and maps.shape[0] == batch:
-        return ": average over the channels, e.g. (rebuilt - images).square().mean(1)"
+        return ": average over the channels, e.g. (reconstructed - images).square().mean(1)"
     if maps.ndim < 3 and maps.shape[:1] == (batch,):
         return ": a score for every place is needed, not one an image"
     if batch == 1 and maps.ndim == 2:

@@ -29,7 +29,7 @@ class Detector(Protocol):
     plugin for each:
 
     * ``encode(images) -> Tensor [B, ...]``: the frozen part. It runs once per image, in evaluation
-      mode and without gradient; the plugin keeps the result and passes it to ``anomaly_map`` and
+      mode and without gradient; the plugin caches the result and passes it to ``anomaly_map`` and
       ``loss`` in place of the images. Default: the images.
     * ``anomaly_map(encoded) -> Tensor [B, h, w]``: the trainable rest. Default: the call.
     * ``loss(encoded, *, step, total_steps) -> Tensor``: the detector's own training loss, a
@@ -51,9 +51,9 @@ class Detector(Protocol):
     unknown or not among them.
 
     An attribute ``augments = True`` says that ``encode`` changes the images at random: its results
-    are then not kept.
+    are then not cached.
 
-    An attribute ``needs_category`` that is true says that new images cannot be judged without.
+    An attribute ``needs_category`` that is true says that new images cannot be scored without.
 
     An attribute ``normalization`` (`meds_plugin.Normalization`), its own or that of an encoder
     inside it, says how images must be prepared. Default: ImageNet's mean and deviation.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from meds_plugin.detectors.inference import evaluating
-from meds_plugin.detectors.outputs import kind_of
+from meds_plugin.detectors.outputs import check_maps, kind_of
 from meds_plugin.detectors.protocol import OPTIONAL_METHODS
 from meds_plugin.encoders.normalization import IMAGENET, Normalization, normalization_of
 from meds_plugin.metrics import image_score
@@ -51,7 +51,7 @@ class DetectorView:
 
     @property
     def encodes(self) -> bool:
-        """Whether the detector has a frozen part whose output can be kept."""
+        """Whether the detector has a frozen part whose output can be cached."""
         return "encode" in self._own
 
     @property
@@ -119,11 +119,14 @@ class DetectorView:
             category: ``[B]`` int64 (see `Detector`); ``None``: unknown.
 
         Raises:
-            DetectorError: If the detector returns no tensor.
+            DetectorError: If the detector returns something of another shape.
         """
         call = self._own.get("anomaly_map", self.detector)
         maps = self.as_tensor("anomaly_map", call(encoded, **self._where(encoded, category)))
-        return maps.squeeze(1) if maps.ndim == 4 and maps.shape[1] == 1 else maps
+        maps = maps.squeeze(1) if maps.ndim == 4 and maps.shape[1] == 1 else maps
+        name = self.name_of("anomaly_map")
+        check_maps(maps, batch=encoded.shape[0], name=name, finite=False)
+        return maps
 
     def loss(
         self, encoded: Tensor, *, step: int, total_steps: int, category: Tensor | None = None
@@ -220,7 +223,7 @@ class DetectorView:
 
 
 def _whole(output: Tensor) -> Tensor:
-    """Return a frozen output in float32 where autocast has halved it: how it is kept is a setting.
+    """Return a frozen output in float32 where autocast has halved it: caching has its own type.
 
     The last layer decides what autocast gives, so that it would differ from detector to detector.
     """

@@ -41,7 +41,8 @@ class FrozenEncoder(nn.Module):
         grid: (h, w) of the tokens.
         channels: Width C of each target's tokens.
         prefix_tokens: Class and register tokens, which stand before the patches.
-        groups: Positions among the targets that belong together, for detectors that rebuild groups.
+        groups: Positions among the targets that belong together, for detectors that
+            reconstruct groups.
         additive: Whether the targets share one space, as blocks of a transformer do, so that a
             group is their mean. Else a group is its members' channels, one after another.
         heads: Attention heads that suit the tokens.

@@ -54,7 +54,7 @@ def build_encoder(
         weights: ``None``: pretrained, from an installed package where there is one for the model
             (see `packaged_weights`), else downloaded by timm. A file (``.safetensors``, ``.pth``,
             ``.pt``) in the naming of timm, of the official DINOv2 or of the EfficientNet that the
-            HVQ reference uses. ``random``: drawn from the seed.
+            HVQ reference uses. ``random``: sampled by the seed.
         seed: For random weights only.
         model_args: Further arguments for timm's model.
         pyramid: How stages become tokens, see `PyramidSettings`; plain transformers have none.

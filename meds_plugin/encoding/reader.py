@@ -22,7 +22,7 @@ class ImageReader:
     The loader gives the data set, the batch size and the worker settings; its own order and
     sampler are not used. A data set may say what its images are by attributes with one name an
     image: ``groups``, within which images are selected; ``categories``, whose images make each
-    other's memory (default: the groups); ``views``, from each of which memories are drawn. An
+    other's memory (default: the groups); ``views``, from each of which memories are sampled. An
     attribute ``augments`` says whether an image is another one each time it is read, an attribute
     ``normalization`` how images are normalised (see `Normalization`), for a check. Where
     ``injected`` says of all which are contaminated, reports count those; nothing else looks at it.

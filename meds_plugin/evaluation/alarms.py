@@ -1,6 +1,6 @@
 """From which score on an image, or a pixel, counts as defective: by a stated rate of false alarms.
 
-Everything is plain numbers, kept in a run's ``threshold.json``: the sorted scores of the training
+Everything is plain numbers, stored in a run's ``threshold.json``: the sorted scores of the training
 images that the run found clean, so that another rate needs no training.
 """
 

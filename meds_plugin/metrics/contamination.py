@@ -1,4 +1,4 @@
-"""How dirty a training set is, told from its scores alone, or why that cannot be told."""
+"""How contaminated a training set is, told from its scores alone, or why it cannot be told."""
 
 from __future__ import annotations
 

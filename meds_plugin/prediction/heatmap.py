@@ -12,10 +12,10 @@ from PIL import Image
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from meds_plugin.data.samples import Pixels
     from meds_plugin.data.transforms import Preprocess
 
     Values = NDArray[np.float32]
-    Pixels = NDArray[np.uint8]
 
 __all__ = ["at_source", "colours", "png"]
 

@@ -38,14 +38,14 @@ def print_report(
             f"are among the first {ranking['inspection_depth']:.0%}"
         )
     if contamination is not None:
-        print(_how_dirty(contamination))
+        print(_contamination(contamination))
     print(f"everything is in {folder}: metrics.json, ranking.csv (most suspicious first), ...")
     if (folder / "review.html").is_file():
         print(f"to look at the training images, open {folder / 'review.html'} in a browser")
 
 
-def _how_dirty(contamination: dict[str, Any]) -> str:
-    """Say in one line how dirty the set is, or of which categories that cannot be told."""
+def _contamination(contamination: dict[str, Any]) -> str:
+    """Say in one line how contaminated the set is, or of which categories that cannot be told."""
     categories = contamination["categories"]
     known = {name: row for name, row in categories.items() if row["estimate"] is not None}
     parts = [

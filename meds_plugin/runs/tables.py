@@ -254,8 +254,8 @@ def _label(detector: str, method: str) -> str:
 
 
 def _title(run: Run, note: dict[str, str]) -> str:
-    kept = (f"{key}={value}" for key, value in note.items())
-    return ", ".join([f"data {run.data}, encoder {run.config['encoder']['model']}", *kept])
+    settings = (f"{key}={value}" for key, value in note.items())
+    return ", ".join([f"data {run.data}, encoder {run.config['encoder']['model']}", *settings])
 
 
 def _noise(noise: float | None) -> str:

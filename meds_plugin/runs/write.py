@@ -155,7 +155,7 @@ class RunFolder:
             write_json(self.path / "threshold.json", thresholds.as_json())
 
     def write_contamination(self, report: dict[str, Any]) -> None:
-        """Write ``contamination.json``: how dirty each category is, as far as scores tell."""
+        """Write ``contamination.json``: what the scores tell of each category's contamination."""
         write_json(self.path / "contamination.json", report)
 
     def write_gap(self, rows: Sequence[dict[str, Any]]) -> None:

@@ -55,7 +55,7 @@ def distillation_loss(
 def match_grid(maps: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Bring a map and its target to one grid, the coarser of the two in each direction.
 
-    A detector with a finer map than the memory's patches is judged by its mean over each patch.
+    A detector with a finer map than the memory's patches is compared by its mean over each patch.
     Equal grids, the case of all reference detectors, pass unchanged.
     """
     if maps.shape[-2:] == targets.shape[-2:]:

@@ -13,4 +13,4 @@ class UserError(ValueError):
 
 
 class DetectorError(UserError, TypeError):
-    """A detector that does not keep the protocol; the line names the method and what to change."""
+    """A detector that breaks the protocol; the line names the method and what to change."""

@@ -20,7 +20,7 @@ def derive_seed(seed: int, *purpose: str | int) -> int:
 
     Args:
         seed: The run's seed.
-        *purpose: What is drawn, e.g. ``("noise", "bottle")``; another purpose, other numbers.
+        *purpose: What is sampled, e.g. ``("noise", "bottle")``; another purpose, other numbers.
 
     Returns:
         An integer in [0, 2**63).
@@ -45,11 +45,11 @@ def torch_seeded(
 ) -> Iterator[None]:
     """Seed torch's global generators inside the block and restore them after it.
 
-    For code that can only draw from the global generator: weight initialisation and dropout.
+    For code that can only use the global generator: weight initialisation and dropout.
 
     Args:
         seed: The run's seed.
-        *purpose: What is drawn (see `derive_seed`).
+        *purpose: What is sampled (see `derive_seed`).
         device: Also seed and restore the generator of this accelerator; the CPU's always is.
     """
     devices = [] if device is None or device.type == "cpu" else [device]

@@ -73,8 +73,8 @@ def synthetic_split(
 
     Returns:
         A split whose samples hold their pixels, uint8 ``[side, side, 3]``, and, if defective, a
-        mask of 0 and 255, uint8 ``[side, side]``. Names are as in MVTec's layout, and sorted among the
-        training and among the test images.
+        mask of 0 and 255, uint8 ``[side, side]``. Names are as in MVTec's layout; training and test
+        images are each sorted by name.
 
     Raises:
         UserError: If a category does not exist or a size or a count is out of range.

@@ -1,1 +1,1 @@
-"""Where the outputs of a detector's frozen part are kept."""
+"""Where the outputs of a detector's frozen part are cached."""

@@ -123,7 +123,7 @@ class CacheFolder:
         return tensor
 
     def write(self, name: str, tensor: Tensor) -> bool:
-        """Keep a tensor; return whether there is room for it.
+        """Store a tensor; return whether there is room for it.
 
         A file that is there already stays: its name says what it holds.
         """
@@ -278,7 +278,7 @@ class CacheFolder:
 def _header(name: str, tensor: Tensor, checksum: int) -> bytes:
     kind = str(tensor.dtype).removeprefix("torch.")
     if kind not in _TYPES:
-        msg = f"cannot keep a tensor of {tensor.dtype}"
+        msg = f"cannot store a tensor of {tensor.dtype}"
         raise TypeError(msg)
     content = {
         "version": _VERSION,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["FrozenCache", "Kind", "OutputStore", "content_key", "open_folder", "output_key"]
+__all__ = ["FrozenCache", "Kind", "OutputStore", "content_key", "output_key"]
 
 Kind = Literal["encoded", "features"]
 
@@ -39,6 +39,22 @@ class FrozenCache:
     folder: CacheFolder | None = None
     weights: Callable[[], str] = str
 
+    @classmethod
+    def open(
+        cls, settings: CacheSettings, kinds: tuple[Kind, ...], weights: Callable[[], str]
+    ) -> FrozenCache:
+        """Return a cache with the settings' folder, if there is one and anything is cached.
+
+        Raises:
+            UserError: If the folder cannot be made or written.
+        """
+        if settings.dir is None or settings.gb <= 0 or settings.disk_gb <= 0:
+            return cls(settings, kinds, None, weights)
+        folder = CacheFolder(Path(settings.dir), limit_gb=settings.disk_gb)
+        if settings.shared:
+            folder.open()  # what is wrong with it shows before anything is computed
+        return cls(settings, kinds, folder, weights)
+
     def make(self, kind: Kind, count: int) -> OutputStore:
         """Return the place for one kind of outputs of ``count`` images."""
         wanted = kind in self.kinds and self.settings.gb > 0
@@ -50,20 +66,6 @@ class FrozenCache:
             folder=self.folder if wanted else None,
             shared=self.settings.shared,
         )
-
-
-def open_folder(settings: CacheSettings) -> CacheFolder | None:
-    """Open the folder of the settings, if there is one and anything is cached.
-
-    Raises:
-        UserError: If it cannot be made or written.
-    """
-    if settings.dir is None or settings.gb <= 0 or settings.disk_gb <= 0:
-        return None
-    folder = CacheFolder(Path(settings.dir), limit_gb=settings.disk_gb)
-    if settings.shared:
-        folder.open()  # what is wrong with it shows before anything is computed
-    return folder
 
 
 class OutputStore:

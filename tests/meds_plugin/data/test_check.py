@@ -44,7 +44,6 @@ def test_good_files_have_no_problems(tmp_path: Path) -> None:
     samples = [_sample(image, mask), _sample(_file(tmp_path, "c.png", (1, 1))), array]
     report = _check(*samples, workers=2)
     assert (report.problems, report.unusable) == ([], frozenset())
-    assert report.usable(samples) == samples
     assert _check().problems == []
 
 
@@ -113,8 +112,8 @@ def test_all_problems_are_found_in_order(tmp_path: Path) -> None:
     for path, problem in zip(bad[::-1], report.problems, strict=False):
         assert problem.reason.startswith(f"{path} is empty (zero bytes): ")
     assert report.problems[-1].reason.startswith(f"{bad[3]} is empty")
-    assert report.usable(samples) == []
     assert report.unusable == {problem.path for problem in report.problems}
+    assert report.unusable == {sample.path for sample in samples}
 
 
 def test_a_bad_image_and_a_bad_mask_are_two_problems(tmp_path: Path) -> None:
@@ -165,7 +164,7 @@ def test_names_that_no_result_file_can_hold(tmp_path: Path) -> None:
     for problem in report.problems:
         assert "has a name that is not UTF-8" in problem.reason
         assert (problem.path + problem.reason).encode()
-    assert report.usable(samples) == samples[2:]
+    assert report.unusable == {sample.path for sample in samples[:2]}
 
 
 def test_a_file_that_vanishes_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

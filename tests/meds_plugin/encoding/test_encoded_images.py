@@ -12,7 +12,7 @@ from meds_plugin.detectors.view import DetectorView
 from meds_plugin.encoders.normalization import IMAGENET, Normalization
 from meds_plugin.encoding.cache.folder import CacheFolder
 from meds_plugin.encoding.cache.settings import CacheSettings
-from meds_plugin.encoding.cache.store import FrozenCache, Kind, content_key, open_folder
+from meds_plugin.encoding.cache.store import FrozenCache, Kind, content_key
 from meds_plugin.encoding.encoded_images import EncodedImages
 from meds_plugin.encoding.reader import ImageReader
 from meds_plugin.utils.errors import UserError
@@ -65,8 +65,7 @@ def images_with(
 ) -> EncodedImages:
     torch.manual_seed(5)
     detector = detector or FullDetector()
-    folder = open_folder(settings)
-    cache = FrozenCache(settings, kinds or ("encoded",), folder, lambda: "weights")
+    cache = FrozenCache.open(settings, kinds or ("encoded",), lambda: "weights")
     return EncodedImages(
         ImageReader(loader(count)), DetectorView(detector, nn.Identity()), cache=cache
     )

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from meds_plugin.detectors.view import DetectorView
 from meds_plugin.encoding.cache.settings import CacheSettings
-from meds_plugin.encoding.cache.store import FrozenCache, open_folder
+from meds_plugin.encoding.cache.store import FrozenCache
 from meds_plugin.encoding.encoded_images import EncodedImages
 from meds_plugin.encoding.memory_features import memory_vectors
 from meds_plugin.encoding.reader import ImageReader
@@ -27,7 +27,7 @@ FLOAT = torch.float32
 
 def make_images(detector: nn.Module, settings: CacheSettings | None = None) -> EncodedImages:
     settings = settings or CacheSettings(gb=0)
-    cache = FrozenCache(settings, ("encoded",), open_folder(settings))
+    cache = FrozenCache.open(settings, ("encoded",), str)
     return EncodedImages(
         ImageReader(loader(20)), DetectorView(detector, nn.Identity()), cache=cache
     )
@@ -80,7 +80,7 @@ def test_no_images_and_no_room_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no images"):
         memory_vectors(make_images(FullDetector()), [], dtype=FLOAT, device=CPU)
     settings = CacheSettings(gb=1e-9, dir=str(tmp_path), shared=False)
-    folder = open_folder(settings)
+    folder = FrozenCache.open(settings, ("encoded",), str).folder
     assert folder is not None
     with pytest.raises(UserError, match=r"no room for .* GB"), folder.scratch(1 << 60):
         pass

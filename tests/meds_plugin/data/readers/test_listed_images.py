@@ -91,13 +91,11 @@ def test_training_images_are_marked_where_a_list_knows_them() -> None:
     mark_injected(clean, "list", always=True)
     assert [sample.injected for sample in clean.train] == [False]
     assert clean.notes == []
-    contaminated = Split([_sample("0"), _sample("1", "x")], [_sample("2", "x")])
-    mark_injected(contaminated, "list")
-    assert [sample.injected for sample in [*contaminated.train, *contaminated.test]] == [
+    noisy = Split([_sample("0"), _sample("1", "x")], [_sample("2", "x")])
+    mark_injected(noisy, "list")
+    assert [sample.injected for sample in [*noisy.train, *noisy.test]] == [
         False,
         True,
         None,
     ]
-    assert contaminated.notes == [
-        "list lists 1 of 2 training images as defective: they count as injected"
-    ]
+    assert noisy.notes == ["list lists 1 of 2 training images as defective: they count as injected"]
