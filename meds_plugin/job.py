@@ -14,9 +14,9 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig, OmegaConf
 
-from meds_plugin.callbacks.base import shows_progress
 from meds_plugin.callbacks.run_checkpoint import RunCheckpoint
 from meds_plugin.callbacks.stage_bar import StageBar
+from meds_plugin.callbacks.trainer import shows_progress
 from meds_plugin.config.build import build_datamodule, build_detector, plain
 from meds_plugin.config.paths import anchor_paths
 from meds_plugin.data import BadFilesError

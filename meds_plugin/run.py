@@ -18,7 +18,7 @@ from meds_plugin.config.location import conf_dir
 from meds_plugin.config.registry import GENERIC, register_detectors
 from meds_plugin.distributed.launch import follow_parent, rank_options, started
 from meds_plugin.sweeps.sweep import Sweep, arguments_of, current, end_with_the_sweep
-from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.errors import UserError, print_error
 from meds_plugin.utils.openmp import limit_spinning
 from meds_plugin.utils.process import launched_rank
 
@@ -105,7 +105,7 @@ def _start(config: DictConfig, outcome: _Outcome, sweep: Sweep) -> None:
         else:
             run(config, folder)
     except UserError as error:
-        end_ranks(_one_line(error), status=2)
+        end_ranks(str(error), status=2)
         outcome.refusal = error
     except SIGTERMException:  # left alone, it ends the process with status 0
         end_ranks("told to end (SIGTERM)", status=_SIGTERM)
@@ -127,14 +127,8 @@ def _explain(error: Exception, *, started: bool, sweeping: bool) -> str | None:
 
 
 def _refuse(message: str) -> None:
-    rank = launched_rank()
-    where = f" (rank {rank})" if rank else ""
-    print(f"meds_plugin{where}: {_one_line(message)}", file=sys.stderr)
+    print_error(message, rank=launched_rank() or None)
     sys.exit(2)
-
-
-def _one_line(message: object) -> str:
-    return " ".join(str(message).split())
 
 
 def _choices(error: MissingConfigException) -> str:

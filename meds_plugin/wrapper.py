@@ -13,7 +13,7 @@ from meds_plugin.callbacks import (
     MemoryEnsembleCallback,
     ProgressiveSelectionCallback,
 )
-from meds_plugin.callbacks.base import shows_progress, training_stream
+from meds_plugin.callbacks.trainer import shows_progress, training_stream
 from meds_plugin.callbacks.training_scores import TrainingScores, collect_scores
 from meds_plugin.detectors.compiling import check_backend, compile_detector
 from meds_plugin.detectors.frozen_part import FrozenPart, check_saved

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import lightning as L
 
-from meds_plugin.callbacks.base import training_stream
 from meds_plugin.callbacks.memory_ensemble import MemoryEnsembleCallback
+from meds_plugin.callbacks.trainer import training_stream
 from meds_plugin.encoding.scoring import selection_scores
 from meds_plugin.training.distillation import distillation_loss
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import lightning as L
 import torch
 
-from meds_plugin.callbacks.base import shows_progress, training_stream
+from meds_plugin.callbacks.trainer import shows_progress, training_stream
 from meds_plugin.distributed.ranks import gather_in_order, rank_and_world, shard, share_out
 from meds_plugin.encoding.memory_features import memory_vectors
 from meds_plugin.encoding.reader import views_of

@@ -8,7 +8,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from meds_plugin.callbacks.base import training_stream
+from meds_plugin.callbacks.trainer import training_stream
 from meds_plugin.distributed.ranks import from_first
 from meds_plugin.encoding.scoring import selection_scores
 from meds_plugin.selection import mix, select_by_group

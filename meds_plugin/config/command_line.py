@@ -115,14 +115,14 @@ class Options:
             raise UserError(msg)
         return value
 
+    def choice(self, key: str, allowed: Collection[str]) -> str | None:
+        """Return one of some words, or ``None``."""
+        word = self.optional(key)
+        return word if word is None else _checked(key, [word], allowed)[0]
+
     def choices(self, key: str, allowed: Collection[str]) -> list[str]:
-        """Return some of the allowed words, given with commas between them; none for ``null``."""
-        text = self.optional(key)
-        words = [] if text is None else text.split(",")
-        if unknown := [word for word in words if word not in allowed]:
-            msg = f"{key}={','.join(unknown)}: choose from {', '.join(allowed)}"
-            raise UserError(msg)
-        return words
+        """Return words that are given with commas between them, one at least."""
+        return _checked(key, self.text(key).split(","), allowed)
 
 
 def run_command(
@@ -154,6 +154,13 @@ def run_command(
         print_error(error)
         return 2
     return 0
+
+
+def _checked(key: str, words: list[str], allowed: Collection[str]) -> list[str]:
+    if unknown := [word for word in words if word not in allowed]:
+        msg = f"{key}={','.join(unknown)}: choose from {', '.join(allowed)}"
+        raise UserError(msg)
+    return words
 
 
 def _file(command: str) -> Path:

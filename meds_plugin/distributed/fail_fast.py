@@ -18,6 +18,7 @@ import threading
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from meds_plugin.distributed.ranks import from_first, rank_and_world
+from meds_plugin.utils.errors import print_error
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -77,7 +78,7 @@ class _Watch:
         self._tell({"rank": self._rank, "text": text, "status": status})
         if self._rank == 0:
             if say:
-                print(f"meds_plugin: {text}", file=sys.stderr)
+                print_error(text)
             for connection in self._connections.values():
                 _wait_for_end(connection)
         _leave(status)
@@ -117,7 +118,7 @@ class _Watch:
             if said is not None:
                 _wait_for_end(connection)  # it may be printing its error
         if self._rank == 0 or said is None:
-            print(f"meds_plugin: rank {end['rank']}: {end['text']}", file=sys.stderr)
+            print_error(end["text"], rank=end["rank"])
         _leave(int(end["status"]))
 
     def _fail(
@@ -127,7 +128,7 @@ class _Watch:
         if self._ending.wait(_CAUSE):
             threading.Event().wait()
         self._report(kind, error, trace)
-        self.end_all(" ".join(f"{kind.__name__}: {error}".split()), status=1)
+        self.end_all(f"{kind.__name__}: {error}", status=1)
 
     def _finish(self) -> None:
         """Say that this rank ends because it is done."""

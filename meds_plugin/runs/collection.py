@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import OmegaConf
 
+from meds_plugin.config.flatten import flatten
 from meds_plugin.runs.read import is_finished, read_config, read_metrics
 from meds_plugin.training.stages import METHODS
 from meds_plugin.utils.errors import UserError
@@ -93,10 +94,10 @@ class Run:
     @cached_property
     def values(self) -> dict[str, str]:
         """The configuration that decides the results, by dotted keys."""
-        encoder = flat(self.config.get("encoder", {}))
+        encoder = _leaves(self.config.get("encoder", {}))
         values = {
             key: value
-            for key, value in flat(self.config).items()
+            for key, value in _leaves(self.config).items()
             # A detector repeats the encoder's settings and the seed.
             if not _under(key, (*_BESIDE, "backbone.detector.encoder"))
             and (key, value) != ("backbone.detector.seed", str(self.seed))
@@ -211,16 +212,9 @@ def partner(run: Run, others: Sequence[Run], *, method: str = "plain") -> Run | 
     return next((other for other in others if same(other)), None)
 
 
-def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return a nested configuration as dotted keys and texts."""
-    values: dict[str, str] = {}
-    for key, value in node.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict):
-            values |= flat(value, f"{name}.")
-        else:
-            values[name] = json.dumps(value, default=str)
-    return values
+def _leaves(node: Mapping[str, Any]) -> dict[str, str]:
+    """Return a nested configuration as dotted keys and JSON texts."""
+    return {key: json.dumps(value, default=str) for key, value in flatten(node).items()}
 
 
 def _chosen(values: Mapping[str, str], *, without: tuple[str, ...]) -> Key:

@@ -14,6 +14,7 @@ import re
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from meds_plugin.config.flatten import flatten
 from meds_plugin.utils.atomic import write_json
 
 if TYPE_CHECKING:
@@ -110,22 +111,12 @@ def _plain(text: str) -> str:
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return which settings differ, such as ``steps.finetune: 14, now 20``."""
-    old, new = _flat(before), _flat(now)
+    old, new = flatten(before), flatten(now)
     return [
         f"{key}: {old.get(key, 'not there')}, now {new.get(key, 'not there')}"
         for key in sorted(old.keys() | new.keys())
         if key not in old or key not in new or old[key] != new[key]
     ]
-
-
-def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in node.items():
-        if isinstance(value, dict) and value:
-            found |= _flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
 
 
 @contextlib.contextmanager

@@ -39,7 +39,7 @@ from meds_plugin.sweeps.folder import (
     write_job,
 )
 from meds_plugin.utils.atomic import write_json
-from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.errors import UserError, print_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -151,11 +151,11 @@ class Sweep(Callback):
         print(f"{len(jobs) - len(failed)} of {len(jobs)} jobs are finished: {self.folder}")
         for folder, job in failed:
             end = "was stopped" if job.status is None else f"failed: {job.reason}"
-            print(f"meds_plugin: job {folder.name} {end}", file=sys.stderr)
+            print_error(f"job {folder.name} {end}")
         if not failed:
             return 0
         again = shlex.quote(f"resume={self.folder}")
-        print(f"meds_plugin: {again} runs what is missing, and nothing else", file=sys.stderr)
+        print_error(f"{again} runs what is missing, and nothing else")
         return 2 if all(job.status == 2 for _, job in failed) else 1
 
     def _run(self, folder: Path, before: Job, hydra: HydraConf) -> None:

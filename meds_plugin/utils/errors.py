@@ -1,8 +1,10 @@
-"""The errors that mean: the user's input is wrong."""
+"""The errors that mean: the user's input is wrong; and the one line they are printed as."""
 
 from __future__ import annotations
 
-__all__ = ["DetectorError", "UserError"]
+import sys
+
+__all__ = ["DetectorError", "UserError", "print_error"]
 
 
 class UserError(ValueError):
@@ -14,3 +16,14 @@ class UserError(ValueError):
 
 class DetectorError(UserError, TypeError):
     """A detector that breaks the protocol; the line names the method and what to change."""
+
+
+def print_error(message: object, *, rank: int | None = None) -> None:
+    """Print a message as one line on standard error.
+
+    Args:
+        message: Its line breaks become spaces.
+        rank: The process of a distributed job that it is about.
+    """
+    where = "" if rank is None else f"rank {rank}: "
+    print(f"meds_plugin: {where}{' '.join(str(message).split())}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What the three callbacks share: how they get at the training images of a trainer."""
+"""What callbacks get from a trainer: its training images, and whether it shows progress."""
 
 from __future__ import annotations
 
