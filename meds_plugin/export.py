@@ -2,50 +2,46 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
-from meds_plugin.config.command_line import choice, number, required, serve, switch
+from meds_plugin.config.command_line import Options, run_command
 from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from meds_plugin.prediction.export import Format
 
 __all__ = ["main"]
 
-TEXTS = ("ckpt", "output", "category", "encoder.weights")
 
-
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; ends with status 2 and one line where the input is wrong."""
-    sys.exit(serve("export", _export, sys.argv[1:], texts=TEXTS))
+    sys.exit(run_command("export", _export, arguments))
 
 
-def _export(options: Mapping[str, Any]) -> None:
-    ckpt = required(options, "ckpt", "RUN/model.ckpt")
-    output = required(options, "output", "FILE")
-    overwrite, trust = switch(options, "overwrite"), switch(options, "trust")
-    opset, asked = number(options, "opset", 1), choice(options, "format", ("onnx", "torch"))
+def _export(options: Options) -> None:
+    ckpt, output = options.text("ckpt"), options.path("output")
+    overwrite, trust = options.flag("overwrite"), options.flag("trust")
+    opset = options.whole_number("opset", minimum=1)
+    asked = options.choice("format", ("onnx", "torch"))
+    weights, category = options.optional("encoder.weights"), options.optional("category")
     # Heavy imports come late: a wrong option is answered at once.
     from meds_plugin.prediction.export import FORMATS, describe, export_bytes
     from meds_plugin.prediction.load import load
     from meds_plugin.prediction.predictor import AlarmSettings
     from meds_plugin.utils.atomic import write_bytes, write_json
 
-    alarm = AlarmSettings(options["false_alarm_rate"])
-    path = Path(os.path.expanduser(output))  # noqa: PTH111 - Path.expanduser raises for `~nobody`
-    file, kind = _target(path, asked, FORMATS)
+    alarm = AlarmSettings(options.value("false_alarm_rate"))
+    file, kind = _target(output, asked, FORMATS)
     about = file.with_suffix(".json")
     taken = [each for each in (file, about) if each.exists()]
     if taken and not overwrite:
         msg = f"{taken[0]} is there already: give another output, or overwrite=true"
         raise UserError(msg)
-    predictor = load(ckpt, device="cpu", encoder_weights=options["encoder.weights"], trust=trust)
-    category = options["category"]
+    predictor = load(ckpt, device="cpu", encoder_weights=weights, trust=trust)
     content = export_bytes(predictor, kind, category=category, opset=opset)
     text = describe(predictor, kind, alarm=alarm, category=category, opset=opset)
     try:

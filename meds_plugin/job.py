@@ -33,7 +33,7 @@ from meds_plugin.figures.examples import TestExamples
 from meds_plugin.memory.settings import MemorySettings
 from meds_plugin.metrics.contamination import contamination_report
 from meds_plugin.ranking import ranking_metrics
-from meds_plugin.review import write_review
+from meds_plugin.review.build import write_review
 from meds_plugin.review.rounds import print_comparison
 from meds_plugin.runs.read import is_finished, read_config
 from meds_plugin.runs.report import print_report

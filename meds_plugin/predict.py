@@ -1,22 +1,19 @@
-"""Judge new images: ``python -m meds_plugin.predict ckpt=RUN/model.ckpt images=DIR output=DIR``."""
+"""Score new images: ``python -m meds_plugin.predict ckpt=RUN/model.ckpt images=DIR output=DIR``."""
 
 from __future__ import annotations
 
-import os
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from meds_plugin.config.command_line import number, required, serve, switch
+from meds_plugin.config.command_line import Options, run_command
 from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
 __all__ = ["main"]
 
-TEXTS = ("ckpt", "images", "output", "category", "device", "encoder.weights")
-SWITCHES = (
+_FLAGS = (
     "overwrite",
     "by_directory",
     "heatmaps",
@@ -27,17 +24,18 @@ SWITCHES = (
 )
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; ends with status 2 and one line where the input is wrong."""
-    sys.exit(serve("predict", _predict, sys.argv[1:], texts=TEXTS))
+    sys.exit(run_command("predict", _predict, arguments))
 
 
-def _predict(options: Mapping[str, Any]) -> None:
-    ckpt = required(options, "ckpt", "RUN/model.ckpt")
-    images, output = required(options, "images", "DIR"), required(options, "output", "DIR")
-    size, workers = number(options, "batch_size", 1), number(options, "num_workers", 0)
-    switches = {key: switch(options, key) for key in SWITCHES}
-    overlay, scale = _share(options, "overlay"), _scale(options["scale"])
+def _predict(options: Options) -> None:
+    ckpt, images, output = options.text("ckpt"), options.text("images"), options.path("output")
+    batch_size = options.whole_number("batch_size", minimum=1)
+    workers = options.whole_number("num_workers", minimum=0)
+    flags = {key: options.flag(key) for key in _FLAGS}
+    overlay, scale = _overlay(options.value("overlay")), _scale(options.value("scale"))
+    limits = [options.value(key) for key in ("false_alarm_rate", "threshold", "pixel_threshold")]
     # Heavy imports come late: a wrong option is answered at once.
     from meds_plugin.data.decoding import checked_limit
     from meds_plugin.prediction.folder import PredictionFolder
@@ -46,34 +44,29 @@ def _predict(options: Mapping[str, Any]) -> None:
     from meds_plugin.prediction.load import load
     from meds_plugin.prediction.predictor import AlarmSettings
 
-    max_pixels = checked_limit(options["max_pixels"], key="max_pixels")
-    alarm = AlarmSettings(
-        options["false_alarm_rate"], options["threshold"], options["pixel_threshold"]
-    )
-    target = Path(os.path.expanduser(output))  # noqa: PTH111 - Path.expanduser raises for `~nobody`
-    found = find_images(images, outside_links=switches["outside_links"], without=target)
-    folder = PredictionFolder(target, overwrite=switches["overwrite"])
+    max_pixels = checked_limit(options.value("max_pixels"), key="max_pixels")
+    alarm = AlarmSettings(*limits)
+    found = find_images(images, outside_links=flags["outside_links"], without=output)
+    folder = PredictionFolder(output, overwrite=flags["overwrite"])
     predictor = load(
         ckpt,
-        device=options["device"] or "auto",
-        encoder_weights=options["encoder.weights"],
-        trust=switches["trust"],
+        device=options.optional("device") or "auto",
+        encoder_weights=options.optional("encoder.weights"),
+        trust=flags["trust"],
     )
-    rendering = RenderSettings(switches["heatmaps"], switches["masks"], scale, overlay)
+    rendering = RenderSettings(flags["heatmaps"], flags["masks"], scale, overlay)
     job = PredictionJob(predictor, alarm, folder, rendering)
-    job.assign_categories(
-        found, category=options["category"], by_directory=switches["by_directory"]
-    )
+    category = options.optional("category")
+    job.assign_categories(found, category=category, by_directory=flags["by_directory"])
     job.score(
-        batch_size=size, workers=workers, max_pixels=max_pixels, progress=switches["progress"]
+        batch_size=batch_size, workers=workers, max_pixels=max_pixels, progress=flags["progress"]
     )
     job.finish()
 
 
-def _share(options: Mapping[str, Any], key: str) -> float:
-    value = options[key]
+def _overlay(value: object) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
-        msg = f"{key} must be a share in [0, 1], got {value!r}"
+        msg = f"overlay must be a share in [0, 1], got {value!r}"
         raise UserError(msg)
     return float(value)
 

@@ -9,12 +9,12 @@ import lightning as L
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from meds_plugin import export, predict
 from meds_plugin.config.build import build_detector
-from meds_plugin.config.command_line import read_options
+from meds_plugin.config.flatten import flatten
 from meds_plugin.config.location import conf_dir
 from meds_plugin.evaluation.protocol import EvaluationProtocol
 from meds_plugin.memory.settings import MemorySettings
@@ -110,14 +110,25 @@ def test_there_is_a_configuration_in_every_group() -> None:
     assert {choice.split("=")[0] for choice in CHOICES} == set(GROUPS)
 
 
-@pytest.mark.parametrize(("name", "texts"), [("predict", predict.TEXTS), ("export", export.TEXTS)])
-def test_the_other_command_lines_have_theirs(name: str, texts: tuple[str, ...]) -> None:
-    options = read_options(name, [], texts=texts)
-    assert set(texts) <= set(options)
-    assert all(options[key] in (None, "auto") for key in texts)
-    assert set(predict.SWITCHES) <= set(read_options("predict", [], texts=()))
-    given = read_options(name, ["ckpt=${x} a=b, {c}", "trust=true"], texts=texts)
-    assert (given["ckpt"], given["trust"]) == ("${x} a=b, {c}", True)
+COMMANDS = {path.stem: path for path in Path(conf_dir()).glob("*.yaml") if path.stem != "config"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_reads_every_option_of_its_configuration(command: str) -> None:
+    module = "review.__main__" if command == "review" else command
+    code = Path(str(get_object(f"meds_plugin.{module}").__file__)).read_text()
+    for key in flatten(OmegaConf.to_container(OmegaConf.load(COMMANDS[command]))):  # type: ignore[arg-type]
+        assert f'"{key}"' in code
+    usage = COMMANDS[command].read_text().splitlines()[0]
+    assert usage.startswith(f"# python -m meds_plugin.{command} ")
+
+
+def test_commands_are_no_choices_of_the_main_job() -> None:
+    assert COMMANDS.keys() == {"predict", "export", "plot", "table", "review"}
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        groups = GlobalHydra.instance().config_loader().list_groups("")
+    assert not COMMANDS.keys() & set(groups)
+    assert composed("review=false").review is False
 
 
 def test_the_trainers_keys_are_lightnings() -> None:

@@ -19,7 +19,8 @@ import torch
 from meds_plugin.callbacks.run_checkpoint import RunCheckpoint
 from tests.conftest import PROJECT
 from tests.ddp_ranks import fit, make_data, results
-from tests.test_run import TINY, run, start
+from tests.processes import run, start
+from tests.test_run import TINY
 
 MINUTE = 60.0
 

@@ -17,7 +17,7 @@ from meds_plugin import export
 from meds_plugin.prediction import export as exporting
 from meds_plugin.prediction.export import export_bytes
 from meds_plugin.utils.errors import UserError
-from tests.test_run import start
+from tests.processes import start
 from tests.trained import Trained, called, train
 
 if TYPE_CHECKING:
@@ -222,12 +222,12 @@ def test_a_package_that_is_missing_is_named(one: Trained, monkeypatch: pytest.Mo
     ("options", "line"),
     [
         (("output=model.pth",), "must end in .onnx or .pt2, or be a folder"),
-        (("format=tflite",), "format must be onnx or torch"),
+        (("format=tflite",), "format=tflite: choose from onnx, torch"),
         (("format=torch", "output=a.onnx"), "a file that ends in .pt2: a.onnx"),
         (("ckpt=none.ckpt",), "there is no such file"),
         (("opset=0",), "opset must be a whole number"),
         (("false_alarm_rate=0",), "false_alarm_rate must be"),
-        (("images=a",), "'images=a' is no option"),
+        (("images=a",), "'images=a' is not an option"),
     ],
 )
 def test_wrong_input_is_told_in_a_line(

@@ -21,7 +21,8 @@ from meds_plugin.encoders.normalization import Normalization
 from meds_plugin.encoders.packaged_weights import packaged_weights
 from meds_plugin.utils.errors import UserError
 from tests.meds_plugin.data.test_damage import BAD, FINE, ODD
-from tests.test_run import rows, start
+from tests.processes import start
+from tests.test_run import rows
 from tests.test_run_detectors import CODE, POINTS
 from tests.trained import Trained, called, train
 
@@ -397,8 +398,8 @@ def test_results_may_lie_in_the_folder_of_images(
         (("max_pixels=0",), "max_pixels must be a number of pixels"),
         (("device=abacus",), "device=abacus is not there"),
         (("encoder.weights=/none.pth",), "encoder.weights=/none.pth: there is no such file"),
-        (("treshold=1",), "'treshold=1' is no option: give KEY=VALUE with one of ckpt, images"),
-        (("output=",), "output=DIR is missing"),
+        (("treshold=1",), "'treshold=1' is not an option: give KEY=VALUE with one of ckpt, images"),
+        (("output=",), "output is missing: python -m meds_plugin.predict ckpt="),
         (("scale=[",), "scale=[ cannot be read"),
     ],
 )

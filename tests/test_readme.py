@@ -11,10 +11,11 @@ import timm
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from meds_plugin.config.command_line import read_options
+from meds_plugin.config.command_line import Options
 from meds_plugin.config.location import conf_dir
 from tests.conftest import PROJECT
-from tests.test_run import TINY, run
+from tests.processes import run
+from tests.test_run import TINY
 from tests.trained import train
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def test_the_other_commands_compose(monkeypatch: pytest.MonkeyPatch) -> None:
     for line in commands:
         words = shlex.split(line.removeprefix("$ "))
         if words[2] in ("meds_plugin.predict", "meds_plugin.export"):
-            read_options(words[2].split(".")[1], words[3:], texts=())
+            Options(words[2].split(".")[1], words[3:])
             continue
         assert words[:3] == ["python", "-m", "meds_plugin.run"]
         overrides = words[3:]

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from meds_plugin.review.rounds import apply_decisions
-from tests.test_run import METRICS, read_config, rows, run
+from tests.processes import run
+from tests.test_run import METRICS, read_config, rows
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +10,7 @@ import pytest
 
 from meds_plugin.config.location import conf_dir
 from tests.conftest import PROJECT
+from tests.processes import run
 from tests.test_run import METRICS, TINY, read_config, rows
 
 if TYPE_CHECKING:
@@ -89,32 +87,15 @@ def installed(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(site))
 
 
-def run(site: Path, *overrides: str) -> tuple[int, str]:
-    process = subprocess.run(
-        [sys.executable, "-m", "meds_plugin.run", *overrides],
-        cwd=PROJECT,
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join((str(PROJECT), str(site))),
-            "OMP_NUM_THREADS": "1",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    return process.returncode, process.stderr
-
-
 def test_a_name_of_an_entry_point_is_a_backbone(site: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    status, err = run(
-        site,
+    status, _, err = run(
         "backbone=toy",
         "+backbone.detector.width=6",
         "noise=0.4",
         *TINY,
         f"hydra.run.dir={folder}",
+        site=site,
     )
     assert status == 0, err
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -128,14 +109,14 @@ def test_a_name_of_an_entry_point_is_a_backbone(site: Path, tmp_path: Path) -> N
 
 
 def test_a_sweep_takes_names_of_both_kinds(site: Path, tmp_path: Path) -> None:
-    status, err = run(
-        site,
+    status, _, err = run(
         "-m",
         "backbone=dinomaly,toy_encoder,toy_peak",
         *TINY,
         "method=distilled",
         "steps.distill=2",
         f"hydra.sweep.dir={tmp_path}",
+        site=site,
     )
     assert status == 0, err
     found = [
@@ -160,14 +141,14 @@ def test_a_configuration_of_the_users_may_build_on_the_entry_point(
     (tmp_path / "backbone" / "toy.yaml").write_text(
         "defaults: [entry_point, _self_]\nname: toy\ndetector: {width: 5}\noptimizer: {lr: 3e-3}\n"
     )
-    status, err = run(
-        site,
+    status, _, err = run(
         "--config-dir",
         str(tmp_path),
         "backbone=toy",
         *TINY,
         "method=memory",
         f"hydra.run.dir={tmp_path / 'run'}",
+        site=site,
     )
     assert status == 0, err
     backbone = read_config(tmp_path / "run").backbone

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PROJECT
-from tests.test_run import TINY, read_config, results, run, start
+from tests.processes import run, start
+from tests.test_run import TINY, read_config, results
 
 # In the place of Python: a job that does as its noise says, without loading torch.
 JOB = """

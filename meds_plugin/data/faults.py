@@ -33,9 +33,9 @@ def failure(path: Path, error: OSError) -> str:
     if error.errno == errno.ENOENT:
         if path.is_symlink():
             return f"is a link to {shown(str(path.readlink()))}, which does not exist: fix it"
-        return "does not exist: put it back, or take its name out"
+        return "does not exist: restore it, or remove its name"
     if error.errno == errno.ELOOP:
         return "is a link that leads back to itself: fix it"
     if error.errno in {errno.EACCES, errno.EPERM}:
-        return "may not be read: give this user the permission"
+        return "cannot be read (permission denied): check its permissions"
     return f"cannot be read ({error.strerror}): check its disk or remove it"

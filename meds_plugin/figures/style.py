@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = [
     "ANOMALOUS",
     "COLOURS",
-    "FORMATS",
     "MARKERS",
     "NORMAL",
     "grid",
@@ -35,7 +34,6 @@ __all__ = [
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 NORMAL, ANOMALOUS = COLOURS[0], COLOURS[1]
-FORMATS = ("png", "svg", "pdf")
 
 _RULES: dict[Any, Any] = {
     "font.size": 9,

@@ -1,10 +1,10 @@
-"""Finds the images of a data set: one reader for each ``data=NAME``, in the module ``NAME.py``.
+"""Finds the images of a data set: a reader for each ``data=NAME``, in a module of that name.
 
 A new layout needs two files: a module here whose ``read_NAME(root, categories, ...)`` returns a
-`Split`, and ``conf/data/NAME.yaml``, which names it as the source. What readers share: `arguments`
-checks the root and the categories, `by_category` orders images and notes what is missing,
-`listed_images` looks up files that a list names, `layout_guess` suggests the right reader where the
-folder has another layout. Parts of `folder` are called ``folder_*.py``.
+`Split`, and ``conf/data/NAME.yaml``, which names it as the source. Readers share `arguments` (the
+root and the categories), `by_category` (order, and notes on what is missing), `listed_images`
+(files that a list names), `safe_paths` and `layout_guess` (which reader fits a folder). Parts of
+`folder` are in ``folder_*.py``; `csv_dataset` is the reader of ``data=csv``.
 """
 
 from meds_plugin.data.readers.csv_dataset import read_csv

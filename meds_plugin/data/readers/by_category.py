@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from meds_plugin.data.samples import Sample, Split
 
-__all__ = ["sort_by_category"]
+__all__ = ["category_notes", "sort_by_category"]
 
 
 def sort_by_category(found: Split, categories: Sequence[str], *, source: str, masks: str) -> Split:

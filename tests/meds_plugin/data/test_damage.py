@@ -311,5 +311,7 @@ def test_a_file_of_somebody_else_is_named() -> None:
         finally:
             os.seteuid(user)
     (problem,) = report.problems
-    assert problem.reason.endswith("theirs.png may not be read: give this user the permission")
+    assert problem.reason.endswith(
+        "theirs.png cannot be read (permission denied): check its permissions"
+    )
     assert report.unusable == {sample.path for sample in samples[1:]}

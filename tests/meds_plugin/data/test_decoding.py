@@ -208,7 +208,7 @@ def test_missing_permissions(tmp_path: Path) -> None:
     finally:
         os.seteuid(user)
         path.chmod(0o600)
-    assert message == "may not be read: give this user the permission"
+    assert message == "cannot be read (permission denied): check its permissions"
 
 
 def test_names_stay_in_one_line(tmp_path: Path) -> None:

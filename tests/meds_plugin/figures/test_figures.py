@@ -17,6 +17,7 @@ from meds_plugin.plot import main
 from meds_plugin.runs.collection import Run, read_run
 from meds_plugin.runs.write import RunFolder
 from tests.made_up import write_run
+from tests.trained import called
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -176,10 +177,11 @@ def test_command_line_draws_runs_and_sweeps(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sweep(tmp_path / "sweep")
-    main([str(tmp_path / "sweep")])
-    assert str(tmp_path / "sweep" / "figures" / "noise.png") in capsys.readouterr().out
+    status, out, _ = called(main, capsys, str(tmp_path / "sweep"))
+    assert status == 0
+    assert str(tmp_path / "sweep" / "figures" / "noise.png") in out.splitlines()
     plain = write_run(tmp_path / "plain", method="plain")
-    main([str(plain), "--format", "pdf"])
+    called(main, capsys, str(plain), "--format", "pdf")
     assert (plain / "figures" / "scores.pdf").read_bytes().startswith(b"%PDF")
 
 
@@ -189,7 +191,7 @@ def test_command_line_draws_runs_and_sweeps(
         (["nowhere"], "no such folder"),
         (["run", "--format", "gif"], "choose from png, svg, pdf"),
         (["run", "--beside", "other"], "are not"),
-        (["run", "--beside", "nowhere"], "no finished run"),
+        (["run", "--beside", "nowhere"], "metrics.json is missing"),
     ],
 )
 def test_wrong_input_is_one_line(
@@ -202,10 +204,9 @@ def test_wrong_input_is_one_line(
     write_run(tmp_path / "run")
     write_run(tmp_path / "other", noise=0.1)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    assert ended.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    status, _, err = called(main, capsys, *arguments)
+    assert status == 2
+    (line,) = err.splitlines()
     assert expected in line
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from meds_plugin.data.exclude import read_exclude
-from meds_plugin.review import rebuild_review
+from meds_plugin.review.build import rebuild_review
 from meds_plugin.review.rounds import apply_decisions
 from meds_plugin.runs.read import read_rows
 from meds_plugin.utils.atomic import write_csv, write_json

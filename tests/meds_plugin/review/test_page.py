@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from meds_plugin.review import rebuild_review
+from meds_plugin.review.build import rebuild_review
 from meds_plugin.review.entries import read_review
 from meds_plugin.review.store import load_pictures
 from meds_plugin.utils.atomic import write_json

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from meds_plugin.review import rebuild_review
+from meds_plugin.review.build import rebuild_review
 from meds_plugin.review.sources import dataset_of
 from meds_plugin.review.thumbnails import thumbnails
 from meds_plugin.utils.errors import UserError

@@ -37,7 +37,9 @@ def test_what_the_user_has_set_stays(
     assert (name == "GOMP_SPINCOUNT") == ("GOMP_SPINCOUNT" in os.environ)
 
 
-@pytest.mark.parametrize("command", ["run", "predict", "export"])
+@pytest.mark.parametrize(
+    "command", ["run", "predict", "export", "plot", "table", "review.__main__"]
+)
 def test_commands_call_it_before_torch_is_there(command: str) -> None:
     code = (
         "import os, sys\n"
