@@ -1,4 +1,4 @@
-"""Dinomaly: a decoder with linear attention rebuilds the features of a frozen encoder.
+"""Dinomaly: a decoder with linear attention reconstructs the features of a frozen encoder.
 
 Source: Guo et al., "Dinomaly: The Less Is More Philosophy in Multi-Class Unsupervised Anomaly
 Detection", CVPR 2025, in the variant that the MeDS reference trains.
@@ -6,18 +6,14 @@ Detection", CVPR 2025, in the variant that the MeDS reference trains.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from backbones.layers import (
-    LinearAttention,
-    Mlp,
-    TransformerBlock,
-    init_weights,
-)
-from backbones.reconstruction import ReconstructionDetector
+from backbones.shared.layers import Mlp, PreNormBlock, init_weights
+from backbones.shared.reconstruction import ReconstructionDetector
 from meds_plugin.utils.errors import UserError
 from meds_plugin.utils.rng import torch_seeded
 
@@ -26,25 +22,26 @@ if TYPE_CHECKING:
 
     from meds_plugin.encoders.base import FrozenEncoder
 
-__all__ = ["Dinomaly", "hard_mining_factors"]
+__all__ = ["Dinomaly", "LinearAttention", "TransformerBlock", "hard_mining_factors"]
+
+EASY_FACTOR = 0.1
 
 
 class Dinomaly(ReconstructionDetector):
-    """The detector; its map is 1 - cosine between the encoder's features and their rebuilt form.
+    """The detector; its map is 1 - cosine between the encoder's features and a reconstruction.
 
-    Targets are fused in G groups (see `ReconstructionDetector`); the last decoder blocks rebuild
-    the first group. Class and register tokens, where there are any, are rebuilt too, but do not
-    count.
+    Targets are fused into G groups (see `ReconstructionDetector`); the last decoder blocks
+    reconstruct the first group. Class and register tokens, where there are any, are reconstructed
+    too, but do not count.
 
     Args:
         encoder: The frozen encoder; T = prefix + P tokens, patch grid h x w.
         decoder_depth: Decoder blocks; default: as many as targets.
         groups: Positions among the targets, each in exactly one group; default: the encoder's.
-        width: Width of the decoder; default: that of what it takes.
-        dropout: Rate in the bottleneck, which makes rebuilding hard; the original uses 0.4 for
+        width: Width of the decoder; default: that of its input.
+        dropout: Rate in the bottleneck, which makes reconstruction hard; the original uses 0.4 for
             Real-IAD.
         hard_mining: Final share of easy locations, whose gradient is damped; 0.9 in the original.
-        hard_mining_factor: What their gradient is multiplied by.
         hard_mining_steps: Steps over which the share rises from 0.
         heads: Attention heads of the decoder; default: the encoder's.
         seed: For the initial weights.
@@ -62,24 +59,22 @@ class Dinomaly(ReconstructionDetector):
         width: int | None = None,
         dropout: float = 0.2,
         hard_mining: float = 0.5,
-        hard_mining_factor: float = 0.1,
         hard_mining_steps: int = 1000,
         heads: int | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(
             encoder,
-            backbone="dinomaly",
+            name="dinomaly",
             decoder_depth=decoder_depth,
             groups=groups,
             width=width,
             heads=heads,
-            keep_prefix=True,
+            use_prefix=True,
             seed=seed,
         )
         _check_shares(dropout=dropout, hard_mining=hard_mining)
         self.hard_mining = hard_mining
-        self.hard_mining_factor = hard_mining_factor
         self.hard_mining_steps = hard_mining_steps
         with torch_seeded(seed, "dinomaly", "weights"):
             self.bottleneck = nn.ModuleList([Mlp(self.dim, dropout=dropout)])
@@ -90,12 +85,12 @@ class Dinomaly(ReconstructionDetector):
             init_weights(self.bottleneck)
             init_weights(self.decoder)
 
-    def rebuild(self, encoded: Tensor) -> list[Tensor]:
-        """Return the rebuilt groups, each ``[B, T, W_g]``, of ``[B, T, W]`` from `encode`."""
+    def reconstructions(self, encoded: Tensor) -> list[Tensor]:
+        """Return each group's reconstruction ``[B, T, W_g]`` of ``[B, T, W]`` from `encode`."""
         return self.decode(self.fuse(encoded))
 
     def loss(self, encoded: Tensor, *, step: int, total_steps: int) -> Tensor:
-        """Return Dinomaly's own loss, a scalar: one cosine an image and group, with hard mining.
+        """Return Dinomaly's own loss, a scalar: one cosine per image and group, with hard mining.
 
         Args:
             encoded: ``[B, T, W]`` from `encode`.
@@ -108,22 +103,97 @@ class Dinomaly(ReconstructionDetector):
             share = self.hard_mining * step / self.hard_mining_steps
         return self.cosine_loss(
             encoded,
-            self.rebuild(encoded),
-            lambda distances: hard_mining_factors(distances, share, self.hard_mining_factor),
+            self.reconstructions(encoded),
+            lambda distances: hard_mining_factors(distances, share),
         )
 
 
-def hard_mining_factors(distances: Tensor, share: float, factor: float) -> Tensor:
+class TransformerBlock(PreNormBlock):
+    """Pre-norm block: x + attention(norm(x)), then x + MLP(norm(x)).
+
+    Args:
+        dim: Width D.
+        attention: Maps ``[B, T, D]`` to ``[B, T, D]``.
+    """
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map ``[B, T, D]`` to ``[B, T, D]``."""
+        tokens = tokens + self.attn(self.norm1(tokens))
+        out: Tensor = tokens + self.mlp(self.norm2(tokens))
+        return out
+
+
+class LinearAttention(nn.Module):
+    """Self-attention with the kernel elu + 1 in place of softmax, linear in the number of tokens.
+
+    Args:
+        dim: Width D.
+        heads: Number of heads, a divisor of D.
+
+    Source:
+        Dinomaly's linear attention: no scale, no constant in the denominator.
+    """
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map ``[B, T, D]`` to ``[B, T, D]``."""
+        batch, count, dim = tokens.shape
+        qkv: Tensor = self.qkv(tokens)
+        # Sums over all tokens, and elu + 1 near zero, need more digits than half precision has.
+        with torch.autocast(tokens.device.type, enabled=False):
+            heads = qkv.float().view(batch, count, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+            # Copied once here instead of in each product; unbound so that gradients join once.
+            query, key, value = heads.contiguous().unbind()
+            query, key = _positive(query), _positive(key)
+            summary = key.transpose(-2, -1) @ value
+            weight = query @ key.sum(dim=-2).unsqueeze(-1)
+            # The kernel underflows to 0 for entries below about -17; 0 / 0 would follow.
+            share = weight.clamp_min(torch.finfo(weight.dtype).tiny).reciprocal()
+            mixed = (query @ summary) * share
+            mixed = mixed.transpose(1, 2).reshape(batch, count, dim)
+        out: Tensor = self.proj(mixed.to(qkv.dtype))
+        return out
+
+
+def _positive(values: Tensor) -> Tensor:
+    """Return elu + 1: exp(x) below 0, x + 1 above."""
+    if values.device.type != "cpu" or torch.compiler.is_compiling():
+        return F.elu(values) + 1.0
+    # torch's elu and its gradient are slow on a CPU.
+    if values.requires_grad:
+        out: Tensor = _Positive.apply(values)
+        return out
+    return values.clamp_max(0.0).exp_().add_(values.clamp_min(0.0))
+
+
+class _Positive(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        out = _positive(values.detach())
+        ctx.save_for_backward(out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        out: Tensor = ctx.saved_tensors[0]
+        return out.clamp_max(1.0) * gradient  # the slope below 0 is the value
+
+
+def hard_mining_factors(distances: Tensor, share: float) -> Tensor:
     """Damp the gradient of easy locations.
 
     Args:
         distances: ``[B, G, P]`` cosine distance of every location.
         share: Share of easy locations in [0, 1], over the batch, for each group on its own; the
             hardest location of a group always counts as hard.
-        factor: What the gradient of easy locations is multiplied by.
 
     Returns:
-        ``[B, G, P]`` of 1 and ``factor``.
+        ``[B, G, P]`` factors of the gradients: 0.1 where easy, 1 elsewhere.
 
     Source:
         Dinomaly's hard-mining loss; its strict comparison with the k-th largest distance.
@@ -132,7 +202,7 @@ def hard_mining_factors(distances: Tensor, share: float, factor: float) -> Tenso
     count = ascending.shape[1]
     hard = max(1, int(count * (1.0 - share)))
     threshold = ascending[:, count - hard].view(1, -1, 1)
-    return torch.where(distances < threshold, factor, 1.0)
+    return torch.where(distances < threshold, EASY_FACTOR, 1.0)
 
 
 def _check_shares(**shares: float) -> None:

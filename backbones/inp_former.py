@@ -1,4 +1,4 @@
-"""INP-Former: a decoder that may only use a few prototypes of the image's own normal patches.
+"""INP-Former: a decoder that may use only a few prototypes of the image's own normal patches.
 
 Source: Luo et al., "Exploring Intrinsic Normal Prototypes within a Single Image for Universal
 Anomaly Detection", CVPR 2025, as the MeDS reference trains it.
@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backbones.layers import Mlp, PreNormBlock, init_weights
-from backbones.reconstruction import ReconstructionDetector
+from backbones.shared.arguments import check_counts
+from backbones.shared.layers import Mlp, PreNormBlock, init_weights
+from backbones.shared.reconstruction import ReconstructionDetector
 from meds_plugin.utils.errors import UserError
 from meds_plugin.utils.rng import torch_seeded
 
@@ -33,27 +34,27 @@ __all__ = [
 
 
 class INPFormer(ReconstructionDetector):
-    """The detector; its map is 1 - cosine between the encoder's features and their rebuilt form.
+    """The detector; its map is 1 - cosine between the encoder's features and a reconstruction.
 
-    K learned prototypes look at the image's patches and become prototypes of that image. Decoder
-    blocks write every patch as a mixture of them, so that what is rare in the image is lost.
-    Targets are fused in G groups (see `ReconstructionDetector`); the last decoder blocks rebuild
-    the first group.
+    K learned prototypes attend to the image's patches and become prototypes of that image. Decoder
+    blocks express every patch as a mixture of them, so that what is rare in the image is lost.
+    Targets are fused into G groups (see `ReconstructionDetector`); the last decoder blocks
+    reconstruct the first group.
 
     Args:
         encoder: The frozen encoder; P patches on a grid h x w. Its prefix tokens are not used.
         decoder_depth: Decoder blocks; default: as many as targets.
         groups: Positions among the targets, each in exactly one group; default: the encoder's.
-        width: Width D of the decoder; default: that of what it takes.
-        prototypes: Their number K.
-        gather_weight: Factor of the loss that draws prototypes to the image's patches.
-        mining_power: Power of a location's relative distance that its gradient is multiplied by;
-            0 treats all locations alike.
+        width: Width D of the decoder; default: that of its input.
+        prototypes: Number K of prototypes.
+        gather_weight: Weight of the loss that pulls prototypes towards the image's patches.
+        mining_power: Exponent of a location's relative distance in the factor of its gradient; 0
+            treats all locations alike.
         heads: Attention heads; default: the encoder's.
         seed: For the initial weights.
 
     Raises:
-        UserError: If the arguments are out of range, do not fit each other or the encoder.
+        UserError: If the arguments are out of range, or do not fit each other or the encoder.
     """
 
     def __init__(
@@ -71,15 +72,16 @@ class INPFormer(ReconstructionDetector):
     ) -> None:
         super().__init__(
             encoder,
-            backbone="inp_former",
+            name="inp_former",
             decoder_depth=decoder_depth,
             groups=groups,
             width=width,
             heads=heads,
-            keep_prefix=False,
+            use_prefix=False,
             seed=seed,
         )
-        _check(prototypes, gather_weight=gather_weight, mining_power=mining_power)
+        check_counts(prototypes=prototypes)
+        _check_weights(gather_weight=gather_weight, mining_power=mining_power)
         self.gather_weight = gather_weight
         self.mining_power = mining_power
         dim = self.dim
@@ -93,8 +95,8 @@ class INPFormer(ReconstructionDetector):
             init_weights(self.aggregation)
             init_weights(self.decoder)
 
-    def rebuild(self, encoded: Tensor) -> list[Tensor]:
-        """Return the rebuilt groups, each ``[B, P, W_g]``, of ``[B, P, W]`` from `encode`."""
+    def reconstructions(self, encoded: Tensor) -> list[Tensor]:
+        """Return each group's reconstruction ``[B, P, W_g]`` of ``[B, P, W]`` from `encode`."""
         tokens = self.fuse(encoded)
         return self.decode(tokens, self.gather(tokens))
 
@@ -106,7 +108,7 @@ class INPFormer(ReconstructionDetector):
         return prototypes
 
     def loss(self, encoded: Tensor, *, step: int, total_steps: int) -> Tensor:
-        """Return INP-Former's own loss, a scalar: one cosine an image and group, plus gathering.
+        """Return INP-Former's own loss, a scalar: one cosine per image and group, plus gathering.
 
         Args:
             encoded: ``[B, P, W]`` from `encode`.
@@ -126,7 +128,7 @@ class INPFormer(ReconstructionDetector):
 
 
 class AggregationBlock(PreNormBlock):
-    """Prototypes attend to the patches of an image; both pass the same norm before.
+    """Prototypes attend to the patches of an image; both pass the same norm first.
 
     Args:
         dim: Width D.
@@ -144,9 +146,9 @@ class AggregationBlock(PreNormBlock):
 
 
 class PrototypeBlock(PreNormBlock):
-    """Patches are replaced by mixtures of prototypes; both pass the same norm before.
+    """Patches are replaced by mixtures of prototypes; both pass the same norm first.
 
-    Nothing leads around the attention, only around the MLP after it.
+    There is no residual connection around the attention, only around the MLP after it.
 
     Args:
         dim: Width D.
@@ -174,33 +176,33 @@ class _CrossAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, tokens: Tensor, others: Tensor) -> Tensor:
-        """Map tokens ``[B, T, D]`` that look at others ``[B, S, D]`` to ``[B, T, D]``."""
+        """Map tokens ``[B, T, D]`` that attend to others ``[B, S, D]`` to ``[B, T, D]``."""
         query = self.q(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         key, value = self.kv(others).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
         out: Tensor = self.proj(self.mix(query, key, value).transpose(1, 2).flatten(2))
         return out
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Map ``[B, heads, T, d]`` and twice ``[B, heads, S, d]`` to ``[B, heads, T, d]``."""
+        """Map queries ``[B, heads, T, d]``, given S keys and S values, to the same shape."""
         raise NotImplementedError
 
 
 class _SoftmaxAttention(_CrossAttention):
-    """The usual attention, scaled by the root of a head's width."""
+    """Ordinary attention, scaled by the square root of a head's width."""
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(query, key, value)
 
 
 class _CosineAttention(_CrossAttention):
-    """Weights are positive cosines, scaled by a learned number a head; they do not sum to 1."""
+    """Weights are positive cosines, scaled by one learned number per head; they do not sum to 1."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__(dim, heads)
         self.learn_scale = nn.Parameter(torch.ones(heads, 1, 1))
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        # Queries are many: their lengths divide the few products, not the queries themselves.
+        # Queries are many: dividing the few products by their lengths is cheaper than scaling them.
         key = F.normalize(key, dim=-1) * self.learn_scale
         lengths = query.norm(dim=-1, keepdim=True).clamp_min(1e-12)
         return F.relu(query @ key.mT / lengths) @ value
@@ -214,8 +216,8 @@ def prototype_distances(tokens: Tensor, prototypes: Tensor) -> tuple[Tensor, Ten
         prototypes: ``[B, K, D]``.
 
     Returns:
-        ``[B, P]`` 1 - cosine in [0, 2], in float32, and the ``[B, P]`` index of the nearest. The
-        mean of the first is the reference's gather (coherence) loss.
+        ``[B, P]`` 1 - cosine in [0, 2], in float32, and ``[B, P]`` indices of the nearest. The mean
+        distance is the reference's gather (coherence) loss.
     """
     with torch.autocast(tokens.device.type, enabled=False):
         unit = F.normalize(tokens.float(), dim=-1)
@@ -224,11 +226,11 @@ def prototype_distances(tokens: Tensor, prototypes: Tensor) -> tuple[Tensor, Ten
 
 
 def adaptive_factors(distances: Tensor, power: float) -> Tensor:
-    """Let hard locations weigh more in the gradient, by how hard they are.
+    """Weight each location's gradient by how hard it is.
 
     Args:
         distances: ``[B, G, P]`` cosine distance of every location.
-        power: Of the distance over its mean in the batch, for each group on its own.
+        power: Exponent of the distance over its mean in the batch, for each group on its own.
 
     Returns:
         ``[B, G, P]`` factors >= 0.
@@ -238,14 +240,11 @@ def adaptive_factors(distances: Tensor, power: float) -> Tensor:
     """
     distances = distances.clamp_min(0.0)
     mean = distances.mean(dim=(0, 2), keepdim=True)
-    # Where all is rebuilt perfectly, there is no gradient to weigh.
+    # Where reconstruction is perfect, there is no gradient to weight.
     return (distances / mean.clamp_min(torch.finfo(mean.dtype).tiny)) ** power
 
 
-def _check(prototypes: object, **weights: object) -> None:
-    if not isinstance(prototypes, int) or prototypes < 1:
-        msg = f"backbone.detector.prototypes must be a whole number of at least 1, got {prototypes}"
-        raise UserError(msg)
+def _check_weights(**weights: object) -> None:
     for name, weight in weights.items():
         if not isinstance(weight, int | float) or not 0.0 <= weight < math.inf:
             msg = f"backbone.detector.{name} must be a number of at least 0, got {weight}"

@@ -29,12 +29,12 @@ from meds_plugin.evaluation.evaluate import detector_scores_images, evaluate
 from meds_plugin.evaluation.final_pass import final_pass, small_maps
 from meds_plugin.evaluation.protocol import EvaluationProtocol
 from meds_plugin.figures import draw_after_run
-from meds_plugin.figures.examples import TestExamples
+from meds_plugin.figures.examples import ExampleImages
 from meds_plugin.memory.settings import MemorySettings
 from meds_plugin.metrics.contamination import contamination_report
 from meds_plugin.ranking import ranking_metrics
 from meds_plugin.review.build import write_review
-from meds_plugin.review.rounds import print_comparison
+from meds_plugin.review.comparison import print_comparison
 from meds_plugin.runs.read import is_finished, read_config
 from meds_plugin.runs.report import print_report
 from meds_plugin.runs.write import RunFolder
@@ -77,7 +77,7 @@ class _Results:
     training: TrainingScores
     maps: torch.Tensor | None  # [N, h, w] of the training images
     alarms: AlarmThresholds | None  # None: no detector was trained
-    examples: TestExamples
+    examples: ExampleImages
 
 
 def run(config: DictConfig, path: Path, *, resuming: bool = False) -> dict[str, Any]:
@@ -188,7 +188,7 @@ def _score(job: _Job) -> _Results:
         scores = model.training_scores()
         if model.memory is not None and model.memory.maps is not None:
             maps = small_maps(model.memory.maps.float())
-    examples = TestExamples(datamodule.test)
+    examples = ExampleImages(datamodule.test)
     results = evaluate(
         model,
         datamodule,

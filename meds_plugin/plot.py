@@ -25,12 +25,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _plot(options: Options) -> None:
     path, beside = options.path("path"), options.optional_path("beside")
     formats = options.choices("format", ("png", "svg", "pdf"))
+    theorem1 = options.flag("theorem1")
     # Heavy imports come late: a wrong option is answered at once.
     from meds_plugin.figures import draw_run, draw_sweep
     from meds_plugin.runs.collection import find_runs, read_run
 
     if (path / "metrics.json").is_file():
         run = read_run(path)
+        if theorem1:
+            from meds_plugin.figures.gap import compute_gap
+
+            compute_gap(path, device=options.text("device"), trust=options.flag("trust"))
         files = draw_run(run, beside=_beside(run, beside), formats=formats)
     else:
         runs, _ = find_runs(path)

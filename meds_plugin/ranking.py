@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from meds_plugin.metrics import score_curve
+from meds_plugin.metrics.curves import score_curve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +33,7 @@ def inspection_depth(scores: Tensor | ArrayLike, is_anomaly: Tensor | ArrayLike)
         ValueError: If shapes differ, scores are not finite, or labels are not 0 and 1.
 
     Source:
-        Paper, active label correction ("inspection depth").
+        docs/method.md, section 4, "Active label correction".
     """
     curve = score_curve(scores, is_anomaly, unit="images", need_negatives=False)
     reviewed = curve.positives + int(curve.alarms[-1])

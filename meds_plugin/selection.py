@@ -63,7 +63,7 @@ def mix(initial: Tensor, current: Tensor, step: int, total_steps: int) -> Tensor
         ``[N]`` eta_t = (1 - alpha) * initial + alpha * current, alpha = min(1, 2 * step / total).
 
     Source:
-        Paper, section "progressive selection"; the reference's alpha reaches 1 at half time.
+        docs/method.md, section 4; alpha reaches 1 at half time, as in the paper and the reference.
     """
     alpha = 1.0 - max(1.0 - _progress(step, total_steps) / 0.5, 0.0)
     if alpha == 0.0:
@@ -90,7 +90,7 @@ def select(scores: Tensor, step: int, total_steps: int, k: float = 3.0) -> Selec
         ValueError: If there are no scores or some are not finite.
 
     Source:
-        Paper, tau_t; the reference's lower medians and strict comparison.
+        docs/method.md, section 4: the paper's tau_t, the reference's lower medians and strict <.
     """
     if scores.ndim != 1 or scores.numel() == 0:
         msg = f"scores must be a non-empty vector, got shape {tuple(scores.shape)}"

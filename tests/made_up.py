@@ -1,4 +1,4 @@
-"""Run folders made up for tests: what tables and figures read, without a run."""
+"""Made-up run folders, as tables and figures read them, and images."""
 
 from __future__ import annotations
 
@@ -68,20 +68,34 @@ def write_run(
     return folder
 
 
+def write_sweep(root: Path) -> list[Path]:
+    """Write runs of three methods at two noise levels, one of them with two seeds."""
+    return [
+        write_run(root / f"{noise}_{method}_{seed}", noise=noise, method=method, seed=seed, value=v)
+        for noise, base in ((0.1, 0.8), (0.4, 0.7))
+        for method, seed, v in (
+            ("meds", 0, base),
+            ("meds", 1, base + 0.1),
+            ("plain", 0, base - 0.1),
+            ("memory", 0, base - 0.2),
+        )
+    ]
+
+
 def _write_tables(folder: Path, method: str, categories: Sequence[str], *, known: bool) -> None:
-    draw = np.random.default_rng(len(method))
+    rng = np.random.default_rng(len(method))
     rows = []
     for category in categories:
         for number in range(30):
-            dirty = number < 8
-            score = float(draw.gamma(9, 0.1)) * (4 if dirty else 1)
+            contaminated = number < 8
+            score = float(rng.gamma(9, 0.1)) * (4 if contaminated else 1)
             rows.append(
                 {
                     "path": f"{category}/{number}.png",
                     "category": category,
                     "score": score,
-                    "selected": int(not dirty),
-                    "injected": int(dirty) if known else None,
+                    "selected": int(not contaminated),
+                    "injected": int(contaminated) if known else None,
                     "memory": score if method != "plain" else None,
                     "distilled": None,
                 }

@@ -44,7 +44,7 @@ LAYERS = (
 )
 COMMANDS = ("export", "plot", "predict", "run", "table")
 # What detectors are built on.
-FOR_BACKBONES = {"utils", "metrics", "encoders", "detectors", "encoding", "training", "config"}
+FOR_BACKBONES = {"utils", "metrics", "encoders", "encoding"}
 PURE = (
     "evaluation.alarms",
     "evaluation.categories",

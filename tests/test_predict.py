@@ -447,7 +447,7 @@ def test_a_configuration_calls_nothing_but_detectors(
     copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     edited(copied, "_target_: backbones.dinomaly.Dinomaly", "_target_: os.mkdir")
-    with pytest.raises(UserError, match=r"asks to call os.mkdir, which is no detector"):
+    with pytest.raises(UserError, match=r"asks to call os.mkdir, which is no data set"):
         meds_plugin.load(copied)
     edited(copied, "_target_: os.mkdir", "_target_: backbones.dinomaly.Dinomaly")
     encoder = "_target_: meds_plugin.encoders.build.build_encoder"
@@ -488,7 +488,7 @@ def test_a_checkpoint_is_never_unpickled(copied: Path, tmp_path: Path) -> None:
         ("model.ckpt", b"no checkpoint", "cannot be read as a checkpoint"),
         ("model.ckpt", b"", "cannot be read as a checkpoint"),
         ("model.ckpt", None, "there is no such file"),
-        ("config.yaml", None, "config.yaml is missing: it tells how to build"),
+        ("config.yaml", None, "config.yaml is missing: give the folder of a run, or copy"),
         ("config.yaml", b"a: [", "is no configuration of a run"),
         ("config.yaml", b"a: 1", "is no configuration of a run"),
         ("threshold.json", b"{}", "is no threshold file of a run"),

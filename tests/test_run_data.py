@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from meds_plugin.review.rounds import apply_decisions
+from meds_plugin.review.decisions import apply_decisions
 from tests.processes import run
 from tests.test_run import METRICS, read_config, rows
 

@@ -46,7 +46,8 @@ if folder.name == "noise-0.5" and not resumed:
     print("meds_plugin: folder is away", file=sys.stderr)
     sys.exit(2)
 protocol = {"steps_done": 10, "total_steps": 10}
-(folder / "metrics.json").write_text(json.dumps({"protocol": protocol}))
+metrics = {"mean": {}, "categories": {}, "ranking": {"auprc": None}, "protocol": protocol}
+(folder / "metrics.json").write_text(json.dumps(metrics))
 sys.exit()
 """
 

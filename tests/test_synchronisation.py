@@ -1,4 +1,4 @@
-"""No training step asks a tensor for its value: on an accelerator, each question waits for it."""
+"""No training step reads a tensor's value, for which the host would wait for an accelerator."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from backbones.dinomaly import Dinomaly
 from backbones.hvq import HVQ
 from backbones.inp_former import INPFormer
 from meds_plugin.wrapper import MeDSWrapper
-from tests.backbones.small import loader_of, pictures, small
+from tests.backbones.small import loader_of, noisy_images, small
 from tests.toys import quiet_trainer
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-ASKING = (
+READS = (
     "aten._local_scalar_dense",  # item, float, int, bool
     "aten.nonzero",
     "aten.masked_select",
@@ -34,12 +34,12 @@ ASKING = (
 )
 
 
-class Questions(TorchDispatchMode):
-    """Counts what makes the host wait for a device."""
+class CountReads(TorchDispatchMode):
+    """Counts operations that make the host wait for a device."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.asked: Counter[str] = Counter()
+        self.reads: Counter[str] = Counter()
         self.calls = 0
 
     def __torch_dispatch__(
@@ -47,27 +47,27 @@ class Questions(TorchDispatchMode):
     ) -> Any:
         self.calls += 1
         name = str(func.name()).replace("::", ".")
-        if name.startswith(ASKING):
-            self.asked[name] += 1
+        if name.startswith(READS):
+            self.reads[name] += 1
         return func(*args, **(kwargs or {}))
 
 
 class Watch(L.Callback):
-    """Counts in every training step from its batch to the updated weights."""
+    """Counts reads in every training step, from its batch to the updated weights."""
 
     def __init__(self) -> None:
-        self.asked: dict[int, Counter[str]] = {}
+        self.reads: dict[int, Counter[str]] = {}
         self.calls = 0
-        self._mode: Questions | None = None
+        self._mode: CountReads | None = None
 
     def on_train_batch_start(self, *args: Any) -> None:
-        self._mode = Questions()
+        self._mode = CountReads()
         self._mode.__enter__()  # type: ignore[no-untyped-call]
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
         assert self._mode is not None
         self._mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
-        self.asked[trainer.global_step] = self._mode.asked
+        self.reads[trainer.global_step] = self._mode.reads
         self.calls += self._mode.calls
 
 
@@ -93,16 +93,16 @@ def test_no_training_step_waits_for_a_value(make: Callable[..., nn.Module], prec
     watch = Watch()
     model = MeDSWrapper(make(image_size=28, layers=(1, 2)), distill_steps=5, finetune_steps=5)
     trainer = quiet_trainer(model.total_steps, callbacks=[watch], precision=precision)
-    trainer.fit(model, loader_of(pictures(12, size=28)))
-    assert len(watch.asked) == 10
+    trainer.fit(model, loader_of(noisy_images(12, size=28)))
+    assert len(watch.reads) == 10
     assert watch.calls > 10 * 100
-    # A detector may look once whether its codes have begun.
-    asked = {step: dict(count) for step, count in watch.asked.items() if count and step > 3}
-    assert not asked
+    # A detector may look once whether its codes have started.
+    reads = {step: dict(count) for step, count in watch.reads.items() if count and step > 3}
+    assert not reads
 
 
-def test_the_watch_sees_questions() -> None:
-    class Curious(torch.nn.Module):
+def test_the_watch_sees_reads() -> None:
+    class Reader(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.scale = torch.nn.Parameter(torch.ones(()))
@@ -111,7 +111,7 @@ def test_the_watch_sees_questions() -> None:
             return images.mean(1) * self.scale + float(self.scale.detach())
 
     watch = Watch()
-    model = MeDSWrapper(Curious(), method="plain", distill_steps=2, finetune_steps=2)
+    model = MeDSWrapper(Reader(), method="plain", distill_steps=2, finetune_steps=2)
     trainer = quiet_trainer(4, callbacks=[watch])
-    trainer.fit(model, loader_of(pictures(8, size=16)))
-    assert [sum(count.values()) for count in watch.asked.values()] == [1, 1, 1, 1]
+    trainer.fit(model, loader_of(noisy_images(8, size=16)))
+    assert [sum(count.values()) for count in watch.reads.values()] == [1, 1, 1, 1]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from meds_plugin.data.decoding import MAX_PIXELS, checked_limit, decode, unreadable
-from meds_plugin.data.faults import bad_name, shown, writable
+from meds_plugin.data.faults import shown, writable
 from meds_plugin.data.images import checked_array, to_mask, to_rgb
 from meds_plugin.data.samples import Problem
 from meds_plugin.utils.errors import UserError
@@ -31,11 +31,7 @@ __all__ = [
     "check_samples",
     "image_key",
     "libtiff_silenced",
-    "problems_error",
 ]
-
-_NAMED = 50
-_BLOCK = 1 << 20  # bytes of a file hashed at a time
 
 
 @dataclass(frozen=True)
@@ -79,27 +75,19 @@ class CheckReport:
         return self.images.get(image_key(sample.image))
 
 
-def check_samples(
-    samples: Sequence[Sample],
-    *,
-    workers: int | None = None,
-    progress: bool = True,
-    max_pixels: int = MAX_PIXELS,
-) -> CheckReport:
+def check_samples(samples: Sequence[Sample], *, max_pixels: int = MAX_PIXELS) -> CheckReport:
     """Decode every image and mask once, so that bad files are known before training.
 
-    A file that several samples share is read once. Every size from 1x1 pixel on is usable.
+    A file that several samples share is read once. Every size from 1x1 pixel on is usable. A
+    progress bar is shown if standard error is a terminal.
 
     Args:
         samples: What to check.
-        workers: Number of threads; ``None``: one per core, at most 8.
-        progress: Show a progress bar if standard error is a terminal.
         max_pixels: Larger images and masks are problems.
 
     Returns:
         All problems: files that are missing, unreadable, damaged, too large or of another kind,
-        masks of another size than their image, names that are not UTF-8; and the properties of the
-        other images.
+        and masks of another size than their image; and the properties of the other images.
 
     Raises:
         UserError: If ``max_pixels`` is not a number of at least 1.
@@ -111,8 +99,8 @@ def check_samples(
         if sample.mask is not None:
             sources[image_key(sample.mask), "mask"] = sample.mask
     # Not in logs: there, wrong input is to give one line.
-    shows = progress and sys.stderr.isatty()
-    pool = ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1))
+    shows = sys.stderr.isatty()
+    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     with libtiff_silenced(sources.values()):
         try:
             answers = pool.map(lambda key: _facts(sources[key], key[1], limit), sources)
@@ -134,22 +122,6 @@ def check_samples(
     )
 
 
-def problems_error(problems: Sequence[Problem]) -> UserError:
-    """Return the error, in one line, that stops a run because of unusable images.
-
-    Args:
-        problems: At least one. The first 50 are named; a run writes all to ``bad_files.csv``.
-    """
-    count = len({problem.path for problem in problems})
-    named = "; ".join(problem.reason for problem in problems[:_NAMED])
-    if len(problems) > _NAMED:
-        named += f"; and {len(problems) - _NAMED} more, see bad_files.csv"
-    return UserError(
-        f"{count} image{'s' if count > 1 else ''} cannot be used: {named}; "
-        "repair or remove them, or leave them out with data.on_error=skip"
-    )
-
-
 def image_key(source: Path | Pixels) -> Path | int:
     """Return the key of an image in `CheckReport.images`."""
     return source if isinstance(source, Path) else id(source)
@@ -158,11 +130,16 @@ def image_key(source: Path | Pixels) -> Path | int:
 def _facts(source: Path | Pixels, kind: str, max_pixels: int) -> ImageFacts | str:
     """Return the properties of an image or mask, or what is wrong with it."""
     if not isinstance(source, Path):
-        return _array_facts(source, kind)
+        try:
+            height, width = checked_array(source, kind).shape[:2]
+        except ValueError as error:
+            return str(error)
+        digest = _digest(repr(source.shape).encode() + source.tobytes())
+        return ImageFacts(width, height, "RGB", 8, digest)
     try:
         decoded = decode(source, max_pixels=max_pixels)
         width, height = (to_rgb if kind == "image" else to_mask)(decoded, source).size
-        digest = _digest(source) if kind == "image" else ""
+        digest = _digest(source.read_bytes()) if kind == "image" else ""
     except UserError as error:
         return str(error)
     except Exception as error:
@@ -170,28 +147,13 @@ def _facts(source: Path | Pixels, kind: str, max_pixels: int) -> ImageFacts | st
     return ImageFacts(width, height, decoded.image.mode, decoded.bits, digest)
 
 
-def _array_facts(array: Pixels, kind: str) -> ImageFacts | str:
-    try:
-        height, width = checked_array(array, kind).shape[:2]
-    except ValueError as error:
-        return str(error)
-    digest = hashlib.blake2b(repr(array.shape).encode() + array.tobytes(), digest_size=16)
-    return ImageFacts(width, height, "RGB", 8, digest.hexdigest())
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def _reasons(sample: Sample, results: Mapping[Key, ImageFacts | str]) -> Iterator[str]:
     """Yield what is wrong with a sample, one line each."""
     name = shown(sample.path)
-    if reason := bad_name(sample.path, sample.category):
-        yield reason
     image = results[image_key(sample.image), "image"]
     if isinstance(image, str):
         yield image if isinstance(sample.image, Path) else f"{name}: {image}"

@@ -12,9 +12,9 @@ from meds_plugin.data.faults import shown
 from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
-__all__ = ["CsvRow", "CsvTable", "first_line", "parse_csv", "read_text"]
+__all__ = ["CsvRow", "CsvTable", "first_line", "parse_csv", "read_table", "read_text"]
 
 _DELIMITERS = ",;\t"
 
@@ -61,6 +61,36 @@ def read_text(file: str | os.PathLike[str], key: str) -> str:
     if "\0" in text:  # another encoding, of two bytes per letter
         raise UserError(_not_utf8(path, key))
     return text
+
+
+def read_table(
+    file: str | os.PathLike[str],
+    key: str,
+    known: Collection[str],
+    *,
+    needed: Sequence[str],
+    advice: str,
+) -> CsvTable:
+    """Return the table in a file.
+
+    Args:
+        file: The file; a leading ``~`` is the home folder.
+        key: The setting that names it, for messages.
+        known: See `parse_csv`.
+        needed: Columns that it must have, the most telling one first.
+        advice: What to do where it lacks one, for the message.
+
+    Raises:
+        UserError: If it lacks a needed column; otherwise as `read_text` and `parse_csv`.
+    """
+    text = read_text(file, key)
+    table = parse_csv(text, file, key, known, needed=needed[0])
+    missing = [name for name in needed if table is None or name not in table.columns]
+    if table is None or missing:
+        what = f"has no column {', '.join(missing)} ({first_line(text)})"
+        msg = f"{key}={shown(str(file))} {what}; {advice}"
+        raise UserError(msg)
+    return table
 
 
 def parse_csv(

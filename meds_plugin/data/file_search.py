@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from typing import TYPE_CHECKING, NamedTuple
@@ -33,11 +34,11 @@ def is_folder(path: Path) -> bool:
     """
     try:
         return stat.S_ISDIR(path.stat().st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError as error:
-        msg = f"{path} cannot be read ({error.strerror}); check its permissions"
+    except PermissionError as error:
+        msg = f"{shown(str(path))} cannot be read ({error.strerror}); check its permissions"
         raise UserError(msg) from error
+    except OSError:  # such as a link to nothing
+        return False
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -48,9 +49,8 @@ def images_in(folder: Path) -> list[Path]:
     Raises:
         UserError: If the folder cannot be listed.
     """
-    return [
-        p for p in _visible(folder) if p.suffix.lower() in IMAGE_SUFFIXES and not _seems_folder(p)
-    ]
+    named = [path for path in _visible(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
+    return [path for path in named if not os.path.isdir(path)]  # noqa: PTH112 - never raises
 
 
 def folders_in(folder: Path) -> list[Path]:
@@ -59,7 +59,7 @@ def folders_in(folder: Path) -> list[Path]:
     Raises:
         UserError: If the folder cannot be listed.
     """
-    return [path for path in _visible(folder) if _seems_folder(path)]
+    return [path for path in _visible(folder) if is_folder(path)]
 
 
 class FolderContents(NamedTuple):
@@ -97,12 +97,12 @@ def search_folder(folder: Path) -> FolderContents:
             found.unreadable.append((here, str(error)))
             continue
         for path in entries:
-            if fault := _fault(path):
-                found.unreadable.append((path, fault))
-            elif _seems_folder(path):
+            if os.path.isdir(path):  # noqa: PTH112 - never raises
                 inner.append(path)
             elif path.suffix.lower() in IMAGE_SUFFIXES:
                 found.images.append(path)
+            elif fault := _fault(path):
+                found.unreadable.append((path, fault))
             else:
                 found.others.append(path)
         todo += [(path, above | {real}) for path in reversed(inner)]
@@ -116,27 +116,12 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
 
 
 def _fault(path: Path) -> str | None:
-    """Say why the kind of a path is unknown; ``None`` for images, which are checked later."""
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        return None
+    """Say why a path cannot be looked up; ``None`` if it can."""
     try:
         path.stat()
     except OSError as error:
         return f"{shown(str(path))} {failure(path, error)}"
     return None
-
-
-def _seems_folder(path: Path) -> bool:
-    """Whether a path is a folder, as far as can be told."""
-    try:
-        return stat.S_ISDIR(path.stat().st_mode)
-    except PermissionError as error:
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            return False
-        msg = f"{path} cannot be read ({error.strerror}); check its permissions"
-        raise UserError(msg) from error
-    except OSError:
-        return False
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -146,6 +131,6 @@ def _visible(folder: Path) -> list[Path]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        msg = f"{folder} cannot be listed ({error.strerror}); check its permissions"
+        msg = f"{shown(str(folder))} cannot be listed ({error.strerror}); check its permissions"
         raise UserError(msg) from error
     return [folder / name for name in sorted(names, key=natural_key) if not name.startswith(".")]

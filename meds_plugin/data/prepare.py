@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
-from meds_plugin.data.check import check_samples, problems_error
+from meds_plugin.data.check import check_samples
 from meds_plugin.data.decoding import MAX_PIXELS
 from meds_plugin.data.exclude import exclude, read_exclude
-from meds_plugin.data.faults import writable
+from meds_plugin.data.faults import bad_name, writable
 from meds_plugin.data.inventory import inventory_table
 from meds_plugin.data.links import links_out
 from meds_plugin.data.noise import checked_protocol, checked_ratio, contaminate, recounted
@@ -25,18 +25,26 @@ if TYPE_CHECKING:
 __all__ = ["BadFilesError", "DataSettings", "Prepared", "prepare"]
 
 OnError = Literal["stop", "skip"]
+_NAMED = 50
 
 
 class BadFilesError(UserError):
     """Images cannot be used, and ``data.on_error`` is ``stop``.
 
     Attributes:
-        problems: All that was found.
+        problems: All that was found; the message names the first 50.
     """
 
     def __init__(self, problems: list[Problem]) -> None:
-        super().__init__(str(problems_error(problems)))
         self.problems = problems
+        count = len({problem.path for problem in problems})
+        named = "; ".join(problem.reason for problem in problems[:_NAMED])
+        if len(problems) > _NAMED:
+            named += f"; and {len(problems) - _NAMED} more, see bad_files.csv"
+        super().__init__(
+            f"{count} image{'s' if count > 1 else ''} cannot be used: {named}; "
+            "repair or remove them, or leave them out with data.on_error=skip"
+        )
 
 
 @dataclass(frozen=True)
@@ -119,13 +127,14 @@ def prepare(found: Split, settings: DataSettings, *, seed: int = 0) -> Prepared:
     """
     names = None if settings.exclude is None else read_exclude(settings.exclude)
     everything = [*found.train, *found.test]
-    outside = {} if settings.outside_links else links_out(everything, found.folders)
-    problems = [*found.problems, *(Problem(writable(p), why) for p, why in outside.items())]
-    bad = set(outside)
+    unfit = {s.path: why for s in everything if (why := bad_name(s.path, s.category))}
+    unfit |= {} if settings.outside_links else links_out(everything, found.folders)
+    problems = [*found.problems, *(Problem(writable(p), why) for p, why in unfit.items())]
+    bad = set(unfit)
     report = None
     if settings.check:
-        inside = [sample for sample in everything if sample.path not in outside]
-        report = check_samples(inside, max_pixels=settings.max_pixels)
+        fit = [sample for sample in everything if sample.path not in unfit]
+        report = check_samples(fit, max_pixels=settings.max_pixels)
         problems += report.problems
         bad |= report.unusable
     if problems and settings.on_error == "stop":

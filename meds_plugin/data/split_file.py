@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
-from meds_plugin.data.csv_table import first_line, parse_csv, read_text
+from meds_plugin.data.csv_table import read_table
 from meds_plugin.data.faults import shown
 from meds_plugin.utils.errors import UserError
 
@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = ["read_split_file"]
 
-_KEY = "noise_file"
 _CATEGORY_COLUMNS = ("clsname", "class", "category")
+_ADVICE = (
+    "it needs filename, with each training image's path below the data set's folder, and clsname "
+    "or class"
+)
 # Why a row gives no training image; the first two are not the file's fault.
 _UNREADABLE = "for images that cannot be read"
 _ELSEWHERE = "for categories that are not read"
@@ -70,7 +73,8 @@ def read_split_file(
     categories = set(split.categories)
     chosen: dict[int, Sample] = {}
     by_reason: dict[str, list[CsvRow]] = {}
-    rows = _rows(file)
+    columns = ("filename", *_CATEGORY_COLUMNS)
+    rows = read_table(file, "noise_file", columns, needed=["filename"], advice=_ADVICE).rows
     for row in rows:
         sample = known.get(_name(row))
         if sample is None:
@@ -98,18 +102,6 @@ def _by_name(train: Iterable[Sample], test: Iterable[Sample]) -> dict[str, Sampl
     }
     names |= {s.extra["converted"]: s for s in samples if "converted" in s.extra}
     return names | {sample.path: sample for sample in samples}
-
-
-def _rows(file: str | os.PathLike[str]) -> list[CsvRow]:
-    text = read_text(file, _KEY)
-    table = parse_csv(text, file, _KEY, ("filename", *_CATEGORY_COLUMNS), needed="filename")
-    if table is None:
-        msg = (
-            f"{_KEY}={file} has no column filename ({first_line(text)}); it needs filename, with "
-            "each training image's path below the data set's folder, and clsname or class"
-        )
-        raise UserError(msg)
-    return table.rows
 
 
 def _name(row: CsvRow) -> str:

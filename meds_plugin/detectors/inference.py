@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from meds_plugin.utils.errors import UserError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import nn
 
-__all__ = ["autocast_as", "evaluating"]
+__all__ = ["autocast_as", "choose_device", "evaluating"]
 
 _HALF = {
     "bf16-mixed": torch.bfloat16,
@@ -43,3 +45,23 @@ def autocast_as(precision: str, device: torch.device) -> contextlib.AbstractCont
     """
     dtype = _HALF.get(precision)
     return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+
+
+def choose_device(name: str | torch.device) -> torch.device:
+    """Return a device by name; ``auto`` takes an accelerator where there is one.
+
+    Raises:
+        UserError: If it is not there.
+    """
+    if name != "auto":
+        try:
+            device = torch.device(name)
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            first = str(error).splitlines()[0]
+            msg = f"device={name} is not there ({first}); take auto or cpu"
+            raise UserError(msg) from error
+        return device
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

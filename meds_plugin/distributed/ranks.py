@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 __all__ = [
+    "chunked",
     "from_all",
     "from_first",
     "gather_in_order",
@@ -44,14 +45,18 @@ def shard(count: int, rank: int, world: int) -> range:
     return range(count * rank // world, count * (rank + 1) // world)
 
 
-def my_chunks(indices: Sequence[int], size: int) -> list[list[int]]:
-    """Return this rank's share of the batches that one process would make of some images.
+def chunked(indices: Sequence[int], size: int) -> list[list[int]]:
+    """Cut indices into lists of at most ``size``, in order."""
+    return [list(indices[start : start + size]) for start in range(0, len(indices), size)]
 
-    Batches stay whole, so that the number of ranks does not change what is computed in them.
+
+def my_chunks(indices: Sequence[int], size: int) -> list[list[int]]:
+    """Return this rank's share of the chunks of some indices.
+
+    Chunks stay whole, so that results of a batch do not depend on the number of ranks.
     """
-    places = shard(-(-len(indices) // size), *rank_and_world())
-    chunks = (indices[place * size : (place + 1) * size] for place in places)
-    return [[int(index) for index in chunk] for chunk in chunks]
+    chunks = chunked(indices, size)
+    return [chunks[place] for place in shard(len(chunks), *rank_and_world())]
 
 
 def share_out(

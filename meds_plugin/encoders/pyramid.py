@@ -107,7 +107,7 @@ class PyramidEncoder(FrozenEncoder):
             settings do not fit, or the network does not take images of this size.
 
     Source:
-        METHOD section 4, "Alignment", for ``bilinear``. The reference pads one used layer of its
+        docs/method.md, sections 6 and 7. The HVQ reference pads one used layer of its
         EfficientNet as for 380 px; timm pads for the actual size. Batch norm keeps its trained
         statistics, which the reference lets drift.
     """

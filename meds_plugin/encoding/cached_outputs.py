@@ -1,7 +1,8 @@
-"""Outputs of a detector's frozen part: found in the cache where they are, computed where not."""
+"""Outputs of a detector's frozen part: taken from the cache, or computed and cached."""
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -31,8 +32,8 @@ class CachedOutputs:
         view: The detector.
         cache: What is cached and where.
         count: N.
-        precision: Makes the context that outputs are computed in.
-        known: The outputs of other images, among which the same images may be.
+        precision: Returns the context in which outputs are computed.
+        known: Cached outputs of other images, some of which may be the same.
 
     Attributes:
         stores: Where each kind of output is cached.
@@ -58,20 +59,20 @@ class CachedOutputs:
 
     @property
     def any_active(self) -> bool:
-        """Whether anything is cached, or may turn out to be."""
+        """Whether anything is cached, or may be once its size is known."""
         return any(store.active for store in self.stores.values())
 
     def disable(self) -> None:
-        """Cache nothing: the outputs of an image are not always the same."""
+        """Cache nothing: the outputs of an image vary."""
         for store in self.stores.values():
             store.disable()
 
     def rounding(self, kind: Kind) -> OutputStore:
-        """Return the store whose type outputs are rounded to: that of the known images, if any."""
+        """Return the store that decides how outputs are rounded: the known images', if any."""
         return self.stores[kind] if self._known is None else self._known.stores[kind]
 
     def knows_any(self, pixels: Tensor) -> bool:
-        """Whether one of these images is among the known ones, with its encoding."""
+        """Whether one of these images is among the known ones and its encoding is cached."""
         if self._known is None or not self._known.stores["encoded"].active:
             return False
         return any(self._find("encoded", content_key(image)) is not None for image in pixels)
@@ -88,8 +89,8 @@ class CachedOutputs:
         Args:
             kinds: Which outputs.
             indices: The images' places among the N.
-            pixels: ``[B, 3, H, W]`` the images.
-            device: Where the detector is; default: where its weights are.
+            pixels: ``[B, 3, H, W]``, the images.
+            device: Where the detector is; default: the device of its weights.
 
         Returns:
             ``[B, ...]`` for each kind.
@@ -111,7 +112,7 @@ class CachedOutputs:
             some = pixels if len(missing) == len(pixels) else pixels[missing]
             computed = self._run(kinds, some.to(device))
             for kind, values in computed.items():
-                # The first images of all tell how large results are.
+                # The very first outputs show how much room all will take.
                 self._place(kind, values, pixels, device)
                 computed[kind] = self.rounding(kind).round(values)
         outputs: dict[Kind, Tensor] = {}
@@ -137,21 +138,18 @@ class CachedOutputs:
     def _place(
         self, kind: Kind, values: Tensor | None, pixels: Tensor, device: torch.device
     ) -> None:
-        """Decide where to cache outputs: by the first ones, or by those of two fixed images."""
+        """Decide where to cache outputs, by the first ones or by those of two fixed images."""
 
-        def run() -> Tensor:
+        @cache
+        def of_fixed_images() -> Tensor:
             fixed = random_images(pixels.shape[-2], pixels.shape[-1], device)
             return self._run((kind,), fixed.to(pixels.dtype))[kind]
 
-        example = run() if values is None else None
-
         def name() -> str:
-            fixed = run() if example is None else example
-            return output_key(kind, self._cache.settings, self._cache.weights(), fixed)
+            settings, weights = self._cache.settings, self._cache.weights()
+            return output_key(kind, settings, weights, of_fixed_images())
 
-        shown = values if example is None else example
-        if shown is not None:
-            self.stores[kind].place(shown, name)
+        self.stores[kind].place(of_fixed_images() if values is None else values, name)
 
     def _find(self, kind: Kind, key: str) -> Tensor | None:
         return self.rounding(kind).find(key) if key else None

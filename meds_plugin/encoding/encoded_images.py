@@ -1,4 +1,4 @@
-"""Images as a detector's trainable part sees them, by index, encoded once where they fit."""
+"""Images as a detector's trainable part sees them, by index; encoded once if they fit."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from torch import Tensor
 
 from meds_plugin.detectors.inference import evaluating
 from meds_plugin.detectors.outputs import grid_of
-from meds_plugin.distributed.ranks import from_all, my_chunks
+from meds_plugin.distributed.ranks import chunked, from_all, my_chunks
 from meds_plugin.encoding.cache.store import FrozenCache
 from meds_plugin.encoding.cached_outputs import CachedOutputs
 from meds_plugin.encoding.exchange import exchange
 from meds_plugin.encoding.reader import ImageReader, images_of
 from meds_plugin.utils.errors import UserError
 from meds_plugin.utils.progress import track
+from meds_plugin.utils.values import is_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from meds_plugin.detectors.view import DetectorView
     from meds_plugin.encoding.cache.store import Kind
 
-__all__ = ["EncodedImages", "chunked"]
+__all__ = ["EncodedImages"]
 
 log = logging.getLogger(__name__)
 
@@ -34,24 +35,23 @@ log = logging.getLogger(__name__)
 class EncodedImages:
     """Batches of encoded training images by index.
 
-    A detector with a frozen part (``encode``) has every image run through it once; the results are
-    cached where they fit, and from then on no image is read again. Otherwise images are read and
-    encoded each time they are asked for. Nothing is cached of images that change from one reading
-    to the next: the first batch is read twice to find out, unless the data set has an attribute
-    ``augments`` that says so.
+    A detector's frozen part (``encode``) runs once per image; the results are cached if they fit,
+    and from then on no image is read again. Otherwise images are read and encoded each time they
+    are needed. Images that change from one reading to the next are not cached: the first batch is
+    read twice to find out, unless the data set has an attribute ``augments`` that says so.
 
     Args:
         reader: Where the images come from.
         view: The detector.
         cache: What is cached and where; default: nothing.
         categories: Names of the training categories; default: those of these images.
-        known: Other images, among which the same ones may be; their results are used.
+        known: Other images, whose results are used for those that are the same.
         scoring_batch: Images scored at once (see `scoring.anomaly_maps`).
-        precision: Makes the context that they are encoded and scored in; default: none, float32.
+        precision: Returns the context in which images are encoded and scored; default: float32.
 
     Raises:
-        UserError: If ``scoring_batch`` is no positive number, or the images are known to be
-            normalised in another way than the detector wants.
+        UserError: If ``scoring_batch`` is not a positive whole number, or the images are normalised
+            differently from what the detector expects.
     """
 
     def __init__(
@@ -65,8 +65,7 @@ class EncodedImages:
         scoring_batch: int | None = None,
         precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
-        whole = isinstance(scoring_batch, int) and not isinstance(scoring_batch, bool)
-        if scoring_batch is not None and not (whole and scoring_batch >= 1):
+        if scoring_batch is not None and not (is_whole(scoring_batch) and scoring_batch >= 1):
             msg = f"scoring_batch must be a whole number, 1 or more, got {scoring_batch!r}"
             raise UserError(msg)
         if reader.normalization not in (None, view.normalization):
@@ -102,7 +101,7 @@ class EncodedImages:
     def encode_all(self, device: torch.device, *, progress: bool = False) -> bool:
         """Encode all images now and cache the results, if there is a frozen part and they fit.
 
-        Call it on every rank: each encodes a share of what none has, and all cache all.
+        Call it on every rank: each encodes a share of what is missing, and all cache everything.
 
         Returns:
             Whether they are cached.
@@ -129,10 +128,9 @@ class EncodedImages:
         """Yield a batch for each index list.
 
         Yields:
-            ``{"index": [B], "category": [B], "encoded": [B, ...]}``, or ``images`` in place of
-            ``encoded`` where nothing is cached; on the CPU. `encoded` turns either into what the
-            detector takes. ``category`` is the place among the sorted training categories, -1 for
-            one that is not among them.
+            ``{"index": [B], "category": [B], "encoded": [B, ...]}``, or ``images`` instead of
+            ``encoded`` if nothing is cached; on the CPU. `encoded` turns either into the detector's
+            input. ``category`` is the place among the sorted training categories, -1 for others.
         """
         store = self._outputs.stores["encoded"]
         if store.complete():
@@ -150,7 +148,7 @@ class EncodedImages:
                 yield {**self._named(indices), "images": pixels}
 
     def encoded(self, batch: dict[str, Tensor]) -> Tensor:
-        """Return the encoded images of a batch on the device the batch lies on."""
+        """Return the encoded images of a batch, on its device."""
         rounding = self._outputs.rounding("encoded")
         if "encoded" in batch:
             return rounding.restore(batch["encoded"])
@@ -159,15 +157,15 @@ class EncodedImages:
     def features(
         self, indices: Sequence[int], *, device: torch.device, progress: str | None = None
     ) -> Iterator[tuple[range, Tensor, tuple[int, int]]]:
-        """Yield memory features; what `encode_all` would encode is encoded in the same pass.
+        """Yield memory features; encodings that `encode_all` needs are made in the same pass.
 
         Args:
             indices: Which images.
             device: Where the detector is.
-            progress: Name for a progress bar; ``None`` shows none.
+            progress: Name of a progress bar; ``None`` shows none.
 
         Yields:
-            Places among the indices, features ``[B, P, D]``, and the patch grid (h, w).
+            Places within ``indices``, features ``[B, P, D]``, and the patch grid (h, w).
         """
         store = self._outputs.stores["features"]
         plan = chunked(indices, self.reader.batch_size)
@@ -212,7 +210,7 @@ class EncodedImages:
         return images_of(batch)
 
     def _check_steady(self) -> None:
-        """Cache nothing of images that are others each time they are read."""
+        """Cache nothing if images change each time they are read."""
         if not self._outputs.any_active:
             return
         if self._steady is None:
@@ -226,9 +224,3 @@ class EncodedImages:
     def _named(self, indices: Sequence[int]) -> dict[str, Tensor]:
         index = torch.as_tensor(indices)
         return {"index": index, "category": self._category[index]}
-
-
-def chunked(indices: Sequence[int] | Any, size: int) -> list[list[int]]:
-    """Cut indices into lists of at most ``size``, in order."""
-    every = [int(index) for index in indices]
-    return [every[start : start + size] for start in range(0, len(every), size)]

@@ -1,4 +1,4 @@
-"""Memory features of some images, normalised, where they fit: device, host or file."""
+"""Unit memory features of images, wherever they fit: on the device, the host, or in a file."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["memory_vectors"]
 
-# Of the free memory of a device; distances, their state and the encoder need some, too.
-_DEVICE_SHARE = 0.5
+_DEVICE_SHARE = 0.5  # of a device's free memory; distances and the encoder need some, too
 
 
 def memory_vectors(
@@ -33,23 +32,23 @@ def memory_vectors(
 ) -> tuple[PatchVectors, tuple[int, int]]:
     """Encode some images for the memory, a batch at a time.
 
-    Only the unit vectors are held, in the type of the products: on the device if they take no more
-    than half of what is free there, else in the host's memory, or in a file of the cache's folder
-    where they take more than ``cache.gb``.
+    Only the unit vectors are stored, in the type of the products: on the device if they need at
+    most half of its free memory, else in the host's memory, or in a file of the cache's folder if
+    they need more than ``cache.gb``.
 
     Args:
         images: The images and the detector.
         indices: Which images, e.g. those of a category.
         dtype: Type of the products.
         device: Where the detector is.
-        together: Called on every rank for the same images: each encodes a share, all get all.
-        progress: Name for a progress bar; ``None`` shows none.
+        together: Every rank calls this with the same images; each encodes a share, and all get all.
+        progress: Name of a progress bar; ``None`` shows none.
 
     Returns:
         The vectors, and the patch grid (h, w).
 
     Raises:
-        ValueError: If there are no images, or features that are not finite.
+        ValueError: If there are no images, or features are not finite.
     """
     vectors: PatchVectors | None = None
     grid = (0, 0)
@@ -67,20 +66,10 @@ def memory_vectors(
 def _by_all_ranks(
     images: EncodedImages, indices: Sequence[int], *, device: torch.device, progress: str | None
 ) -> Iterator[tuple[range, Tensor, tuple[int, int]]]:
-    """Yield what `EncodedImages.features` does, a batch of every rank at a time."""
+    """Yield the same as `EncodedImages.features`, from one batch of every rank at a time."""
     size, (rank, world) = images.reader.batch_size, rank_and_world()
-    chunks = list(range(len(indices)))[::size]
-    shares = [[chunks[place] for place in shard(len(chunks), r, world)] for r in range(world)]
-    wanted = [index for start in shares[rank] for index in indices[start : start + size]]
-    mine = images.features(wanted, device=device, progress=progress)
-    for step in range(max(map(len, shares))):
-        part = next(mine, None)
-        found = gather_in_order(None if part is None else part[1].unflatten(1, part[2]))
-        starts = [share[step] for share in shares if step < len(share)]
-        counts = [min(size, len(indices) - start) for start in starts]
-        for start, features in zip(starts, found.split(counts), strict=True):
-            places = range(start, start + len(features))
-            yield places, features.flatten(1, 2).to(device), (found.shape[1], found.shape[2])
+    starts = range(0, len(indices), size)
+    shares = [starts[each.start : each.stop] for each in ...]
 
 
 def _empty(images: EncodedImages, count: int, features: Tensor, dtype: torch.dtype) -> PatchVectors:

@@ -1,4 +1,4 @@
-"""Reads chosen images of a user's data loader, in an order of our own."""
+"""Reads images of a user's data loader by index, in any order."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ __all__ = ["ImageReader", "images_of", "views_of"]
 class ImageReader:
     """Random access, in batches, to the images behind a data loader.
 
-    The loader gives the data set, the batch size and the worker settings; its own order and
-    sampler are not used. A data set may say what its images are by attributes with one name an
-    image: ``groups``, within which images are selected; ``categories``, whose images make each
-    other's memory (default: the groups); ``views``, from each of which memories are sampled. An
-    attribute ``augments`` says whether an image is another one each time it is read, an attribute
-    ``normalization`` how images are normalised (see `Normalization`), for a check. Where
-    ``injected`` says of all which are contaminated, reports count those; nothing else looks at it.
+    The loader provides the data set, the batch size and the worker settings; its order and sampler
+    are not used. A data set may describe its images by attributes with one name per image:
+    ``groups``, within which images are selected; ``categories``, whose images form each other's
+    memories (default: the groups); ``views``, each of which every memory samples. An attribute
+    ``augments`` says whether an image changes each time it is read; ``normalization``, how images
+    are normalised (see `Normalization`), which is checked. If ``injected`` is known of all images,
+    reports count the contaminated ones; nothing else uses it.
 
     Args:
         loader: A `torch.utils.data.DataLoader` over a map-style data set.
 
     Raises:
-        TypeError: If it is something else.
-        ValueError: If the data set is empty, or an attribute has another length.
+        TypeError: If it is not.
+        ValueError: If the data set is empty, or an attribute does not match its length.
     """
 
     def __init__(self, loader: object) -> None:
@@ -50,9 +50,11 @@ class ImageReader:
         self.groups = _names(dataset, "groups", size) or ["all"] * size
         self.categories = _names(dataset, "categories", size) or self.groups
         self.views = _names(dataset, "views", size)
-        self.augments = _augments(dataset)
-        given = _attribute(dataset, "normalization")
-        self.normalization = given if isinstance(given, Normalization) else None
+        # Data sets may use these names for something else.
+        augments = _attribute(dataset, "augments")
+        self.augments = augments if isinstance(augments, bool) else None
+        normalization = _attribute(dataset, "normalization")
+        self.normalization = normalization if isinstance(normalization, Normalization) else None
         truth = _names(dataset, "injected", size)
         known = truth is not None and set(truth) <= {"True", "False"}
         self.injected = [name == "True" for name in truth] if truth and known else None
@@ -71,7 +73,7 @@ class ImageReader:
             multiprocessing_context=loader.multiprocessing_context,
             persistent_workers=workers > 0,
             prefetch_factor=loader.prefetch_factor,
-            # Without a generator of its own, each pass would draw from the global one.
+            # Without its own generator, each pass would sample from the global one.
             generator=torch.Generator(),
         )
 
@@ -86,7 +88,7 @@ class ImageReader:
             plan: Image indices of every batch.
 
         Yields:
-            What the user's loader would give for those images.
+            What the user's loader would yield for those images.
         """
         if not plan:
             return
@@ -114,7 +116,7 @@ def images_of(batch: Any) -> Tensor:
         ``[B, 3, H, W]``.
 
     Raises:
-        TypeError: If no tensor of floating-point numbers is found there.
+        TypeError: If there is no floating-point tensor.
     """
     found = batch
     if isinstance(batch, (tuple, list)) and batch:
@@ -139,25 +141,19 @@ def images_of(batch: Any) -> Tensor:
 
 
 def views_of(reader: ImageReader, members: Sequence[int]) -> list[str] | None:
-    """Return the views of some images, ``None`` where there are none."""
+    """Return the views of some images; ``None`` if the data set has no views."""
     return None if reader.views is None else [reader.views[index] for index in members]
 
 
-def _augments(dataset: Any) -> bool | None:
-    """Return what a data set says of itself, ``None`` where it says nothing."""
-    given = _attribute(dataset, "augments")
-    return given if isinstance(given, bool) else None
-
-
 def _attribute(dataset: Any, name: str) -> Any:
-    """Return what a data set, or the one that it is a part of, has under a name."""
+    """Return an attribute of a data set or of the one it is a subset of, else ``None``."""
     while isinstance(dataset, Subset) and not hasattr(dataset, name):
         dataset = dataset.dataset
     return getattr(dataset, name, None)
 
 
 def _names(dataset: Any, attribute: str, size: int) -> list[str] | None:
-    """Return a data set's names of its images, ``None`` where it has none."""
+    """Return an attribute with one name per image, or ``None``."""
     if isinstance(dataset, Subset) and not hasattr(dataset, attribute):
         inner: Any = dataset.dataset
         whole = _names(inner, attribute, len(inner))

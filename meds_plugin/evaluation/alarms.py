@@ -1,7 +1,7 @@
-"""From which score on an image, or a pixel, counts as defective: by a stated rate of false alarms.
+"""Alarm thresholds: the scores above which an image or a pixel is called defective.
 
-Everything is plain numbers, stored in a run's ``threshold.json``: the sorted scores of the training
-images that the run found clean, so that another rate needs no training.
+They follow from a rate of false alarms and the sorted scores of the training images that the run
+found clean. A run's ``threshold.json`` stores both, so that another rate needs no training.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.values import is_number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,18 +31,18 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class CleanScores:
-    """What the images of one category score that training found clean; both sorted, ascending.
+    """Scores of one category's images that the run found clean, ascending; higher = more anomalous.
 
     Attributes:
-        image: Image scores, as the evaluation makes them; higher = more anomalous.
-        pixel: The largest value of each image's evaluated map; higher = more anomalous.
+        image: Image scores, computed as in the evaluation.
+        pixel: The largest value of each image's evaluated map.
     """
 
     image: tuple[float, ...]
     pixel: tuple[float, ...]
 
     def __add__(self, other: CleanScores) -> CleanScores:
-        """Return the scores of both."""
+        """Merge the scores of two categories."""
         return CleanScores(
             tuple(sorted(self.image + other.image)), tuple(sorted(self.pixel + other.pixel))
         )
@@ -49,12 +50,12 @@ class CleanScores:
 
 @dataclass(frozen=True)
 class AlarmThreshold:
-    """Where alarms begin; what lies above is defective.
+    """Where alarms begin; what lies above is called defective.
 
     Attributes:
         image: For image scores.
-        pixel: For pixels of evaluated maps; about the same share of normal images has any above it
-            as has a score above ``image``.
+        pixel: For pixels of evaluated maps; the share of normal images with any pixel above it is
+            about the share of those with a score above ``image``.
     """
 
     image: float
@@ -66,11 +67,11 @@ class AlarmThresholds:
     """Everything that turns a run's maps and scores into labels, masks and heatmaps.
 
     Attributes:
-        scores: Of each training category.
+        scores: The scores of each training category.
         rate: Share of normal images that may be called defective, in (0, 1).
-        scale: Values of evaluated maps at which heatmaps begin and end.
-        chosen: The thresholds of each category, and of all images together under ``None``; by
-            `fitted` those of the rate, in a file whatever somebody has put there.
+        scale: Values of evaluated maps at which heatmap colours begin and end.
+        chosen: The thresholds of each category, and of all images together under ``None``. They
+            follow from the rate (`fitted`), unless somebody has edited the file.
     """
 
     scores: Mapping[str, CleanScores]
@@ -92,7 +93,7 @@ class AlarmThresholds:
 
         Args:
             category: One of ``scores``; ``None``: all of them.
-            rate: Take the scores at this rate, not what was chosen.
+            rate: Derive the threshold from this rate instead.
 
         Raises:
             UserError: If there are no scores of that category.
@@ -104,28 +105,28 @@ class AlarmThresholds:
 
     def clean(self, category: str | None = None) -> CleanScores:
         """Return the scores of a category, or of all (see `of`)."""
-        if category is not None and category not in self.scores:
-            msg = (
-                f"threshold.json has no scores of category {category}, but of {sorted(self.scores)}"
-            )
+        if category is None:
+            return sum(self.scores.values(), start=CleanScores((), ()))
+        if category not in self.scores:
+            known = sorted(self.scores)
+            msg = f"threshold.json has no scores of category {category}, but of {known}"
             raise UserError(msg)
-        if category is not None:
-            return self.scores[category]
-        return sum(self.scores.values(), start=CleanScores((), ()))
+        return self.scores[category]
 
     def shortfall(self, category: str | None = None, *, rate: float | None = None) -> str | None:
-        """Say that there are too few images for a rate; ``None`` where there are enough.
+        """Return a warning if there are too few images for a rate, else ``None``.
 
-        Nor is anything said where the threshold was not chosen by the rate.
+        A threshold that somebody has edited needs none.
         """
         count = len(self.clean(category).image)
         wanted = self.rate if rate is None else rate
-        own = rate is None and self.of(category) != self.of(category, rate=wanted)
-        if own or _rank(count, wanted) <= count:
+        edited = rate is None and self.of(category) != self.of(category, rate=wanted)
+        if edited or _rank(count, wanted) <= count:
             return None
+        needed = math.ceil(1 / wanted - 1 - 1e-9)
         whose = "all categories together" if category is None else category
         return (
-            f"false_alarm_rate={wanted:g} needs {_needed(wanted)} clean training images, but there "
+            f"false_alarm_rate={wanted:g} needs {needed} clean training images, but there "
             f"are {count} of {whose}: the threshold is their highest score, a rate of about "
             f"{1 / (count + 1):.2g}"
         )
@@ -153,21 +154,21 @@ class AlarmThresholds:
         """Read a ``threshold.json``.
 
         Raises:
-            UserError: If it cannot be read or is no such file.
+            UserError: If it cannot be read or has other content.
         """
         try:
-            return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+            return cls._parse(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             msg = f"{path} is no threshold file of a run ({type(error).__name__}: {error})"
             raise UserError(msg) from error
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> AlarmThresholds:
-        """Make them from the content of a ``threshold.json``.
+    def _parse(cls, content: Mapping[str, Any]) -> AlarmThresholds:
+        """Parse the content of a ``threshold.json``.
 
         Raises:
             KeyError: If something is missing.
-            ValueError: If a value is none, or out of its range; also `TypeError` and the like.
+            ValueError: If a value is out of its range; of another type also `TypeError` and others.
         """
         scores = {
             str(name): CleanScores(_numbers(each["image"]), _numbers(each["pixel"]))
@@ -185,11 +186,11 @@ class AlarmThresholds:
 
 
 def threshold_at(scores: Sequence[float], rate: float) -> float:
-    """Return the score that at most a share of normal images lies above.
+    """Return the score above which at most a share of normal images lies.
 
-    Of n sorted scores the k-th, k = ceil((n + 1) * (1 - rate)): a further image that is like these
-    lies above it with a probability of at most ``rate``, for every n. Where n is less than
-    1 / rate - 1, no score is that high, and the largest is returned.
+    It is the k-th of n sorted scores, k = ceil((n + 1) * (1 - rate)): a new image like these lies
+    above it with a probability of at most ``rate``, for every n. If n is less than 1 / rate - 1, no
+    score is that high, and the largest is returned.
 
     Args:
         scores: Ascending, at least one.
@@ -207,20 +208,15 @@ def check_false_alarm_rate(rate: object) -> float:
     Raises:
         UserError: If it is no number in (0, 1).
     """
-    number = isinstance(rate, int | float) and not isinstance(rate, bool)
-    if not number or not 0 < rate < 1:  # type: ignore[operator]
+    if not is_number(rate) or not 0 < rate < 1:
         msg = f"false_alarm_rate must be a share of normal images in (0, 1), got {rate!r}"
         raise UserError(msg)
-    return float(rate)  # type: ignore[arg-type]
+    return float(rate)
 
 
 def _rank(count: int, rate: float) -> int:
-    # Less a little: (99 + 1) * (1 - 0.01) is 99, but not to the last digit.
+    # The small offset absorbs rounding: (99 + 1) * (1 - 0.01) is not exactly 99.
     return max(1, math.ceil((count + 1) * (1 - rate) - 1e-9))
-
-
-def _needed(rate: float) -> int:
-    return math.ceil(1 / rate - 1 - 1e-9)
 
 
 def _threshold(figures: Mapping[str, Any]) -> AlarmThreshold:

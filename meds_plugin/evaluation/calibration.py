@@ -1,4 +1,4 @@
-"""Learns a run's alarm thresholds from the training images that it selected."""
+"""Derives a run's alarm thresholds from the scores of the training images it selected."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["calibrate"]
 def calibrate(
     final: FinalPass, selected: Tensor, categories: Sequence[str], *, rate: float
 ) -> AlarmThresholds:
-    """Choose where alarms begin by the scores of the images that count as clean.
+    """Choose alarm thresholds by the scores of the images that count as clean.
 
-    The detector was trained on these images, and the highest scores are not among them, so that
-    images of the line score a little higher: false alarms may be more frequent than stated.
+    The detector was trained on these images, and selection has left out the highest scores, so new
+    normal images score a little higher: false alarms may be more frequent than stated.
 
     Args:
         final: Scores of all N training images.
@@ -37,9 +37,9 @@ def calibrate(
         if len(own := members[selected[members]])
     }
     low = float(final.median[selected].median())
-    # The pixel threshold is in the middle of the heatmaps' scale.
+    # This puts the pixel threshold in the middle of the heatmaps' scale.
     high = 2 * threshold_at(_ascending(final.peak[selected]), rate) - low
-    # Maps without any difference have no scale of their own.
+    # Constant maps have no scale of their own.
     return AlarmThresholds.fitted(clean, rate, (low, high if high > low else low + 1.0))
 
 

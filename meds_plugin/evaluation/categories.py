@@ -5,7 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from meds_plugin.metrics import ScoreCurve, UndefinedMetricError, region_shares, score_curve
+from meds_plugin.metrics.curves import (
+    ScoreCurve,
+    UndefinedMetricError,
+    region_shares,
+    score_curve,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,23 +38,17 @@ def category_metrics(
     Args:
         maps: ``[N, R, R]`` evaluated maps (see `evaluation_maps`), higher = more anomalous.
         scores: ``[N]`` image scores, higher = more anomalous.
-        masks: ``[N, R, R]`` bool from `evaluation_masks`, or None where masks are unknown; an image
-            without a mask would count as free of defects.
+        masks: ``[N, R, R]`` bool from `evaluation_masks`, or None unless all masks are known.
         labels: ``[N]`` 0 or 1, 1 = anomalous.
         fpr_limit: See `EvaluationProtocol`.
-        no_masks: The reason to give where ``masks`` is None.
+        no_masks: The reason given where ``masks`` is None.
 
     Returns:
         All of `METRICS` in [0, 1], None where undefined, and the reason for each None.
 
     Raises:
-        ValueError: If shapes do not fit or a value is not finite.
+        ValueError: If shapes differ or a value is not finite.
     """
-    fits = maps.ndim == 3 and labels.shape == scores.shape == maps.shape[:1]
-    if not fits or (masks is not None and masks.shape != maps.shape):
-        shapes = [None if each is None else tuple(each.shape) for each in (maps, masks, labels)]
-        msg = f"maps, masks, labels do not fit: {shapes[0]}, {shapes[1]}, {shapes[2]}"
-        raise ValueError(msg)
     values: dict[str, float | None] = dict.fromkeys(METRICS)
     skipped: dict[str, str] = {}
     try:
@@ -69,7 +68,7 @@ def category_metrics(
 
 
 def mean_metrics(categories: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
-    """Average each metric over the categories that have it; None where none has."""
+    """Average each metric over the categories where it is defined; None if there are none."""
     means: dict[str, float | None] = {}
     for name in METRICS:
         known = [value for each in categories if (value := each.get(name)) is not None]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from meds_plugin.detectors.inference import evaluating
 from meds_plugin.distributed.ranks import from_all, gather_in_order, my_chunks, rank_and_world
 from meds_plugin.encoding.encoded_images import EncodedImages
 from meds_plugin.encoding.memory_features import memory_vectors
@@ -14,7 +15,7 @@ from meds_plugin.encoding.reader import ImageReader, views_of
 from meds_plugin.encoding.scoring import anomaly_maps
 from meds_plugin.evaluation.categories import METRICS, category_metrics, mean_metrics
 from meds_plugin.evaluation.protocol import EvaluationProtocol, evaluation_masks
-from meds_plugin.evaluation.scoring import evaluate_map_chunks
+from meds_plugin.evaluation.scoring import evaluate_maps
 from meds_plugin.memory.ensemble import ensemble_scores
 from meds_plugin.utils.groups import group_indices
 from meds_plugin.utils.progress import track
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from meds_plugin.wrapper import MeDSWrapper
 
 __all__ = ["detector_scores_images", "evaluate"]
+
+_CHUNK = 32  # maps evaluated at a time: 25 MB of float32 at 448 x 448
 
 
 def evaluate(
@@ -49,12 +52,12 @@ def evaluate(
         protocol: How maps become scores; default: the reference's for Dinomaly.
         progress: Show a progress bar.
         on_maps: Called for each category with the indices ``[n]`` of its test images and their
-            maps ``[n, R, R]`` as they are evaluated.
+            evaluated maps ``[n, R, R]``.
 
     Returns:
         ``{"mean": {...}, "categories": {name: {...}}, "skipped": {name: {metric: reason}}}``;
-        metrics in [0, 1], or ``None`` where there is a reason; a category without test images has
-        none.
+        metrics in [0, 1], or ``None`` where there is a reason, as for all metrics of a category
+        without test images.
     """
     protocol = protocol or EvaluationProtocol()
     model.to(model.trainer.strategy.root_device)
@@ -79,11 +82,16 @@ def evaluate(
     mine: dict[str, tuple[dict[str, float | None], dict[str, str]]] = {}
     names = track(members, description="evaluation", total=len(members), enabled=progress)
     size = datamodule.preprocess.input_size
-    # All ranks score a category together; then each computes the metrics of one.
+    # All ranks score a category together, `world` categories in turn; then each computes the
+    # metrics of one of them.
     for some in iter(lambda: list(itertools.islice(names, world)), []):
         own: tuple[Tensor, Tensor] | None = None
         for place, name in enumerate(some):
-            maps = _maps(model, images, name, members[name].tolist())
+            indices = members[name].tolist()
+            if model.plan.stages:
+                maps = anomaly_maps(images, indices, device=model.device)
+            else:
+                maps = _memory_maps(model, images, name, indices)
             if place != rank and on_maps is None:
                 continue
             evaluated, scores = _evaluated(model, maps, size, protocol)
@@ -92,8 +100,8 @@ def evaluate(
             if place == rank:
                 own = evaluated, scores
         if own is not None:
-            indices = members[some[rank]]
-            masks, without = _masks(test, indices.tolist(), protocol)
+            indices = members[some[rank]].tolist()
+            masks, without = _masks(test, indices, protocol)
             mine[some[rank]] = category_metrics(
                 *own,
                 masks,
@@ -112,7 +120,7 @@ def evaluate(
 
 
 def detector_scores_images(model: MeDSWrapper) -> bool:
-    """Whether image scores are the detector's own; a memory's maps are not."""
+    """Whether the detector's own ``image_score`` makes the image scores."""
     return bool(model.plan.stages) and model.view.own("image_score") is not None
 
 
@@ -120,27 +128,20 @@ def _evaluated(
     model: MeDSWrapper, maps: Tensor, size: tuple[int, int], protocol: EvaluationProtocol
 ) -> tuple[Tensor, Tensor]:
     """Return a category's evaluated maps ``[n, R, R]`` and image scores ``[n]``."""
-    view = model.view if model.plan.stages else None
+    view = model.view if model.plan.stages else None  # else the maps are the memory's
     evaluated = torch.empty(len(maps), protocol.resize, protocol.resize)
-    scores: list[Tensor] = []
-    for part, score in evaluate_map_chunks(view, maps, size, protocol, device=model.device):
-        start = sum(map(len, scores))
-        evaluated[start : start + len(part)] = part
-        scores.append(score)
-    return evaluated, torch.cat(scores)
-
-
-def _maps(model: MeDSWrapper, images: EncodedImages, group: str, indices: list[int]) -> Tensor:
-    """Return the maps of a category's test images ``[n, h, w]``; every rank gets all."""
-    if model.plan.stages:
-        return anomaly_maps(images, indices, device=model.device)
-    return _memory_maps(model, images, group, indices)
+    scores = torch.empty(len(maps))
+    with torch.no_grad(), evaluating(model.detector):
+        for places in torch.arange(len(maps)).split(_CHUNK):
+            part, score = evaluate_maps(view, maps[places].to(model.device), size, protocol)
+            evaluated[places], scores[places] = part.cpu(), score.cpu()
+    return evaluated, scores
 
 
 def _memory_maps(
     model: MeDSWrapper, images: EncodedImages, group: str, indices: list[int]
 ) -> Tensor:
-    """Score test images by the memory of their own category's training images."""
+    """Return the maps ``[n, h, w]`` of test images by their category's memory, on every rank."""
     if model.stream is None or model.memory is None:
         msg = "memory scores need the training images of a fit"
         raise RuntimeError(msg)
@@ -169,7 +170,7 @@ def _memory_maps(
 def _masks(
     test: ImageDataset, indices: list[int], protocol: EvaluationProtocol
 ) -> tuple[Tensor | None, str]:
-    """Return ground truth ``[N, R, R]``, or ``None`` and why: defective images have no mask."""
+    """Return ground truth ``[N, R, R]``; or ``None`` and the reason, if any mask is missing."""
     found = [test.mask(index) for index in indices]
     masks = [mask for mask in found if mask is not None]
     if len(masks) == len(found):

@@ -1,4 +1,4 @@
-"""One pass of the final model over the training images, for the ranking, alarms and heatmaps."""
+"""One pass of the final model over the training images: for ranking, alarms and heatmaps."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 __all__ = ["FinalPass", "final_pass", "small_maps"]
 
-_SIDE = 32  # of the maps that heatmaps are made of
+_SIDE = 32  # of the maps behind the heatmaps of the review page
 
 
 class FinalPass(NamedTuple):
-    """What the final model makes of N training images; on the CPU, higher = more anomalous.
+    """The final model's results for N training images; on the CPU, higher = more anomalous.
 
     Attributes:
         selection: ``[N]`` selection scores.
-        image: ``[N]`` image scores as the evaluation makes them.
+        image: ``[N]`` image scores, computed as in the evaluation.
         peak: ``[N]`` largest value of each evaluated map.
         median: ``[N]`` median of each evaluated map.
-        maps: ``[N, h, w]`` maps of at most 32 a side.
+        maps: ``[N, h, w]`` maps with sides of at most 32 (see `small_maps`).
     """
 
     selection: Tensor
@@ -51,7 +51,7 @@ def final_pass(
 
     Args:
         images: The training images and the detector.
-        top: Share of a map's largest values in the selection score.
+        top: Share of a map's largest values that make the selection score.
         input_size: Height and width of the images in pixels.
         protocol: How maps become image scores.
         device: Where the detector is.
@@ -79,6 +79,6 @@ def final_pass(
 
 
 def small_maps(maps: Tensor) -> Tensor:
-    """Return maps ``[N, h, w]`` of at most 32 a side: the highest value of each field stays."""
+    """Reduce maps ``[N, h, w]`` to sides of at most 32: each cell keeps its highest value."""
     size = (min(_SIDE, maps.shape[1]), min(_SIDE, maps.shape[2]))
     return F.adaptive_max_pool2d(maps[:, None], size)[:, 0]

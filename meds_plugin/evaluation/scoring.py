@@ -1,28 +1,23 @@
-"""From anomaly maps to evaluated maps and image scores, in evaluation and prediction alike."""
+"""From anomaly maps to evaluated maps and image scores, for evaluation and prediction."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from torch import nn
 
-from meds_plugin.detectors.inference import autocast_as, evaluating
+from meds_plugin.detectors.inference import autocast_as
 from meds_plugin.detectors.view import DetectorView
 from meds_plugin.encoders.default import default_features
 from meds_plugin.evaluation.protocol import evaluation_maps
 from meds_plugin.metrics import image_score
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch import Tensor
 
     from meds_plugin.evaluation.protocol import EvaluationProtocol
 
-__all__ = ["Scorer", "evaluate_map_chunks", "evaluate_maps"]
-
-_CHUNK = 32  # maps at full size at a time: 25 MB of float32 at 448 x 448
+__all__ = ["Scorer", "evaluate_maps"]
 
 
 def evaluate_maps(
@@ -31,10 +26,10 @@ def evaluate_maps(
     input_size: tuple[int, int],
     protocol: EvaluationProtocol,
 ) -> tuple[Tensor, Tensor]:
-    """Return the maps that are compared with masks, and the image scores; a few images at a time.
+    """Return the maps that are compared with masks, and the image scores.
 
     Args:
-        view: The detector, in evaluation mode, whose own ``image_score`` goes before the
+        view: The detector, in evaluation mode, whose own ``image_score`` takes precedence over the
             protocol's; ``None`` for maps that are not a detector's.
         maps: ``[B, h, w]`` float maps, higher = more anomalous.
         input_size: Height and width of the images in pixels.
@@ -49,33 +44,14 @@ def evaluate_maps(
     return evaluated, image_score(evaluated, top=protocol.image_top)
 
 
-@torch.no_grad()
-def evaluate_map_chunks(
-    view: DetectorView | None,
-    maps: Tensor,
-    input_size: tuple[int, int],
-    protocol: EvaluationProtocol,
-    *,
-    device: torch.device,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield what `evaluate_maps` returns for some of many maps at a time, on the CPU."""
-    for part in maps.split(_CHUNK):
-        if view is None:
-            found = evaluate_maps(None, part.to(device), input_size, protocol)
-        else:
-            with evaluating(view.detector):
-                found = evaluate_maps(view, part.to(device), input_size, protocol)
-        yield found[0].cpu(), found[1].cpu()
-
-
 class Scorer(nn.Module):
-    """A detector together with all that its evaluation does to its maps, in evaluation mode.
+    """A detector with the evaluation of its maps, in evaluation mode.
 
     Args:
         detector: The detector.
         input_size: Height and width of the images it takes, in pixels.
         protocol: How maps become scores.
-        precision: The trainer's, in which the detector computes.
+        precision: The trainer's precision, in which the detector computes.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The curve of Theorem 1: how far defects stand out for every size of memory."""
+"""The curve of Theorem 1: how far defects stand out, by the size of the memory."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ __all__ = ["RATIOS", "theorem_curve"]
 
 RATIOS = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0)
 
-_DEFECT = 0.5  # share of a patch that its mask covers
+_DEFECT = 0.5  # fraction of an anomalous patch that its mask covers
 
 
 @torch.no_grad()
 def theorem_curve(
     images: EncodedImages, train: ImageDataset, *, device: torch.device, progress: bool = False
 ) -> list[dict[str, Any]]:
-    """Compute the gap of Theorem 1 against the subsampling ratio, in one pass a category.
+    """Compute the gap of Theorem 1 against the subsampling ratio, in one pass per category.
 
-    An image's memories are sampled from the other images, for a query of the theorem is none of
-    those stored. Anomalous patches are those of added images that the mask covers by half (where
-    it covers none so far, the one it covers most).
+    The theorem assumes that a query is not stored: the memories of an image are sampled from the
+    other images. Anomalous patches are those of added images of which the mask covers at least
+    half; if there are none in an image, those it covers most. Normal patches are those of normal
+    images only: near a defect, the features of normal patches are affected.
 
     Args:
         images: The training images and the detector.
@@ -44,9 +45,9 @@ def theorem_curve(
         progress: Show progress bars.
 
     Returns:
-        A row for each category and ratio: number of images in a memory, mean distance of normal and
-        of anomalous patches, their difference, AUROC in [0, 1]. Empty where no defect is known by a
-        mask.
+        A row per category and ratio, as in ``gap.csv``: number of images in a memory, mean cosine
+        distance of normal and of anomalous patches, their difference, AUROC in [0, 1]. No rows for
+        categories in which no image is known to be added, an added one has no mask, or all are.
     """
     rows: list[dict[str, Any]] = []
     for name, members in group_indices(train.categories).items():
@@ -74,34 +75,33 @@ def _category_curve(
         device=device,
         progress=f"features of {name}" if progress else None,
     )
-    defect = torch.stack([_covered(mask, grid) for mask in masks])
-    # Normal patches are those of normal images: around a defect, features know of it.
-    clean = torch.tensor([not known for known in truth])[:, None].expand_as(defect)
-    if not bool(defect.any()) or not bool(clean.any()):
+    anomalous = torch.stack([_covered(mask, grid) for mask in masks])
+    normal = torch.tensor([not known for known in truth])[:, None].expand_as(anomalous)
+    if not bool(anomalous.any()) or not bool(normal.any()):
         return []
     views = views_of(images.reader, members)
     scores = gap_curve(features, RATIOS, leave_self_out=True, strata=views).cpu()
     rows = []
     for ratio, score in zip(RATIOS, scores, strict=True):
-        normal, anomalous = score[clean], score[defect]
-        both = torch.cat([normal, anomalous])
-        means = float(normal.mean()), float(anomalous.mean())
+        distances = torch.cat([score[normal], score[anomalous]])
+        labels = torch.arange(len(distances)) >= int(normal.sum())
+        low, high = float(score[normal].mean()), float(score[anomalous].mean())
         rows.append(
             {
                 "category": name,
                 "ratio": ratio,
                 "images": int(np.ceil(ratio * len(members))),
-                "normal": f"{means[0]:.7g}",
-                "anomalous": f"{means[1]:.7g}",
-                "gap": f"{means[1] - means[0]:.7g}",
-                "auroc": f"{auroc(both, torch.arange(len(both)) >= len(normal)):.7g}",
+                "normal": f"{low:.7g}",
+                "anomalous": f"{high:.7g}",
+                "gap": f"{high - low:.7g}",
+                "auroc": f"{auroc(distances, labels):.7g}",
             }
         )
     return rows
 
 
 def _covered(mask: Tensor | None, grid: tuple[int, int]) -> Tensor:
-    """Return ``[P]`` bool: patches half covered by a mask, else the most covered; none without."""
+    """Return bool ``[P]``: patches half covered by a mask, else the most covered; none without."""
     if mask is None:
         return torch.zeros(grid[0] * grid[1], dtype=torch.bool)
     covered = F.adaptive_avg_pool2d((mask > 0).float()[None], grid).flatten()

@@ -1,4 +1,4 @@
-"""How all figures look, and how they are written."""
+"""The style of all figures, and how they are written."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ __all__ = [
     "COLOURS",
     "MARKERS",
     "NORMAL",
+    "count_axis",
     "grid",
-    "logarithmic",
+    "log_axis",
     "save",
     "styled",
-    "whole",
 ]
 
-# Okabe and Ito's colours, which colour-blind eyes tell apart; the yellow is too light for print.
+# Okabe and Ito's colour-blind safe palette, without its yellow, which is too light for print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 NORMAL, ANOMALOUS = COLOURS[0], COLOURS[1]
@@ -45,7 +45,7 @@ _RULES: dict[Any, Any] = {
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
     "legend.frameon": False,
-    "text.parse_math": False,  # names of files and categories may hold a $
+    "text.parse_math": False,  # names of files and categories may contain a $
     "legend.fontsize": 8,
     "svg.hashsalt": "meds_plugin",  # equal figures are equal files
     "svg.fonttype": "none",
@@ -59,7 +59,7 @@ _METADATA: dict[str, dict[str, Any]] = {
 
 @contextlib.contextmanager
 def styled() -> Iterator[None]:
-    """Apply the looks inside the block, in which figures are drawn and saved.
+    """Apply the style inside the block, in which figures are drawn and saved.
 
     Raises:
         UserError: If matplotlib is not installed.
@@ -74,15 +74,14 @@ def styled() -> Iterator[None]:
 
 
 def grid(
-    count: int, *, size: tuple[float, float] = (3.2, 2.4), columns: int = 4, **options: Any
+    count: int, *, size: tuple[float, float] = (3.2, 2.4), columns: int = 4
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure with a number of panels in rows; those left over are hidden.
+    """Return a figure with panels in rows; unused panels are hidden.
 
     Args:
         count: Number of panels.
-        size: Width and height of one, in inches.
-        columns: Most panels in a row.
-        **options: For matplotlib's ``subplots``.
+        size: Width and height of a panel in inches.
+        columns: At most this many panels per row.
     """
     from matplotlib.figure import Figure  # without matplotlib's global state
 
@@ -91,15 +90,15 @@ def grid(
     figure = Figure(
         figsize=(size[0] * columns, size[1] * rows + 0.5), dpi=150, layout="constrained"
     )
-    axes: np.ndarray[Any, Any] = figure.subplots(rows, columns, squeeze=False, **options)
+    axes: np.ndarray[Any, Any] = figure.subplots(rows, columns, squeeze=False)
     panels = list(axes.flat)
     for panel in panels[count:]:
         panel.set_visible(False)
     return figure, panels[:count]
 
 
-def logarithmic(axis: Axes) -> None:
-    """Make the horizontal axis logarithmic, with plain numbers, few of them."""
+def log_axis(axis: Axes) -> None:
+    """Make the horizontal axis logarithmic, with a few plain numbers."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axis.set_xscale("log")
@@ -110,16 +109,16 @@ def logarithmic(axis: Axes) -> None:
     axis.xaxis.set_minor_formatter(NullFormatter())
 
 
-def whole(axis: Axes) -> None:
-    """Let the vertical axis count: from 0, in whole numbers."""
+def count_axis(axis: Axes) -> None:
+    """Make the vertical axis one of counts: from 0, in round whole numbers."""
     from matplotlib.ticker import MaxNLocator
 
     axis.set_ylim(bottom=0)
-    axis.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    axis.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, steps=[1, 2, 5, 10]))
 
 
 def save(figure: Figure, folder: Path, name: str, formats: Sequence[str]) -> list[Path]:
-    """Write a figure whole or not at all, in every format asked for."""
+    """Write a figure in each of the formats; return the files."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for kind in formats:

@@ -121,7 +121,7 @@ def bootstrap_scores(
         ValueError: On empty or non-finite features, no or empty memories, or a foreign index.
 
     Source:
-        METHOD section 5, step 1; equals the reference up to one rounding step of a cosine.
+        docs/method.md, section 2; equals the reference up to one rounding step of a cosine.
     """
     if not subsets or any(len(subset) == 0 for subset in subsets):
         msg = "every memory needs at least one image, and there must be a memory"
@@ -164,7 +164,7 @@ def expected_scores(
             exclude each other; with ``leave_self_out`` also on a single image.
 
     Source:
-        CONTRACT section 3: sum over k of w_k d_(k), w_k = ((N-k+1)/N)^m - ((N-k)/N)^m with
+        docs/method.md, section 2: the sum of w_k d_(k), w_k = ((N-k+1)/N)^m - ((N-k)/N)^m with
         replacement, C(N-k, m-1) / C(N, m) without, ratio (1-ratio)^(k-1) for patches.
     """
     return gap_curve(features, [ratio], queries=queries, **options)[0]
@@ -194,7 +194,7 @@ def gap_curve(
         ValueError: See `expected_scores`; also without any ratio.
 
     Source:
-        Paper, Theorem 1 (PAPER.md item 1): the expected gap as a function of the memory's size.
+        Paper, Theorem 1 (docs/method.md, section 2): the expected gap against the memory's size.
     """
     chosen = _Options(**options)
     stored = PatchVectors.of(features, chosen.dtype)

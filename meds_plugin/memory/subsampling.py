@@ -82,7 +82,7 @@ def sample_subsets(
         ValueError: If an argument is out of range.
 
     Source:
-        METHOD section 5, step 1: ``ceil(ratio * N)`` whole images.
+        docs/method.md, section 2: ``ceil(ratio * N)`` whole images.
     """
     if count < 1:
         msg = f"at least one memory has to be sampled, got {count}"

@@ -1,25 +1,19 @@
-"""How good scores are: metrics of images and pixels, and how contaminated a set is."""
+"""How good scores are: metrics of images and pixels, and the contamination they suggest."""
 
 from meds_plugin.metrics.curves import (
-    ScoreCurve,
     UndefinedMetricError,
     aupro,
     auroc,
     average_precision,
     f1_max,
     image_score,
-    region_shares,
-    score_curve,
 )
 
 __all__ = [
-    "ScoreCurve",
     "UndefinedMetricError",
     "aupro",
     "auroc",
     "average_precision",
     "f1_max",
     "image_score",
-    "region_shares",
-    "score_curve",
 ]

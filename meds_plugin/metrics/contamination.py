@@ -1,4 +1,4 @@
-"""How contaminated a training set is, told from its scores alone, or why it cannot be told."""
+"""Estimates how contaminated a training set is from its scores, or says why it cannot."""
 
 from __future__ import annotations
 
@@ -17,135 +17,122 @@ if TYPE_CHECKING:
 
 __all__ = ["Contamination", "contamination_report", "estimate_contamination", "pooled"]
 
-FEWEST = 20  # images below which nothing is said
-_WIDEST = 0.6  # an interval that is wider says nothing
-_EVIDENCE = 8.0  # twice the log likelihood that a second group must win
+LEVEL = 0.9  # how often an interval is meant to contain the true share
+FEWEST = 20  # images without which there is no estimate
+_WIDEST = 0.6  # wider intervals are uninformative
+_EVIDENCE = 8.0  # twice the log likelihood that a second group must gain
 _INFLATION = 1.5  # of the likelihood interval: the fit also picks the shape of the normal scores
 _SEPARATION = 2.5  # deviations between the means of the two groups
-_HIDDEN = 1.0  # contaminated images that may be hidden, for each that stands apart
+_HIDDEN = 1.0  # contaminated images assumed hidden at most, for each that stands apart
 _SHARES = np.concatenate(
     [[0, 0.005, 0.01, 0.015], np.arange(0.02, 0.06, 0.01), np.arange(0.06, 0.501, 0.02)]
 )
 _POWERS = np.array([-1.5, -1.0, -0.5, 0.0, 0.5, 1.0])
 _ITERATIONS = 60
-_MOST = 400  # scores that are fitted; more are averaged in groups of neighbours
+_MOST = 400  # points that are fitted; of more scores, neighbours are averaged
 
 
 @dataclass(frozen=True)
 class Contamination:
-    """What the scores tell about the contaminated share of some images.
+    """The estimated contaminated share of some images, or why there is no estimate.
 
     Attributes:
-        estimate: Contaminated share in [0, 1]: the images that stand apart and, hidden among the
-            others, half as many; ``None`` where it cannot be told.
-        low: Lower end of the interval, none being hidden, or ``None``.
-        high: Its upper end, as many being hidden as stand apart.
-        level: How often the interval is meant to hold the truth.
         images: Number of images.
-        reason: Why there is no number; ``None`` where there is one.
-        probability: ``[N]`` in [0, 1], that each image is contaminated; never falls with the
-            score. ``None`` without an estimate.
+        reason: Why there is no estimate, and nothing below either; ``None`` where there is one.
+        estimate: Contaminated share in [0, 1]: the images that stand apart and, hidden among the
+            others, half as many.
+        low: Lower end of the interval: no image is hidden.
+        high: Upper end of the interval: as many are hidden as stand apart.
+        probability: ``[N]`` in [0, 1], that each image is contaminated; never falls with the score.
     """
 
-    estimate: float | None
-    low: float | None
-    high: float | None
-    level: float
     images: int
-    reason: str | None
+    reason: str | None = None
+    estimate: float | None = None
+    low: float | None = None
+    high: float | None = None
     probability: Array | None = None
 
     def as_dict(self) -> dict[str, float | str | None]:
-        """Return all but the probabilities, rounded, as ``contamination.json`` holds it."""
+        """Return all but the probabilities, rounded, as in ``contamination.json``."""
         numbers = {"estimate": self.estimate, "low": self.low, "high": self.high}
         rounded = {key: None if v is None else round(v, 4) for key, v in numbers.items()}
-        return {**rounded, "level": self.level, "images": self.images, "reason": self.reason}
+        return {**rounded, "level": LEVEL, "images": self.images, "reason": self.reason}
 
 
-def estimate_contamination(scores: ArrayLike, *, level: float = 0.9) -> Contamination:
+def estimate_contamination(scores: ArrayLike) -> Contamination:
     """Estimate which share of one category's images is contaminated.
 
-    Two groups are fitted to the scores: the bulk, normal after a power transform whose strength is
-    free (so skew alone makes no second group), and a wider one above it. Only what stands apart can
-    be seen; contaminated images that score like clean ones are hidden. The interval allows for none
-    of them up to as many as stand apart, an assumption. Where no second group is clearly there, or
-    the interval says nothing, there is a reason instead of a number.
+    Two groups are fitted to the scores: the bulk, normal after a power transform of free strength
+    (so that skew alone does not count as a second group), and a wider group above it. Contaminated
+    images that score like clean ones are hidden and cannot be counted; the interval assumes between
+    none of them and as many as stand apart. Without clear evidence of a second group, or with too
+    wide an interval, the result is a reason instead of a number.
 
     Args:
         scores: ``[N]`` finite scores of one category, higher = more suspicious, on any scale.
-        level: How often the interval is to hold the truth, in (0, 1).
-
-    Returns:
-        Estimate, interval and probabilities, or why there are none.
 
     Raises:
-        ValueError: If scores are not a finite vector or the level is out of range.
+        ValueError: If a score is not finite.
     """
     values = np.asarray(scores, dtype=np.float64)
-    if values.ndim != 1 or not np.isfinite(values).all() or not 0 < level < 1:
-        msg = "scores must be a vector of finite numbers, and the level in (0, 1)"
+    if not np.isfinite(values).all():
+        msg = "scores must be finite numbers"
         raise ValueError(msg)
-    if len(values) < FEWEST:
-        return _unknown(level, len(values), f"fewer than {FEWEST} images: too few to tell")
+    count = len(values)
+    if count < FEWEST:
+        return Contamination(count, f"fewer than {FEWEST} images: too few to tell")
     deviation = standardised(values)
     if deviation is None:
-        return _unknown(level, len(values), "half of the scores are all but the same")
+        return Contamination(count, "half of the scores are all but the same")
     fit = _Fit(deviation)
     profile = fit.likelihood.max(axis=0)
     if 2 * (profile.max() - profile[0]) < _EVIDENCE:
-        return _unknown(
-            level,
-            len(values),
+        reason = (
             "no group of images stands apart from the rest; defects that score like normal images "
-            "cannot be counted",
+            "cannot be counted"
         )
-    limit = _INFLATION * NormalDist().inv_cdf((1 + level) / 2) ** 2
+        return Contamination(count, reason)
+    limit = _INFLATION * NormalDist().inv_cdf((1 + LEVEL) / 2) ** 2
     low, visible = _interval(2 * (profile.max() - profile), limit)
     if visible >= _SHARES[-1]:
-        return _unknown(level, len(values), "half of the images or more may be contaminated")
+        return Contamination(count, "half of the images or more may be contaminated")
     high = (1 + _HIDDEN) * visible
     if high - low > _WIDEST:
-        return _unknown(
-            level, len(values), f"too uncertain: anything from {low:.0%} to {high:.0%} fits"
-        )
+        return Contamination(count, f"too uncertain: anything from {low:.0%} to {high:.0%} fits")
     apart = float(_SHARES[profile.argmax()])
     estimate = (1 + _HIDDEN / 2) * apart
-    # What is hidden may be any image of the bulk.
+    # Any image of the bulk may be one of the hidden ones.
     hidden = (estimate - apart) / (1 - apart)
     probability = hidden + (1 - hidden) * fit.probability(deviation)
-    return Contamination(estimate, low, high, level, len(values), None, probability)
+    return Contamination(
+        count, estimate=estimate, low=low, high=high, probability=probability
+    )
 
 
-def pooled(parts: Mapping[str, Contamination], *, level: float = 0.9) -> Contamination:
-    """Sum up categories; the ends of the interval are the sums of theirs.
+def pooled(parts: Mapping[str, Contamination]) -> Contamination:
+    """Add up categories, and the ends of their intervals.
 
     Args:
-        parts: The estimate of every category.
-        level: Given where there are no categories.
+        parts: The estimate of every category, at least one.
 
     Returns:
-        The whole set's, without probabilities; unknown where that of a category is.
+        The estimate for the whole set, without probabilities; none if a category has none.
     """
     images = sum(part.images for part in parts.values())
-    level = min((part.level for part in parts.values()), default=level)
     unknown = [name for name, part in parts.items() if part.estimate is None]
-    if unknown or not images:
+    if unknown:
         names = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
-        return _unknown(level, images, f"unknown for {len(unknown)} of {len(parts)} ({names})")
-
+        return Contamination(images, f"unknown for {len(unknown)} of {len(parts)} ({names})")
     shares = [(part.estimate, part.low, part.high) for part in parts.values()]
     weights = [part.images / images for part in parts.values()]
     total = np.array(weights) @ np.array(shares, dtype=np.float64)
     estimate, low, high = (float(value) for value in total)
-    return Contamination(estimate, low, high, level, images, None)
+    return Contamination(images, estimate=estimate, low=low, high=high)
 
 
 def contamination_report(
-    scores: ArrayLike,
-    categories: Sequence[str],
-    groups: Sequence[str] | None = None,
-    *,
-    level: float = 0.9,
+    scores: ArrayLike, categories: Sequence[str], groups: Sequence[str] | None = None
 ) -> tuple[dict[str, Any], list[float | None]]:
     """Estimate the contamination of every category and of the whole set.
 
@@ -154,10 +141,9 @@ def contamination_report(
         categories: The category of each image.
         groups: Camera view or category of each image, within which scores are comparable; default:
             the categories.
-        level: See `estimate_contamination`.
 
     Returns:
-        The content of ``contamination.json``, and the probability of each image.
+        The content of ``contamination.json``, and each image's probability of contamination.
     """
     values = np.asarray(scores, dtype=np.float64)
     names, group_of = np.asarray(categories), np.asarray(groups or categories)
@@ -171,16 +157,16 @@ def contamination_report(
             inside = group_of[members] == view
             scaled = standardised(own[inside])
             own[inside] = 0.0 if scaled is None else scaled
-        part = parts[name] = estimate_contamination(own, level=level)
+        part = parts[name] = estimate_contamination(own)
         if part.probability is not None:
             for index, value in zip(members, part.probability, strict=True):
                 probability[index] = float(value)
     report = {name: part.as_dict() for name, part in parts.items()}
-    return {"categories": report, "all": pooled(parts, level=level).as_dict()}, probability
+    return {"categories": report, "all": pooled(parts).as_dict()}, probability
 
 
 def standardised(values: Array) -> Array | None:
-    """Return ``[N]`` deviations from the median in robust standard deviations; None where flat."""
+    """Return ``[N]`` deviations from the median in robust standard deviations; None if flat."""
     centred = values - np.median(values)
     spread = 1.4826 * float(np.median(np.abs(centred)))
     if spread <= 1e-9 * max(1e-30, float(np.abs(values).max())):
@@ -192,7 +178,7 @@ class _Fit:
     """Two normal groups, for each power of the transform and each share of the upper group.
 
     Attributes:
-        likelihood: ``[L, S]`` log likelihood of the deviations by power and share.
+        likelihood: ``[L, S]`` log likelihood of the deviations for L powers and S shares.
     """
 
     def __init__(self, deviation: Array) -> None:
@@ -210,7 +196,7 @@ class _Fit:
             self._climb(shift, width)
 
     def probability(self, deviation: Array) -> Array:
-        """Return ``[N]`` chances of the upper group, averaged over all fits by likelihood."""
+        """Return ``[N]`` probabilities of the upper group: the mean over fits by likelihood."""
         weight = np.exp(self.likelihood - self.likelihood.max())
         weight /= weight.sum()
         order = np.argsort(deviation, kind="stable")
@@ -222,12 +208,12 @@ class _Fit:
                 lower, upper = _densities(y, groups, _SHARES[chosen])
                 ordered += weight[place, chosen] * np.exp(upper - np.logaddexp(lower, upper))[0]
         result = np.empty_like(ordered)
-        # A wide upper group is denser than the bulk far below it, too; that means nothing.
+        # A wide upper group is also denser than the bulk far below it, which means nothing.
         result[order] = np.maximum.accumulate(np.where(deviation[order] < 0, 0.0, ordered))
         return np.clip(result, 0.0, 1.0)
 
     def _climb(self, shift: float, width: float) -> None:
-        """Maximise the likelihood from one start; keep what is better than before."""
+        """Maximise the likelihood from one start; replace the fits that this one beats."""
         shape = self.likelihood.shape
         centre, scale = np.broadcast_to(self._centre, shape), np.broadcast_to(self._scale, shape)
         groups = np.stack([centre, scale, centre + shift * scale, width * scale])
@@ -239,7 +225,7 @@ class _Fit:
             spread = np.maximum(spread, 0.3 * scale)
             above = (member * self._y).sum(-1) / np.maximum(member.sum(-1), 1e-9)
             above = np.maximum(above, mean + _SEPARATION * spread)
-            # One made-up image of twice the bulk's spread keeps few images from a spike.
+            # One pseudo-image of twice the bulk's spread keeps few images from forming a spike.
             square = (member * (self._y - above[..., None]) ** 2).sum(-1) + (2 * spread) ** 2
             broad = np.maximum(np.sqrt(square / (member.sum(-1) + 1.0)), spread)
             groups = np.stack([mean, spread, above, broad])
@@ -251,7 +237,7 @@ class _Fit:
 
 
 def _densities(y: Array, groups: Array, share: Any) -> tuple[Array, Array]:
-    """Return the log densities of both groups, each times its share."""
+    """Return the log densities of both groups, each weighted by its share."""
     mean, spread, above, broad = groups[..., None]
     with np.errstate(divide="ignore"):
         chances = np.log1p(-np.asarray(share))[..., None], np.log(share)[..., None]
@@ -267,7 +253,7 @@ def _moments(y: Array, weight: Array) -> tuple[Array, Array]:
 
 
 def _transform(values: Array, power: float) -> Array:
-    """Yeo and Johnson's power transform: below 1 it draws in the upper tail."""
+    """Yeo and Johnson's power transform: powers below 1 compress the upper tail."""
     up, down = np.clip(values, 0, None), np.clip(-values, 0, None)
     above = np.log1p(up) if power == 0 else ((1 + up) ** power - 1) / power
     return np.where(values >= 0, above, -((1 + down) ** (2 - power) - 1) / (2 - power))
@@ -285,7 +271,3 @@ def _interval(drop: Array, limit: float) -> tuple[float, float]:
         return float(_SHARES[within] + part * (_SHARES[beyond] - _SHARES[within]))
 
     return edge(first, first - 1), edge(last, last + 1)
-
-
-def _unknown(level: float, images: int, reason: str) -> Contamination:
-    return Contamination(None, None, None, level, images, reason)

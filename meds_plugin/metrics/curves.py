@@ -1,9 +1,8 @@
 """Image scores and the threshold metrics of anomaly detection, exact and in double precision.
 
-All of AUROC, AP, F1-max and AUPRO follow from one `ScoreCurve`. torchmetrics is not used: it agrees
-to 7e-8 on scores ranked into [0, 1] (as they are, it would put them through a sigmoid), but with
-that ranking its three metrics take 19 times as long as the one sort here (6.5 million pixels), and
-it has no AUPRO.
+AUROC, AP, F1-max and AUPRO all follow from one `ScoreCurve`. torchmetrics is not used: it would put
+raw scores through a sigmoid, and on scores ranked into [0, 1], where it agrees to 7e-8, its three
+metrics take 19 times as long as the one sort here (6.5 million pixels). It has no AUPRO.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ __all__ = [
 
 
 class UndefinedMetricError(ValueError):
-    """A metric has no value on this data; the message is the reason, fit to stand in a report."""
+    """A metric is undefined on this data; the message is the reason, phrased for a report."""
 
 
 def image_score(maps: Tensor, top: float = 0.01) -> Tensor:
@@ -66,15 +65,15 @@ def image_score(maps: Tensor, top: float = 0.01) -> Tensor:
 
 @dataclass(frozen=True)
 class ScoreCurve:
-    """What thresholding reaches at each distinct score of a positive, strictest threshold first.
+    """Counts at each threshold, one for every distinct score of a positive, strictest first.
 
-    Thresholds at scores that only negatives have are left out: in between, the curve is level.
+    Scores that only negatives have need no threshold: the curve is level between the others.
 
     Attributes:
         hits: ``[T]`` int64, positives scored at or above the threshold.
         alarms_above: ``[T]`` int64, negatives scored above the threshold.
         alarms: ``[T]`` int64, negatives scored at or above it.
-        order: ``[positives]`` the positives, in order of appearance, sorted by descending score.
+        order: ``[positives]`` places of the positives, among themselves, by descending score.
         positives: Number of positives, at least 1.
         negatives: Number of negatives.
     """
@@ -135,26 +134,29 @@ def score_curve(
     unit: str = "samples",
     need_negatives: bool = True,
 ) -> ScoreCurve:
-    """Sort once for all metrics; besides the input this holds the scores a second time.
+    """Sort once for all metrics; needs memory for a second copy of the scores.
 
     Args:
         scores: Any shape and any real values, higher = more anomalous.
         labels: Same shape, 0 or 1 (bool or numbers), 1 = anomalous.
-        unit: What one score stands for, for the messages.
+        unit: What has one score each (``images``, ``pixels``), for the messages.
         need_negatives: Whether labels that are all 1 are refused; AUROC and AUPRO need negatives.
 
     Returns:
-        The curve; equal scores are always thresholded together.
+        The curve; equal scores share one threshold.
 
     Raises:
-        UndefinedMetricError: If a class that is needed is missing.
+        UndefinedMetricError: If there are no positives, or no negatives though they are needed.
         ValueError: If shapes differ, scores are not finite, or labels are not 0 and 1.
     """
     values, truth = _numpy(scores), _binary(labels, name="labels")
     if values.shape != truth.shape:
         msg = f"scores have shape {values.shape} but labels {truth.shape}"
         raise ValueError(msg)
-    _check_finite(values, unit=unit)
+    bad = int(values.size - np.count_nonzero(np.isfinite(values)))
+    if bad:
+        msg = f"{bad} of {values.size} {unit} have a score that is not finite"
+        raise ValueError(msg)
     found, negatives = values[truth], values[~truth]
     if not len(found) or (need_negatives and not len(negatives)):
         msg = f"there are no {'normal' if len(found) else 'anomalous'} {unit}"
@@ -182,7 +184,7 @@ def auroc(scores: Tensor | ArrayLike, labels: Tensor | ArrayLike) -> float:
         labels: Same shape, 0 or 1, 1 = anomalous.
 
     Returns:
-        A float in [0, 1], 0.5 for scores that tell nothing.
+        A float in [0, 1]; 0.5 for uninformative scores.
 
     Raises:
         UndefinedMetricError: If one class is missing.
@@ -199,7 +201,7 @@ def average_precision(scores: Tensor | ArrayLike, labels: Tensor | ArrayLike) ->
         labels: Same shape, 0 or 1, 1 = anomalous.
 
     Returns:
-        A float in [0, 1], the share of anomalies for scores that tell nothing.
+        A float in [0, 1]; the share of anomalies for uninformative scores.
 
     Raises:
         UndefinedMetricError: If one class is missing.
@@ -216,7 +218,7 @@ def f1_max(scores: Tensor | ArrayLike, labels: Tensor | ArrayLike) -> float:
         labels: Same shape, 0 or 1, 1 = anomalous.
 
     Returns:
-        A float in [0, 1]. The reference adds 1e-7 to the denominator, hence shows up to 1e-7 less.
+        A float in [0, 1], up to 1e-7 above the reference's, which adds 1e-7 to the denominator.
 
     Raises:
         UndefinedMetricError: If one class is missing.
@@ -228,9 +230,9 @@ def f1_max(scores: Tensor | ArrayLike, labels: Tensor | ArrayLike) -> float:
 def aupro(maps: Tensor | ArrayLike, masks: Tensor | ArrayLike, fpr_limit: float = 0.3) -> float:
     """Compute the area under the per-region-overlap curve, exactly.
 
-    Every distinct value is a threshold (value >= threshold); overlap is the covered share of a
-    region, averaged over the regions of all images; the false-positive rate is that of all normal
-    pixels. The curve starts at (0, 0) and is interpolated linearly at the limit.
+    Every distinct value is a threshold (value >= threshold). The overlap is the share of a region
+    that is detected, averaged over the regions of all images; the false-positive rate is taken over
+    all normal pixels. The curve starts at (0, 0) and is interpolated linearly at the limit.
 
     Args:
         maps: ``[N, H, W]`` anomaly maps, any real values, higher = more anomalous.
@@ -246,7 +248,7 @@ def aupro(maps: Tensor | ArrayLike, masks: Tensor | ArrayLike, fpr_limit: float 
         ValueError: If ``fpr_limit`` or shapes are wrong; see also `score_curve`.
 
     Source:
-        METHOD section 7. The reference's own number differs: 200 thresholds, no start at (0, 0),
+        docs/method.md, section 8. The reference's number differs: 200 thresholds, none at (0, 0),
         divided by the largest rate under the limit.
     """
     if not 0.0 < fpr_limit <= 1.0:
@@ -257,7 +259,7 @@ def aupro(maps: Tensor | ArrayLike, masks: Tensor | ArrayLike, fpr_limit: float 
 
 
 def region_shares(masks: Tensor | ArrayLike) -> NDArray[np.float64]:
-    """Weigh defect pixels so that every connected region counts the same.
+    """Weight defect pixels so that every connected region counts the same.
 
     Args:
         masks: ``[N, H, W]`` of 0 and 1, 1 = defect.
@@ -271,7 +273,7 @@ def region_shares(masks: Tensor | ArrayLike) -> NDArray[np.float64]:
         raise ValueError(msg)
     neighbours = np.zeros((3, 3, 3), dtype=bool)
     neighbours[1] = True  # 8 within an image, none across images
-    # Normal images have no regions; labelling is most of the work where there are few defects.
+    # Labelling dominates the cost where defects are few, and normal images have no regions.
     truth = truth[truth.any(axis=(1, 2))]
     regions, count = ndimage.label(truth, structure=neighbours)
     region_of_pixel = regions[truth]
@@ -281,7 +283,7 @@ def region_shares(masks: Tensor | ArrayLike) -> NDArray[np.float64]:
 
 
 def _numpy(values: Tensor | ArrayLike) -> NDArray[Any]:
-    """Return real numbers as a numpy array of a type that numpy sorts."""
+    """Return real numbers as a numpy array of a type that numpy can sort."""
     if isinstance(values, Tensor):
         values = values.detach().cpu()
         narrow = values.is_floating_point() and values.dtype.itemsize < 4  # no bfloat16 in numpy
@@ -304,11 +306,3 @@ def _binary(labels: Tensor | ArrayLike, *, name: str) -> NDArray[np.bool_]:
         msg = f"{name} must hold only 0 and 1, got values from {array.min()} to {array.max()}"
         raise ValueError(msg)
     return truth
-
-
-def _check_finite(values: NDArray[Any], *, unit: str) -> None:
-    """Raise ValueError naming how many scores are not finite."""
-    bad = int(values.size - np.count_nonzero(np.isfinite(values)))
-    if bad:
-        msg = f"{bad} of {values.size} {unit} have a score that is not finite"
-        raise ValueError(msg)

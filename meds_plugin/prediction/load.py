@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from meds_plugin.config.build import build_detector, check_targets, plain
 from meds_plugin.data.transforms import Preprocess
 from meds_plugin.detectors.frozen_part import FrozenPart, check_saved, without
+from meds_plugin.detectors.inference import choose_device
 from meds_plugin.detectors.view import DetectorView
 from meds_plugin.encoders.default import default_features
 from meds_plugin.evaluation.alarms import AlarmThresholds
@@ -36,7 +37,7 @@ def load(
     encoder_weights: str | PathLike[str] | None = None,
     trust: bool = False,
 ) -> Predictor:
-    """Load a trained detector to judge new images with.
+    """Load a trained detector to score new images with.
 
     Nothing is unpickled. ``config.yaml`` beside the checkpoint says how to build the detector, and
     ``threshold.json`` where alarms begin.
@@ -66,7 +67,7 @@ def load(
         raise UserError(msg)
     if encoder_weights is not None:
         _replace_weights(config, str(Path(encoder_weights).expanduser().absolute()))
-    preprocess, protocol = _judging(config, path.with_name("config.yaml"))
+    preprocess, protocol = _preparation(config, path.with_name("config.yaml"))
     detector = build_detector(config)
     _load_weights(detector, saved, path)
     file = path.with_name("threshold.json")
@@ -84,7 +85,7 @@ def load(
         preprocess,
         categories=[str(name) for name in names],
         thresholds=thresholds,
-        device=_device(device),
+        device=choose_device(device),
         source=path,
         backbone=str(config.backbone.name),
     )
@@ -114,7 +115,7 @@ def _replace_weights(config: DictConfig, weights: str) -> None:
     encoder.weights = weights
 
 
-def _judging(config: DictConfig, source: Path) -> tuple[Preprocess, EvaluationProtocol]:
+def _preparation(config: DictConfig, source: Path) -> tuple[Preprocess, EvaluationProtocol]:
     """Return how images become tensors, and maps scores."""
     try:
         preprocess = Preprocess(plain(config.data.image_size), plain(config.data.crop))
@@ -143,18 +144,3 @@ def _load_weights(detector: nn.Module, saved: dict[str, Any], path: Path) -> Non
     except (RuntimeError, UserError) as error:
         msg = f"ckpt={path}: {' '.join(str(error).split())}"
         raise UserError(msg) from error
-
-
-def _device(name: str | torch.device) -> torch.device:
-    if name != "auto":
-        try:
-            device = torch.device(name)
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
-            first = str(error).splitlines()[0]
-            msg = f"device={name} is not there ({first}); take auto or cpu"
-            raise UserError(msg) from error
-        return device
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

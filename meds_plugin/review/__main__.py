@@ -31,7 +31,8 @@ def _review(options: Options) -> None:
         raise UserError(msg)
     # Heavy imports come late: a wrong option is answered at once.
     from meds_plugin.review.build import rebuild_review
-    from meds_plugin.review.rounds import apply_decisions, compare_runs
+    from meds_plugin.review.comparison import compare_runs
+    from meds_plugin.review.decisions import apply_decisions
 
     if other:
         print(compare_runs(run, other))

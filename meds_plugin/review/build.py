@@ -1,16 +1,16 @@
-"""From a run to the files of its review: the page, and what it is built from."""
+"""Builds ``review.html`` of a run, at its end or later."""
 
 from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING
 
-from meds_plugin.review.entries import read_review
-from meds_plugin.review.heatmaps import on_one_scale
-from meds_plugin.review.page import build_page
-from meds_plugin.review.sources import dataset_of
-from meds_plugin.review.store import Pictures, load_pictures, save_pictures
-from meds_plugin.review.thumbnails import thumbnails
+from meds_plugin.review.heatmaps import quantize_maps
+from meds_plugin.review.page import page_text
+from meds_plugin.review.ranked_run import read_ranked_run
+from meds_plugin.review.store import ReviewImages, load_review_images, save_review_images
+from meds_plugin.review.thumbnails import make_thumbnails
+from meds_plugin.review.training_images import find_training_images
 from meds_plugin.utils.atomic import write_text
 
 if TYPE_CHECKING:
@@ -22,28 +22,26 @@ if TYPE_CHECKING:
 
 __all__ = ["rebuild_review", "write_review"]
 
-_PAGE = "review.html"
-
 
 def write_review(run: Path, dataset: ImageDataset, maps: Tensor, *, progress: bool = False) -> None:
-    """Write the page of a run that has just written its ranking, and what it is built from.
+    """Write the page of a run that has just written its ranking, and store what it shows.
 
     Args:
         run: The run's folder.
-        dataset: The training images.
+        dataset: The N training images.
         maps: ``[N, h, w]`` their anomaly maps, higher = more anomalous.
-        progress: Show a bar while images are read.
+        progress: Show a progress bar while images are read.
     """
-    window = dataset.preprocess.window
-    pictures = Pictures(thumbnails(dataset, progress=progress), on_one_scale(maps), window)
-    save_pictures(run, pictures)
-    _write(run, pictures)
+    thumbnails = make_thumbnails(dataset, progress=progress)
+    images = ReviewImages(thumbnails, quantize_maps(maps), dataset.preprocess.window)
+    save_review_images(run, images)
+    rebuild_review(run)
 
 
 def rebuild_review(run: Path) -> Path:
-    """Build the page of a finished run again.
+    """Build the page of a finished run again from the thumbnails and heatmaps it stored.
 
-    From what the run kept; where it kept nothing, from the image files, without heatmaps.
+    If it stored none, thumbnails are made from the image files, and there are no heatmaps.
 
     Args:
         run: The run's folder.
@@ -54,16 +52,12 @@ def rebuild_review(run: Path) -> Path:
     Raises:
         UserError: If the folder holds no finished run, or a file in it is damaged.
     """
-    reviewed = read_review(run)
-    pictures = load_pictures(run, len(reviewed.manifest))
-    if pictures is None:
-        dataset = dataset_of(run, reviewed.manifest)
-        thumbs = thumbnails(dataset, progress=sys.stderr.isatty())
-        pictures = Pictures(thumbs, None, dataset.preprocess.window)
-    return _write(run, pictures)
-
-
-def _write(run: Path, pictures: Pictures) -> Path:
-    page = run / _PAGE
-    write_text(page, build_page(run, read_review(run), pictures))
+    ranked = read_ranked_run(run)
+    images = load_review_images(run, len(ranked.manifest))
+    if images is None:
+        dataset = find_training_images(run, ranked.manifest)
+        thumbnails = make_thumbnails(dataset, progress=sys.stderr.isatty())
+        images = ReviewImages(thumbnails, None, dataset.preprocess.window)
+    page = run / "review.html"
+    write_text(page, page_text(run, ranked, images))
     return page

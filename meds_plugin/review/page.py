@@ -1,4 +1,4 @@
-"""Builds ``review.html``: one file that needs no server and no network."""
+"""Renders ``review.html``: one file that needs no server and no network."""
 
 from __future__ import annotations
 
@@ -16,61 +16,63 @@ import numpy as np
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from meds_plugin.review.entries import Reviewed
-    from meds_plugin.review.store import Pictures
+    from meds_plugin.review.ranked_run import RankedRun
+    from meds_plugin.review.store import ReviewImages
 
-__all__ = ["build_page"]
+__all__ = ["page_text"]
 
-SCRIPTS = ("csv.js", "decisions.js", "pictures.js", "view.js", "grid.js", "large.js", "main.js")
-_CHUNK = 256  # images whose data stand in one element
+_SCRIPTS = ("csv.js", "decisions.js", "images.js", "view.js", "grid.js", "large.js", "main.js")
+_CHUNK = 256  # images whose data share one element
 
 
-def build_page(run: Path, reviewed: Reviewed, pictures: Pictures) -> str:
+def page_text(run: Path, ranked: RankedRun, images: ReviewImages) -> str:
     """Return the page of a run.
 
-    Names of files and categories come from outside: they only ever stand in the page as JSON in
-    which no markup can begin, and a content security policy allows nothing but the page's own
-    script and style.
+    Names of files and categories are not trusted: they are only ever part of JSON in which no
+    markup can begin, and a content security policy allows only the page's own script and style.
 
     Args:
-        run: The run's folder; its name is shown, and the command to go on with names it.
-        reviewed: What there is to review.
-        pictures: What is shown of the images, in the manifest's order.
+        run: The run's folder; the page shows its name and the command that applies decisions to it.
+        ranked: The training images.
+        images: Their thumbnails and heatmaps, in the manifest's order.
 
     Returns:
-        ASCII text.
+        HTML in ASCII.
     """
-    place = {name: index for index, name in enumerate(reviewed.manifest)}
-    order = [place[entry.path] for entry in reviewed.entries]
-    script = "(() => {\n'use strict';\n" + "\n".join(map(_asset, SCRIPTS)) + "\n})();\n"
+    place = {name: index for index, name in enumerate(ranked.manifest)}
+    order = [place[image.path] for image in ranked.images]
+    script = "(() => {\n'use strict';\n" + "\n".join(map(_asset, _SCRIPTS)) + "\n})();\n"
     style = _asset("page.css")
+    title = html.escape(f"Review of {_run_name(run)}")
     parts = {
         "policy": (
-            f"default-src 'none'; img-src data:; script-src '{_digest(script)}'; "
-            f"style-src '{_digest(style)}'; base-uri 'none'; form-action 'none'"
+            f"default-src 'none'; img-src data:; script-src '{_policy_hash(script)}'; "
+            f"style-src '{_policy_hash(style)}'; base-uri 'none'; form-action 'none'"
         ),
-        "title": _ascii(html.escape(f"Review of {_short(run)}")),
+        "title": title.encode("ascii", "xmlcharrefreplace").decode(),
         "style": style,
         "script": script,
-        "facts": _json(_facts(run, reviewed, pictures, order)),
-        "chunks": "\n".join([*_thumbnail_chunks(pictures, order), *_map_chunks(pictures, order)]),
+        "data": _json(_page_data(run, ranked, images, order)),
+        "chunks": "\n".join([*_thumbnail_chunks(images, order), *_map_chunks(images, order)]),
     }
-    # In one pass: what is filled in is not searched for further places.
+    # One pass: placeholders in what is inserted stay as they are.
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _asset("page.html"))
 
 
-def _facts(run: Path, reviewed: Reviewed, pictures: Pictures, order: list[int]) -> dict[str, Any]:
-    entries = reviewed.entries
+def _page_data(
+    run: Path, ranked: RankedRun, images: ReviewImages, order: list[int]
+) -> dict[str, Any]:
+    entries = ranked.images
     names = sorted({entry.category for entry in entries})
-    maps = pictures.heatmaps
-    thumbs = [pictures.thumbnails[index] for index in order]
+    maps = images.heatmaps
+    thumbs = [images.thumbnails[index] for index in order]
     return {
-        "id": _identity(reviewed),
-        "name": _short(run),
+        "id": _identity(ranked),
+        "name": _run_name(run),
         "apply": f"python -m meds_plugin.review {shlex.quote(str(run.absolute()))} --apply",
         "categories": names,
-        "thresholds": [reviewed.thresholds.get(name) for name in names],
-        "contamination": reviewed.contamination,
+        "thresholds": [ranked.thresholds.get(name) for name in names],
+        "contamination": ranked.contamination,
         "chunk": _CHUNK,
         "path": [entry.path for entry in entries],
         "category": [names.index(entry.category) for entry in entries],
@@ -81,7 +83,7 @@ def _facts(run: Path, reviewed: Reviewed, pictures: Pictures, order: list[int]) 
         "probability": [entry.probability for entry in entries],
         "width": [thumb.width for thumb in thumbs],
         "height": [thumb.height for thumb in thumbs],
-        "bytes": [_encoded_length(len(thumb.data)) for thumb in thumbs],
+        "bytes": [4 * ((len(thumb.data) + 2) // 3) for thumb in thumbs],  # in base64
         "maps": None
         if maps is None
         else {
@@ -89,67 +91,59 @@ def _facts(run: Path, reviewed: Reviewed, pictures: Pictures, order: list[int]) 
             "width": maps.values.shape[2],
             "low": maps.low,
             "high": maps.high,
-            "window": list(pictures.window),
+            "window": list(images.window),
         },
     }
 
 
-def _identity(reviewed: Reviewed) -> str:
-    """Return what decisions are kept under: the same for a page that is built again."""
+def _identity(ranked: RankedRun) -> str:
+    """Return the key of stored decisions: the same for every page of the same ranking."""
     digest = hashlib.sha256()
-    for entry in reviewed.entries:
-        digest.update(f"{entry.path}\0{entry.category}\0{entry.score!r}\0".encode())
+    for image in ranked.images:
+        digest.update(f"{image.path}\0{image.category}\0{image.score!r}\0".encode())
     return digest.hexdigest()[:24]
 
 
-def _thumbnail_chunks(pictures: Pictures, order: list[int]) -> list[str]:
-    texts = [base64.b64encode(pictures.thumbnails[index].data).decode() for index in order]
-    return _chunks("thumbs", ["".join(part) for part in _cut(texts)])
+def _thumbnail_chunks(images: ReviewImages, order: list[int]) -> list[str]:
+    texts = [base64.b64encode(images.thumbnails[index].data).decode() for index in order]
+    return _chunks("thumbs", ["".join(part) for part in _in_chunks(texts)])
 
 
-def _map_chunks(pictures: Pictures, order: list[int]) -> list[str]:
-    if pictures.heatmaps is None:
+def _map_chunks(images: ReviewImages, order: list[int]) -> list[str]:
+    if images.heatmaps is None:
         return []
-    values = pictures.heatmaps.values
-    parts = (np.ascontiguousarray(values[part]).tobytes() for part in _cut(order))
+    values = images.heatmaps.values
+    parts = (np.ascontiguousarray(values[part]).tobytes() for part in _in_chunks(order))
     return _chunks("maps", [base64.b64encode(part).decode() for part in parts])
 
 
-def _cut(items: list[Any]) -> list[list[Any]]:
+def _in_chunks(items: list[Any]) -> list[list[Any]]:
     return [items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK)]
 
 
 def _chunks(kind: str, texts: list[str]) -> list[str]:
-    """Return elements that the browser takes in without looking into them."""
+    """Return elements that the browser stores without parsing their content."""
     return [
         f'<script type="text/plain" id="{kind}-{number}">{text}</script>'
         for number, text in enumerate(texts)
     ]
 
 
-def _encoded_length(count: int) -> int:
-    return 4 * ((count + 2) // 3)
-
-
 def _json(content: dict[str, Any]) -> str:
-    """Return JSON in ASCII that may stand inside a script element."""
-    text = json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    """Return JSON in ASCII that is safe inside a script element."""
+    text = json.dumps(content, allow_nan=False, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
-def _ascii(text: str) -> str:
-    return text.encode("ascii", "xmlcharrefreplace").decode()
 
 
 def _asset(name: str) -> str:
     return (files("meds_plugin.review") / "assets" / name).read_text(encoding="ascii")
 
 
-def _digest(text: str) -> str:
-    """Return what a content security policy knows an inline script or style by."""
+def _policy_hash(text: str) -> str:
+    """Return the hash by which a content security policy allows an inline script or style."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _short(run: Path) -> str:
-    """Return the last parts of a run's path: a date alone says little."""
+def _run_name(run: Path) -> str:
+    """Return the last two parts of a run's path: the last may be only a time."""
     return "/".join(run.absolute().parts[-2:])

@@ -1,4 +1,4 @@
-"""``review.npz``: what the page shows of the images, kept so that it can be built again."""
+"""``review.npz``: the thumbnails and heatmaps of a run, from which its page can be built again."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["STORE", "Pictures", "load_pictures", "save_pictures"]
+__all__ = ["STORE", "ReviewImages", "load_review_images", "save_review_images"]
 
 STORE = "review.npz"
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """What is shown of the training images, in the manifest's order.
+class ReviewImages:
+    """What the page shows of the N training images, in the manifest's order.
 
     Attributes:
-        thumbnails: One an image.
-        heatmaps: One an image, or ``None`` where none were kept.
-        window: Left, top, right and bottom edge of what a map covers, as shares of the image.
+        thumbnails: One per image.
+        heatmaps: One per image; ``None``: the run stored none.
+        window: Left, top, right and bottom edge of the area that a heatmap covers, as fractions of
+            the image.
     """
 
     thumbnails: Sequence[Thumbnail]
@@ -37,22 +38,22 @@ class Pictures:
     window: tuple[float, float, float, float]
 
 
-def save_pictures(run: Path, pictures: Pictures) -> None:
+def save_review_images(run: Path, images: ReviewImages) -> None:
     """Write ``review.npz`` into a run's folder."""
-    thumbs, maps = pictures.thumbnails, pictures.heatmaps
+    thumbs, maps = images.thumbnails, images.heatmaps
     arrays: dict[str, Any] = {
         "bytes": np.frombuffer(b"".join(thumb.data for thumb in thumbs), np.uint8),
         "lengths": np.array([len(thumb.data) for thumb in thumbs], np.int64),
         "sizes": np.array([thumb[1:] for thumb in thumbs], np.int64).reshape(-1, 2),
-        "window": np.array(pictures.window),
+        "window": np.array(images.window),
     }
     if maps is not None:
         arrays |= {"maps": maps.values, "scale": np.array([maps.low, maps.high])}
     write_arrays(run / STORE, arrays)
 
 
-def load_pictures(run: Path, count: int) -> Pictures | None:
-    """Read ``review.npz``; ``None`` where the run has none.
+def load_review_images(run: Path, count: int) -> ReviewImages | None:
+    """Read ``review.npz``; ``None`` if the run has none.
 
     Args:
         run: The run's folder.
@@ -77,12 +78,12 @@ def load_pictures(run: Path, count: int) -> Pictures | None:
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         msg = f"{path} is damaged ({error}): remove it and build the page again"
         raise UserError(msg) from error
-    fits = len(ends) == len(sizes) == count and (maps is None or len(maps.values) == count)
-    if not fits or (count and ends[-1] != len(data)):
-        msg = f"{path} belongs to other images than manifest.csv: remove it and build again"
+    matches = len(ends) == len(sizes) == count and (maps is None or len(maps.values) == count)
+    if not matches or (count and ends[-1] != len(data)):
+        msg = f"{path} and manifest.csv list different images: remove it and build the page again"
         raise UserError(msg)
     thumbs = [
         Thumbnail(data[start:end], width, height)
         for start, end, (width, height) in zip([0, *ends], ends, sizes, strict=False)
     ]
-    return Pictures(thumbs, maps, (left, top, right, bottom))
+    return ReviewImages(thumbs, maps, (left, top, right, bottom))

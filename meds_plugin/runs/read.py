@@ -24,7 +24,7 @@ def read_config(run: Path) -> DictConfig:
     """
     file = run / "config.yaml"
     if not file.is_file():
-        msg = f"{file} is missing: give the folder of a run, with its config.yaml"
+        msg = f"{file} is missing: give the folder of a run, or copy its config.yaml there, too"
         raise UserError(msg)
     try:
         config = DictConfig(OmegaConf.to_container(OmegaConf.load(file), resolve=True))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from meds_plugin.config.flatten import flatten
 from meds_plugin.utils.atomic import write_json
+from meds_plugin.utils.file_locks import lock, try_lock
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -121,18 +122,13 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Wait until no other process has to do with a job; a dead process lets go by itself."""
-    try:
-        from fcntl import LOCK_EX, LOCK_NB, flock
-    except ImportError:  # Windows
-        yield
-        return
-    with (folder / ".lock").open("ab") as file:
+    """Keep other processes from running the same job; wait for one that does."""
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context((folder / ".lock").open("ab"))
         try:
-            flock(file, LOCK_EX | LOCK_NB)
-        except BlockingIOError:
-            log.info("%s: another process is at it, waiting", folder.name)
-            flock(file, LOCK_EX)
+            if not try_lock(file):
+                log.info("%s: another process runs it, waiting", folder.name)
+                stack.enter_context(lock(file))
         except OSError as error:  # a file system without locks
             log.warning("%s cannot be locked (%s): do not start its sweep twice", folder, error)
         yield

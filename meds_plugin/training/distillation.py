@@ -45,7 +45,7 @@ def distillation_loss(
         UserError: If ``kind`` is unknown.
 
     Source:
-        Paper, section "distillation"; factor and l2 default from the reference.
+        docs/method.md, section 3; factor and l2 default from the reference.
     """
     check_loss(kind)
     maps, targets = match_grid(maps, targets)

@@ -84,7 +84,7 @@ class StableAdamW(Optimizer):
         settings: The optimiser's constants; schedule and gradient clipping are left to the caller.
 
     Source:
-        METHOD section 2, "Update per tensor", the reference's StableAdamW (Wortsman et al. 2023,
+        docs/method.md, section 5; the reference's StableAdamW (Wortsman et al. 2023,
         without clipping the decay).
     """
 

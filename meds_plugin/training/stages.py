@@ -82,7 +82,7 @@ def plan_stages(method: Method, *, distill_steps: int, finetune_steps: int) -> S
         UserError: For an unknown method or steps that leave nothing to do.
 
     Source:
-        Paper, ablation tables. The reference's script for the memory criterion also starts from
+        docs/method.md, section 5. The reference's script for the memory criterion also starts from
         random weights; here each row changes one thing only.
     """
     if method not in METHODS:

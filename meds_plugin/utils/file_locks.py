@@ -1,4 +1,4 @@
-"""Locks on open files that end with the process that holds them, however it ends."""
+"""Locks on open files, which end with the process that holds them, however it ends."""
 
 from __future__ import annotations
 
@@ -18,25 +18,33 @@ if TYPE_CHECKING:
 __all__ = ["lock", "try_lock"]
 
 _WAIT = 0.01  # seconds between two attempts
-_BYTE = 1 << 30  # Windows locks bytes, which nobody else may read then: one beyond the content
+_BYTE = 1 << 30  # Windows locks bytes, which others cannot read then: take one past the content
 
 
 def try_lock(file: IO[Any]) -> bool:
-    """Lock an open file until it is closed; return False where another holds it."""
+    """Lock an open file until it is closed; return False where another process holds the lock.
+
+    Raises:
+        OSError: If the file system supports no locks.
+    """
     try:
         if sys.platform == "win32":
             file.seek(_BYTE)
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         else:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except (BlockingIOError, PermissionError):  # the latter on Windows and some network drives
         return False
     return True
 
 
 @contextlib.contextmanager
 def lock(file: IO[Any]) -> Iterator[None]:
-    """Hold the lock of an open file inside the block; wait for it first."""
+    """Wait for the lock of an open file and hold it inside the block.
+
+    Raises:
+        OSError: If the file system supports no locks.
+    """
     while not try_lock(file):
         time.sleep(_WAIT)
     try:

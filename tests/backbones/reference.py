@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from backbones.reconstruction import ReconstructionDetector
+    from backbones.shared.reconstruction import ReconstructionDetector
 
 __all__ = ["Reference", "tensors_of"]
 
@@ -73,11 +73,11 @@ class Reference:
         """Compare targets, reconstructions and the map in evaluation mode."""
         model.eval()
         images = self["input"]
-        targets, rebuilt = model.reconstruct(images)
+        targets, reconstructed = model.reconstruct(images)
         for group in (0, 1):
             expected = self[f"en.{group}"], self[f"de.{group}"]
             torch.testing.assert_close(targets[group], expected[0], rtol=0.0, atol=1e-4)
-            torch.testing.assert_close(rebuilt[group], expected[1], rtol=0.0, atol=1e-4)
+            torch.testing.assert_close(reconstructed[group], expected[1], rtol=0.0, atol=1e-4)
         expected_map = self["amap.patch"].squeeze(1)
         torch.testing.assert_close(model(images), expected_map, rtol=0.0, atol=1e-5)
 

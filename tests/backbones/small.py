@@ -14,9 +14,9 @@ from meds_plugin.encoders.build import build_encoder
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from backbones.reconstruction import ReconstructionDetector
+    from backbones.shared.reconstruction import ReconstructionDetector
 
-__all__ = ["loader_of", "on_stages", "pictures", "small", "widen"]
+__all__ = ["loader_of", "noisy_images", "on_stages", "small", "widen"]
 
 
 def small(
@@ -57,8 +57,8 @@ def widen(model: ReconstructionDetector) -> None:
             block.ls2.gamma.fill_(0.5)
 
 
-def pictures(count: int, *, size: int, defective: Sequence[int] = ()) -> Tensor:
-    """Return one blurred picture ``[count, 3, size, size]`` with noise, in some a dark square.
+def noisy_images(count: int, *, size: int, defective: Sequence[int] = ()) -> Tensor:
+    """Return noisy copies ``[count, 3, size, size]`` of one smooth image, some with a dark square.
 
     Args:
         count: Number of images.

@@ -21,7 +21,7 @@ from meds_plugin.metrics import image_score
 from meds_plugin.training.optimizer import OptimizerSettings
 from meds_plugin.utils.errors import UserError
 from tests.backbones.reference import Reference, tensors_of
-from tests.backbones.small import loader_of, pictures, small, widen
+from tests.backbones.small import loader_of, noisy_images, small, widen
 from tests.toys import quiet_trainer, wrap
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def test_the_nearest_prototype_counts() -> None:
 # --- the detector ----------------------------------------------------------------------------
 
 
-def test_rebuilding_passes_the_bottleneck_and_mixes_the_images_prototypes() -> None:
+def test_reconstruction_passes_the_bottleneck_and_mixes_the_images_prototypes() -> None:
     model = small(INPFormer, image_size=(28, 70), layers=(1, 2, 4), prototypes=3)
     widen(model)
     images = torch.randn(2, 3, 28, 70)
@@ -186,10 +186,10 @@ def test_rebuilding_passes_the_bottleneck_and_mixes_the_images_prototypes() -> N
     first = model.decoder[0](model.bottleneck[0](tokens), own)
     second = model.decoder[1](first, own)
     third = model.decoder[2](second, own)
-    _, rebuilt = model.reconstruct(images)
-    torch.testing.assert_close(rebuilt[0], third.mT.reshape(2, 32, 2, 5))
+    _, reconstructed = model.reconstruct(images)
+    torch.testing.assert_close(reconstructed[0], third.mT.reshape(2, 32, 2, 5))
     expected = ((first + second) / 2).mT.reshape(2, 32, 2, 5)
-    torch.testing.assert_close(rebuilt[1], expected)
+    torch.testing.assert_close(reconstructed[1], expected)
 
 
 def test_initial_prototypes_and_scales_are_the_references() -> None:
@@ -225,7 +225,7 @@ def test_wrong_arguments_are_named(arguments: dict[str, Any], told: str) -> None
 def test_a_resumed_fit_under_the_wrapper_ends_where_an_unbroken_one_does(
     tmp_path: Path, step: int
 ) -> None:
-    images = loader_of(pictures(10, size=56, defective=(4, 9)))
+    images = loader_of(noisy_images(10, size=56, defective=(4, 9)))
 
     def make() -> Any:
         return wrap(small(INPFormer), distill_steps=6, finetune_steps=6)

@@ -17,7 +17,7 @@ from meds_plugin.memory import sample_subsets
 from meds_plugin.memory.settings import MemorySettings
 from meds_plugin.utils.rng import torch_generator
 from meds_plugin.wrapper import MeDSWrapper
-from tests.backbones.small import pictures
+from tests.backbones.small import noisy_images
 from tests.benchmarks.common import detector_of, machine, measure, options_of, show, write
 from tests.benchmarks.reference import ReferenceLoop, memory_loop
 from tests.toys import quiet_trainer
@@ -47,7 +47,7 @@ class Images(Dataset["Tensor"]):
 
     def __init__(self, options: Namespace) -> None:
         count = options.images
-        self.images = pictures(
+        self.images = noisy_images(
             options.categories * count, size=options.size, defective=range(0, count, 5)
         )
         self.groups = [str(index // count) for index in range(len(self.images))]

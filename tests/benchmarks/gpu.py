@@ -4,7 +4,7 @@ DINOv2-reg base with random weights on images made up on the device, in bfloat16
 scores, training steps, a selection pass, with everything on the device (a run takes what exceeds
 `cache.gb` from the host or from files); and a float32 rendering of what the reference does
 (`tests.benchmarks.reference`). Both totals are worked out from these for all steps, with as many
-selection passes as METHOD counts. Without a GPU nothing is timed. `python -m tests.benchmarks.gpu`
+selection passes as estimated below. No GPU, no timings. `python -m tests.benchmarks.gpu`
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ TINY = PAPER | {
     "model_args": {"embed_dim": 32, "depth": 4, "num_heads": 2},
     "side": 256,
 }
-# A pass over the selected images ends with a selection pass. METHOD section 9 counts 59 in 10 000
+# docs/method.md, section 4: a selection pass after each pass, an estimated 59 in 10 000
 # steps of 16 on 3991 images: a pass is over 0.68 of the images.
 KEPT = 10_000 * 16 / 59 / 3991
 

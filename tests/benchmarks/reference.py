@@ -1,4 +1,4 @@
-"""What the reference does in each stage, as METHOD describes it: the baseline of benchmarks.
+"""What the reference does in each stage (docs/method.md): the baseline of benchmarks.
 
 It encodes the images of every step and of every selection pass, in float32, scores patches by a
 loop over sampled memories, updates tensors one by one and asks for the loss of every step. Left
@@ -16,7 +16,7 @@ from timm.optim.adamw import AdamWLegacy
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backbones.layers import Dropout
+from backbones.shared.layers import Dropout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from meds_plugin.encoding.scoring import selection_scores
 from meds_plugin.wrapper import MeDSWrapper
-from tests.backbones.small import pictures
+from tests.backbones.small import noisy_images
 from tests.benchmarks.common import (
     WITHOUT_CACHE,
     clock,
@@ -69,7 +69,7 @@ class Recorder(L.Callback):
 def main() -> None:
     """Measure, print a table, write figures where asked; fail where losses differ."""
     options = options_of(__doc__, SIZES)
-    images = pictures(options.images, size=options.size, defective=range(0, options.images, 5))
+    images = noisy_images(options.images, size=options.size, defective=range(0, options.images, 5))
     kinds: dict[str, dict[str, Any]] = {"with": {}, "without": WITHOUT_CACHE}
     best: dict[str, dict[str, float]] = {}
     losses: dict[str, Tensor] = {}

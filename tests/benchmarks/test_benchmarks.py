@@ -14,7 +14,7 @@ from meds_plugin.memory import bootstrap_scores, sample_subsets
 from meds_plugin.metrics import image_score
 from meds_plugin.training.distillation import distillation_loss
 from meds_plugin.training.optimizer import OptimizerSettings, StableAdamW
-from tests.backbones.small import pictures, small, widen
+from tests.backbones.small import noisy_images, small, widen
 from tests.benchmarks import end_to_end, gpu, steps
 from tests.benchmarks.reference import ReferenceLoop, memory_loop
 
@@ -46,7 +46,7 @@ def test_the_baseline_trains_and_scores_as_the_package_does() -> None:
     theirs, ours = models
     ours.load_state_dict(theirs.state_dict())
     loop = ReferenceLoop(theirs, batch=4)
-    images = pictures(8, size=56)
+    images = noisy_images(8, size=56)
     targets = torch.rand(8, 4, 4)
     params = ours.parameter_groups()[0]["params"]
     optimizer = StableAdamW(params, OptimizerSettings())

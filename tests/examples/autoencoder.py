@@ -1,4 +1,4 @@
-"""The least there is: an autoencoder that squeezes an image through a few channels."""
+"""The simplest of detectors: an autoencoder that squeezes an image through a few channels."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class Autoencoder(nn.Module):
-    """Its map is the error of the rebuilt image, whose noise is averaged away before squaring."""
+    """Its map is the squared reconstruction error, averaged first to remove noise."""
 
     def __init__(self, width: int = 16, bottleneck: int = 8) -> None:
         super().__init__()

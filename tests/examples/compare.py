@@ -1,4 +1,4 @@
-"""Trains each example alone and by MeDS on contaminated pictures, and prints how well it finds.
+"""Trains each example with and without MeDS on contaminated images, and prints its metrics.
 
 By hand: ``python -m tests.examples.compare [NAME ...]``.
 """
@@ -18,7 +18,7 @@ from meds_plugin import AnomalyDataModule, MeDSWrapper, OptimizerSettings, evalu
 from meds_plugin.data import DataSettings, synthetic_split
 from tests.examples.autoencoder import Autoencoder
 from tests.examples.teacher_student import TeacherStudent
-from tests.examples.transformer import RebuildingTransformer
+from tests.examples.transformer import FeatureTransformer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,23 +30,23 @@ if TYPE_CHECKING:
 
 
 class Example(NamedTuple):
-    """A detector and its settings, the same with and without MeDS."""
+    """A detector and its settings, which are the same with and without MeDS."""
 
     make: Callable[[], nn.Module]
     lr: float
-    steps: int  # of each stage; without stages twice as many
+    steps: int  # of each stage; twice as many where there is only one
 
 
 EXAMPLES = {
     "autoencoder": Example(Autoencoder, lr=4e-3, steps=700),
     "teacher_student": Example(TeacherStudent, lr=2e-3, steps=300),
-    "transformer": Example(RebuildingTransformer, lr=2e-3, steps=300),
+    "transformer": Example(FeatureTransformer, lr=2e-3, steps=300),
 }
 RUNS: tuple[tuple[Method, float], ...] = (("plain", 0.0), ("plain", 0.4), ("meds", 0.4))
 
 
 def data(noise: float, split: Split | None = None) -> AnomalyDataModule:
-    """Return the drawn pictures of the default run, with ``noise`` defective ones a normal one."""
+    """Return the default run's synthetic images, with ``noise`` defective ones per normal one."""
     split = synthetic_split() if split is None else split
     settings = DataSettings(noise=noise)
     return AnomalyDataModule(source=split, settings=settings, image_size=128, batch_size=8)
@@ -55,7 +55,7 @@ def data(noise: float, split: Split | None = None) -> AnomalyDataModule:
 def fit(
     example: Example, datamodule: AnomalyDataModule, method: Method, *, steps: int | None = None
 ) -> MeDSWrapper:
-    """Train an example, always from the same weights, on images as it wants them."""
+    """Train an example from fixed initial weights, on images normalised as it expects."""
     steps = steps or example.steps
     torch.manual_seed(0)
     model = MeDSWrapper(
@@ -85,7 +85,7 @@ def metrics(model: MeDSWrapper, datamodule: AnomalyDataModule) -> dict[str, floa
 
 
 def main() -> None:
-    """Compare what is named on the command line, or all."""
+    """Compare the examples named on the command line, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("examples", nargs="*", help=f"default: {', '.join(EXAMPLES)}")
     given = parser.parse_args()
@@ -94,8 +94,8 @@ def main() -> None:
     torch.set_num_threads(1)
     for name in given.examples or EXAMPLES:
         for method, noise in RUNS:
-            start, pictures = time.process_time(), data(noise)
-            found = metrics(fit(EXAMPLES[name], pictures, method), pictures)
+            start, datamodule = time.process_time(), data(noise)
+            found = metrics(fit(EXAMPLES[name], datamodule, method), datamodule)
             print(
                 f"{name:16} {method:6} noise {noise:g}: I-AUROC {found['I-AUROC']:.3f}  "
                 f"P-AP {found['P-AP']:.3f}  ({time.process_time() - start:.0f} s)",

@@ -1,4 +1,4 @@
-"""A student learns to say what a frozen teacher says; on defects it has not learnt they differ."""
+"""A student learns to predict a frozen teacher's features; on defects, unseen, the two differ."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class TeacherStudent(nn.Module):
         )
 
     def features(self, images: Tensor) -> Tensor:
-        return self.teacher.features(images)  # [B, P, D]; the memory takes them, too
+        return self.teacher.features(images)  # [B, P, D]; for the memory too
 
     def forward(self, images: Tensor) -> Tensor:
-        said = self.student(images)
-        taught = self.features(images).transpose(1, 2).unflatten(2, self.teacher.grid)
-        return 1 - nn.functional.cosine_similarity(said, taught)
+        predicted = self.student(images)
+        expected = self.features(images).transpose(1, 2).unflatten(2, self.teacher.grid)
+        return 1 - nn.functional.cosine_similarity(predicted, expected)

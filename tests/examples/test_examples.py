@@ -1,4 +1,4 @@
-"""The examples are wrapped as the README says and train to a valid outcome."""
+"""The examples train as the README says, to valid scores and metrics."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def test_an_example_trains_and_is_evaluated(name: str) -> None:
     split = synthetic_split(
         categories=["weave", "gear"], train_normal=6, test_normal=3, test_defective=5
     )
-    pictures = data(0.4, split)
-    model = fit(EXAMPLES[name], pictures, "meds", steps=4)
+    datamodule = data(0.4, split)
+    model = fit(EXAMPLES[name], datamodule, "meds", steps=4)
     scores = model.training_scores()
     assert scores.score.shape == (16,)
     assert bool(torch.isfinite(scores.score).all())
     assert 0 < int(scores.selected.sum()) < 16
     assert model.global_step == 8
-    assert all(0 <= value <= 1 for value in metrics(model, pictures).values())
+    assert all(0 <= value <= 1 for value in metrics(model, datamodule).values())

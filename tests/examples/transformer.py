@@ -1,4 +1,4 @@
-"""A transformer rebuilds the features of a frozen encoder from a noisy, narrow copy of them."""
+"""A transformer reconstructs a frozen encoder's features from a noisy, narrow copy of them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from torch import Tensor, nn
 from meds_plugin.encoders.build import build_encoder
 
 
-class RebuildingTransformer(nn.Module):
-    """Its map is the cosine distance between features and rebuilt features.
+class FeatureTransformer(nn.Module):
+    """Its map is the cosine distance between features and their reconstruction.
 
-    The encoder is frozen, so `encode` is all there is to do once an image: the plugin keeps what
-    it returns.
+    The encoder is frozen, so `encode` need run only once per image: the plugin caches its output.
     """
 
     def __init__(self, width: int = 64, depth: int = 2, drop: float = 0.3) -> None:
@@ -36,13 +35,13 @@ class RebuildingTransformer(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         return self.encoder.features(images)
 
-    def rebuild(self, encoded: Tensor) -> Tensor:
+    def reconstruct(self, encoded: Tensor) -> Tensor:
         tokens = self.enter(self.drop(encoded)) + self.place
-        rebuilt: Tensor = self.leave(self.blocks(tokens))
-        return rebuilt
+        reconstruction: Tensor = self.leave(self.blocks(tokens))
+        return reconstruction
 
     def anomaly_map(self, encoded: Tensor) -> Tensor:
-        similar = nn.functional.cosine_similarity(self.rebuild(encoded), encoded, dim=2)
+        similar = nn.functional.cosine_similarity(self.reconstruct(encoded), encoded, dim=2)
         return (1 - similar).view(-1, *self.encoder.grid)
 
     def loss(self, encoded: Tensor, *, step: int, total_steps: int) -> Tensor:

@@ -32,7 +32,7 @@ def data_folder(root: str | os.PathLike[str] | None, expected: str) -> Path:
     folder = Path(os.path.expanduser(root))  # noqa: PTH111 - Path.expanduser raises for `~nobody`
     if is_folder(folder):
         return folder
-    what = "is a file, not a folder" if folder.exists() else "does not exist"
+    what = "is a file, not a folder" if os.path.lexists(folder) else "does not exist"
     msg = f"data.root={folder} {what}; name the folder that holds {expected}"
     raise UserError(msg)
 

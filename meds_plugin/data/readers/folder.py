@@ -86,8 +86,8 @@ def read_folder(
 
     Returns:
         The images by category and name. Notes say what is missing, what was passed over, and which
-        folders labelled test images. Among the problems are images whose names are not UTF-8,
-        dangling links, and folders that may not be listed.
+        folders labelled test images. Among the problems are dangling links and folders that may
+        not be listed.
 
     Raises:
         UserError: If an argument is wrong, a folder does not exist or has no image, a pattern
@@ -119,9 +119,13 @@ def read_folder(
     roles = {image: role for image, role in roles.items() if role.category in names}
     split = Split([], [], notes=_passed_over(found), folders=(folder, *truth.folders, *outside))
     for unreadable, reason in found.unreadable.items():
-        split.problems.append(Problem(writable("/".join(unreadable)), writable(reason)))
+        split.problems.append(Problem(writable("/".join(unreadable)), reason))
     for image, role in roles.items():
-        _add(split, image, found.images[image], role, truth)
+        name = "/".join(image)
+        mask = truth.mask(name, role.places) if role.defect else None
+        file, known = found.images[image], role.injected
+        sample = Sample(name, role.category, role.defect, file, mask, injected=known)
+        (split.test if role.test else split.train).append(sample)
     if not split.test and (other := known_layout(folder)):
         split.notes.append(f"{source} {other}, which tells its test images and masks apart")
     split.notes.extend(_folder_labels(roles))
@@ -180,21 +184,6 @@ def _first(files: dict[Parts, Path]) -> str:
 def _counts(counter: Counter[str]) -> str:
     most = [f"{shown(name)}: {count}" for name, count in counter.most_common(_MOST_NAMED)]
     return ", ".join([*most, "..."] if len(counter) > _MOST_NAMED else most)
-
-
-def _add(split: Split, image: Parts, path: Path, role: Role, truth: MaskFolder) -> None:
-    """Add an image to the training or test images, or to the problems."""
-    name = "/".join(image)
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        plain = writable(name)
-        reason = f"{shown(plain)}: its name is not text in UTF-8; rename it"
-        split.problems.append(Problem(plain, reason))
-        return
-    mask = truth.mask(name, role.places) if role.defect else None
-    sample = Sample(name, role.category, role.defect, path, mask, injected=role.injected)
-    (split.test if role.test else split.train).append(sample)
 
 
 def _folder_labels(roles: dict[Parts, Role]) -> list[str]:

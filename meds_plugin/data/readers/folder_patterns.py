@@ -91,7 +91,9 @@ def locate(key: str, text: str, root: Path) -> tuple[Parts, Path] | None:
     place = path_inside(root, plain)
     base = Path(os.path.normpath(root.absolute()))
     path = Path(os.path.normpath(base / plain)) if place is None else root / place
-    if not plain or "\0" in plain or not (is_folder(path) or (place and path.is_file())):
+    if not plain or "\0" in plain:
+        return None
+    if not is_folder(path) and not (place and os.path.isfile(path)):  # noqa: PTH113 - never raises
         return None
     if place is not None:
         return place.parts, path

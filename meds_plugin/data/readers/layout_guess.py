@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import os
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from meds_plugin.data.file_search import folders_in, images_in
+from meds_plugin.data.file_search import IMAGE_SUFFIXES, folders_in
 from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ _VISA = frozenset(
     {"candle", "capsules", "cashew", "chewinggum", "fryum", "macaroni1", "macaroni2"}
     | {"pcb1", "pcb2", "pcb3", "pcb4", "pipe_fryum"}
 )
-_MOST_LISTED = 200
+_MOST_LISTED = 10_000
 _MOST_NEAR = 20
 
 
@@ -100,19 +102,9 @@ def _tree(folders: Iterable[Path]) -> str | None:
 
 
 def _holds_image(folder: Path) -> bool:
-    """Whether there is an image anywhere in a folder, as far as a limited search can tell."""
-    todo = [folder]
-    for _ in range(_MOST_LISTED):
-        if not todo:
-            break
-        here = todo.pop()
-        try:
-            if images_in(here):
-                return True
-        except (UserError, OSError):
-            continue
-        todo += _folders(here)
-    return False
+    """Whether there is an image among the first names below a folder, hidden ones apart."""
+    names = glob.iglob("**/*", root_dir=folder, recursive=True)  # noqa: PTH207 - not hidden names
+    return any(Path(n).suffix.lower() in IMAGE_SUFFIXES for n in islice(names, _MOST_LISTED))
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -2,81 +2,99 @@
 
 from __future__ import annotations
 
-import stat
+import os
 from dataclasses import replace
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING
+from pathlib import PureWindowsPath
+from typing import TYPE_CHECKING, TypeAlias
 
 from meds_plugin.data.faults import shown
 from meds_plugin.data.file_search import natural_key
+from meds_plugin.data.readers.by_category import category_notes
+from meds_plugin.data.readers.safe_paths import path_inside
 from meds_plugin.data.samples import Problem
+from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Sequence
+    from pathlib import Path, PurePosixPath
 
     from meds_plugin.data.samples import Sample, Split
 
-__all__ = ["EntryError", "listed_file", "mark_injected", "usable_samples"]
+    Entry: TypeAlias = tuple[str, Sample | Problem]  # its position in the list, what it gives
+
+__all__ = ["EntryError", "add_category", "listed_file", "mark_injected"]
 
 
 class EntryError(Exception):
-    """An entry of a list cannot be used; the message says why, in one line."""
+    """An entry of a list cannot be used; the message says why and what to do, in one line."""
 
 
-def listed_file(root: Path, folder: Path, name: str) -> tuple[str, Path]:
-    """Return a file that a list names.
+def listed_file(folder: Path, name: str) -> PurePosixPath:
+    r"""Return a file that a list names, relative to a folder.
 
     Args:
-        root: The data set's folder.
-        folder: The folder below it that the name is relative to.
-        name: The name in the list.
-
-    Returns:
-        Its path relative to the root, and the file.
+        folder: The folder.
+        name: The name in the list: relative to the folder or absolute in it, with ``/`` or ``\``.
+            Spaces around it are ignored, unless the file's own name has them.
 
     Raises:
-        EntryError: If the name leads out of the folder, or is not that of a file.
+        EntryError: If it is not a file in the folder.
     """
-    foreign = PureWindowsPath(name)  # takes both slashes, so it sees `..` in any spelling
-    if not name or foreign.anchor or ".." in foreign.parts:
-        msg = f"{shown(name) or 'an empty name'} is not a path below {folder}"
-        raise EntryError(msg)
-    file = folder / PurePosixPath(name)
-    try:
-        if stat.S_ISREG(file.stat().st_mode):
-            return file.relative_to(root).as_posix(), file
-        why = "is not a file"
-    except (FileNotFoundError, NotADirectoryError):
-        why = "does not exist"
-    except OSError as error:
-        why = f"cannot be read ({error.strerror})"
-    except ValueError:  # a null character
-        why = "is not the name of a file"
-    msg = f"{shown(str(file))} {why}"
+    trimmed = name.strip()
+    spellings = dict.fromkeys((name, trimmed, trimmed.replace("\\", "/")))
+    places = [path_inside(folder, spelling) for spelling in spellings]
+    for place in places:
+        # Not Path.is_file, which raises if a folder may not be entered or a name is too long.
+        if place is not None and os.path.isfile(folder / place):  # noqa: PTH113
+            return place
+    outside = trimmed and (None in places or PureWindowsPath(trimmed).drive)
+    what = "leads out of" if outside else "is not a readable file in"
+    msg = (
+        f"{shown(name) if trimmed else 'an empty name'} {what} {shown(str(folder))}; "
+        "fix it or data.root, or take the entry out"
+    )
     raise EntryError(msg)
 
 
-def usable_samples(
-    results: Iterable[tuple[str, Sample | Problem]],
-    problems: list[Problem],
-    *,
-    by: Callable[[Sample], str],
-) -> list[Sample]:
-    """Return the samples among the results of a list's entries, without repeats, in order.
+def add_category(
+    split: Split,
+    category: str,
+    source: object,
+    train: Sequence[Entry],
+    test: Sequence[Entry],
+) -> None:
+    """Add the images of a category that a list names, without repeats, in natural order.
+
+    Samples are sorted by ``Sample.extra["converted"]``, if they have it, or else by their path.
 
     Args:
-        results: The position of each entry in the list, and its sample or problem.
-        problems: The problems are appended, one for each repeat included.
-        by: The key to sort samples by, in natural order.
+        split: Changed in place: images, problems (one for each repeat) and notes on missing masks.
+        category: Its name.
+        source: The list, for messages.
+        train: The training entries; an entry is its position in the list, and its sample or
+            problem.
+        test: The test entries.
+
+    Raises:
+        UserError: If there is no training entry.
     """
-    found: dict[str, Sample] = {}
-    for where, result in results:
-        if isinstance(result, Problem):
-            problems.append(result)
-        elif found.setdefault(result.path, result) is not result:
-            reason = f"{where}: {shown(result.path)} is listed a second time; take one out"
-            problems.append(Problem(result.path, reason))
-    return sorted(found.values(), key=lambda sample: natural_key(by(sample)))
+    if not train:
+        what = f"category {category}: {source} lists no training images"
+        msg = f"{what}; leave it out of data.categories"
+        raise UserError(msg)
+    for entries, samples in ((train, split.train), (test, split.test)):
+        found: dict[str, Sample] = {}
+        for where, result in entries:
+            if isinstance(result, Problem):
+                split.problems.append(result)
+            elif found.setdefault(result.path, result) is not result:
+                reason = f"{where}: {shown(result.path)} is listed a second time; take one out"
+                split.problems.append(Problem(result.path, reason))
+        samples += sorted(
+            found.values(), key=lambda s: natural_key(s.extra.get("converted", s.path))
+        )
+    tested = [sample for sample in split.test if sample.category == category]
+    split.notes.extend(category_notes(category, tested, "masks"))
 
 
 def mark_injected(split: Split, source: str, *, always: bool = False) -> None:

@@ -128,15 +128,14 @@ def _masks(ground_truth: Path, kind: str, images: list[Path]) -> dict[str, Path]
         return {}
     files = _by_stem(images_in(ground_truth / kind))
     stems = _by_stem(images)
-    masks = {stem: files.get(f"{stem}_mask") or files.get(stem) for stem in stems}
-    missing = [stem for stem, mask in masks.items() if mask is None]
-    if missing:
+    names = {stem: f"{stem}_mask" if f"{stem}_mask" in files else stem for stem in stems}
+    if missing := [stem for stem, name in names.items() if name not in files]:
         msg = (
             f"{ground_truth / kind} lacks the masks of {len(missing)} of {len(stems)} images, "
             f"first {missing[0]}_mask.png; add them, or remove {ground_truth} to go without masks"
         )
         raise UserError(msg)
-    return {stem: mask for stem, mask in masks.items() if mask is not None}
+    return {stem: files[name] for stem, name in names.items()}
 
 
 def _by_stem(files: Iterable[Path]) -> dict[str, Path]:

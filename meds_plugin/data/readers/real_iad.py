@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from meds_plugin.data.faults import shown
 from meds_plugin.data.file_search import folders_in, is_folder, natural_key
 from meds_plugin.data.readers.arguments import chosen_categories, data_folder
-from meds_plugin.data.readers.by_category import category_notes
 from meds_plugin.data.readers.layout_guess import guess_layout, wrong_layout
 from meds_plugin.data.readers.listed_images import (
     EntryError,
+    add_category,
     listed_file,
     mark_injected,
-    usable_samples,
 )
 from meds_plugin.data.readers.safe_paths import is_plain_name
 from meds_plugin.data.samples import Problem, Sample, Split
@@ -23,7 +22,7 @@ from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 __all__ = ["read_real_iad"]
@@ -35,6 +34,7 @@ _KINDS: dict[type, str] = {str: "a text", list: "a list", dict: "an object"}
 
 
 class _Entry(NamedTuple):
+    where: str
     image: str
     mask: str | None
     defect: str | None
@@ -84,7 +84,7 @@ def read_real_iad(
         listing = _parsed(tables[name], name)
         base = image_folder / listing.prefix
         if is_folder(base):
-            _add_category(split, folder, base, name, listing, tables[name])
+            _add_listed(split, folder, base, name, listing, tables[name])
         elif categories is None:
             split.notes.append(f"category {name}: no folder {base}: left out")
         else:
@@ -123,14 +123,11 @@ def _image_folder(root: Path, images: str | None) -> Path:
         for path in folders_in(root)
         if path.name.startswith("realiad_") and not path.name.startswith("realiad_jsons")
     ]
-    if images is not None:
-        if is_plain_name(images) and is_folder(root / images):
-            return root / images
+    chosen = images or (_PREFERRED if _PREFERRED in there or len(there) != 1 else there[0])
+    if is_plain_name(chosen) and is_folder(root / chosen):
+        return root / chosen
+    if images:
         msg = f"data.images={images} is not a folder in data.root={root}"
-    elif _PREFERRED in there:
-        return root / _PREFERRED
-    elif len(there) == 1:
-        return root / there[0]
     elif there:
         msg = f"data.root={root} has images of several sizes; name one: data.images={there[0]}"
     else:
@@ -138,42 +135,31 @@ def _image_folder(root: Path, images: str | None) -> Path:
     raise UserError(f"{msg}; there are: {', '.join(there)}" if there else msg)
 
 
-def _add_category(
+def _add_listed(
     split: Split, root: Path, base: Path, name: str, listing: _Listing, table: Path
 ) -> None:
-    if not listing.train:
-        msg = f"category {name}: {table} lists no training images; leave it out of data.categories"
-        raise UserError(msg)
-
-    def results(part: str, entries: list[_Entry]) -> Iterator[tuple[str, Sample | Problem]]:
-        for index, entry in enumerate(entries):
-            where = f"{table.name} {part}[{index}]"
-            yield where, _sample(root, base, name, entry, where)
-
     train, test = (
-        usable_samples(results(part, entries), split.problems, by=lambda sample: sample.path)
-        for part, entries in (("train", listing.train), ("test", listing.test))
+        [(entry.where, _sample(root, base, name, entry)) for entry in entries]
+        for entries in (listing.train, listing.test)
     )
-    split.train.extend(train)
-    split.test.extend(test)
-    split.notes.extend(category_notes(name, test, "masks"))
-    blind = sum(sample.view is None for sample in [*train, *test])
-    if blind:
-        count = f"{blind} of {len(train) + len(test)} images"
+    add_category(split, name, table, train, test)
+    views = [sample.view for sample in [*split.train, *split.test] if sample.category == name]
+    if blind := views.count(None):
+        count = f"{blind} of {len(views)} images"
         split.notes.append(f"category {name}: {count} have no view _C1_ to _C5_ in their file name")
 
 
-def _sample(root: Path, base: Path, category: str, entry: _Entry, where: str) -> Sample | Problem:
+def _sample(root: Path, base: Path, category: str, entry: _Entry) -> Sample | Problem:
+    above = base.relative_to(root).as_posix()
     try:
-        path, image = listed_file(root, base, entry.image)
-        mask = listed_file(root, base, entry.mask)[1] if entry.defect and entry.mask else None
+        image = listed_file(base, entry.image)
+        mask = base / listed_file(base, entry.mask) if entry.defect and entry.mask else None
     except EntryError as error:
-        path = f"{base.relative_to(root).as_posix()}/{entry.image}"
-        return Problem(path, f"{where}: {error}; fix the entry or take it out")
+        return Problem(f"{above}/{entry.image}", f"{entry.where}: {error}")
     # The last match: a category's name may contain one, and comes before the view.
     views = _VIEW.findall(image.name)
     view = views[-1] if views else None
-    return Sample(path, category, entry.defect, image, mask, view=view)
+    return Sample(f"{above}/{image}", category, entry.defect, base / image, mask, view=view)
 
 
 def _parsed(table: Path, category: str) -> _Listing:
@@ -187,51 +173,37 @@ def _parsed(table: Path, category: str) -> _Listing:
     except (OSError, ValueError, RecursionError) as error:
         msg = f"{table} cannot be read as JSON ({error}); download it again"
         raise UserError(msg) from error
-    if not isinstance(content, dict):
-        _refuse(table, "the file", dict, content)
-    meta = _value(table, content, "meta", dict, {})
-    normal = _value(table, meta, "normal_class", str, "OK", within="meta.")
-    prefix = _value(table, meta, "prefix", str, category, within="meta.").strip("/")
+    _require(table, "the file", dict, content)
+    meta = _require(table, "meta", dict, content.get("meta", {}))
+    normal = _require(table, "meta.normal_class", str, meta.get("normal_class", "OK"))
+    prefix = _require(table, "meta.prefix", str, meta.get("prefix", category)).strip("/")
     if not is_plain_name(prefix):
         msg = f"{table}: meta.prefix must name a folder of images, got {shown(prefix)!r}; fix it"
         raise UserError(msg)
     parts = [
         [
             _entry(table, item, f"{part}[{index}]", normal)
-            for index, item in enumerate(_value(table, content, part, list))
+            for index, item in enumerate(_require(table, part, list, content.get(part)))
         ]
         for part in ("train", "test")
     ]
     return _Listing(prefix, *parts)
 
 
-def _entry(table: Path, item: object, where: str, normal: str) -> _Entry:
-    if not isinstance(item, dict):
-        _refuse(table, where, dict, item)
-    image = _value(table, item, "image_path", str, within=f"{where}.")
-    kind = _value(table, item, "anomaly_class", str, within=f"{where}.")
-    mask = item.get("mask_path")
-    if mask is not None and not isinstance(mask, str):
-        _refuse(table, f"{where}.mask_path", str, mask)
-    return _Entry(image, mask or None, None if kind == normal else kind)
+def _entry(table: Path, item: Any, where: str, normal: str) -> _Entry:
+    _require(table, where, dict, item)
+    image = _require(table, f"{where}.image_path", str, item.get("image_path"))
+    kind = _require(table, f"{where}.anomaly_class", str, item.get("anomaly_class"))
+    if mask := item.get("mask_path"):
+        _require(table, f"{where}.mask_path", str, mask)
+    defect = None if kind == normal else kind
+    return _Entry(f"{table.name} {where}", image, mask or None, defect)
 
 
-def _value(
-    table: Path,
-    content: dict[str, Any],
-    key: str,
-    kind: type,
-    default: Any = None,
-    within: str = "",
-) -> Any:
-    """Return a value of the right type; the default, if any, where the key is missing."""
-    value = content.get(key, default)
-    if not isinstance(value, kind) or value == "":
-        _refuse(table, within + key, kind, value)
-    return value
-
-
-def _refuse(table: Path, key: str, kind: type, value: object) -> NoReturn:
+def _require(table: Path, key: str, kind: type, value: Any) -> Any:
+    """Return a value of the right type."""
+    if isinstance(value, kind) and value != "":
+        return value
     got = "nothing" if value is None else json.dumps(value)
     got = got if len(got) <= 40 else f"{got[:37]}..."
     msg = f"{table}: {key} must be {_KINDS[kind]}, got {got}; fix it or download the file again"

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
+from meds_plugin.data.csv_table import read_table
 from meds_plugin.data.faults import shown
 from meds_plugin.data.file_search import folders_in, is_folder, natural_key
 from meds_plugin.data.readers.arguments import chosen_categories, data_folder
-from meds_plugin.data.readers.by_category import category_notes
 from meds_plugin.data.readers.layout_guess import wrong_layout
 from meds_plugin.data.readers.listed_images import (
     EntryError,
+    add_category,
     listed_file,
     mark_injected,
-    usable_samples,
 )
 from meds_plugin.data.readers.mvtec import categories_in, read_category
 from meds_plugin.data.readers.safe_paths import is_plain_name
@@ -26,6 +25,8 @@ from meds_plugin.utils.errors import UserError
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
+
+    from meds_plugin.data.readers.listed_images import Entry
 
 __all__ = ["read_visa"]
 
@@ -78,7 +79,12 @@ def read_visa(
     for place in (folder, folder / _CONVERTED):
         found = categories_in(place)
         if found and all(_is_converted(path) for path in found.values()):
-            _require_default(split, folder)
+            if split is not None and split.removesuffix(".csv") != _CONVERTED:
+                msg = (
+                    f"data.split={split} needs VisA's original download; data.root={folder} is "
+                    "converted, so its folders are the split: leave data.split out"
+                )
+                raise UserError(msg)
             return _read_converted(folder, found, categories)
     raise UserError(wrong_layout(folder, "visa", _LAYOUT))
 
@@ -86,15 +92,6 @@ def read_visa(
 def _is_converted(category: Path) -> bool:
     kinds = {path.name for path in folders_in(category / "test")}
     return kinds <= set(_FOLDERS.values()) and not is_folder(category / "test_public")
-
-
-def _require_default(split: str | None, folder: Path) -> None:
-    if split is not None and split.removesuffix(".csv") != _CONVERTED:
-        msg = (
-            f"data.split={split} needs VisA's original download; data.root={folder} is converted, "
-            "so its folders are the split: leave data.split out"
-        )
-        raise UserError(msg)
 
 
 def _read_converted(
@@ -127,25 +124,15 @@ def _table(folder: Path, split: str | None) -> Path:
 
 
 def _rows(table: Path) -> list[_Row]:
-    """Return the table's rows; cells that a short row lacks are empty."""
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, restval="")
-            missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
-            rows = [
-                _Row(
-                    f"{table.name} line {reader.line_num}",
-                    {name: row[name].strip() for name in _COLUMNS},
-                )
-                for row in ([] if missing else reader)
-            ]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        msg = f"{table} cannot be read as a table ({error}); download it again"
-        raise UserError(msg) from error
-    if missing:
-        msg = f"{table} lacks the columns {', '.join(missing)}; expected {','.join(_COLUMNS)}"
-        raise UserError(msg)
-    return rows
+    advice = "take it from VisA's original download"
+    rows = read_table(table, "data.root", _COLUMNS, needed=_COLUMNS, advice=advice).rows
+    return [
+        _Row(
+            f"{table.name} row {row.number}",
+            {name: row.cells[name].strip() for name in _COLUMNS},
+        )
+        for row in rows
+    ]
 
 
 def _read_original(root: Path, table: Path, categories: Sequence[str] | str | None) -> Split:
@@ -163,7 +150,13 @@ def _read_original(root: Path, table: Path, categories: Sequence[str] | str | No
         msg = f"{table} lists no category of data.root={root}: {', '.join(there)}; check both"
         raise UserError(msg)
     for name in chosen_categories(categories, found, root):
-        _add_category(split, root, name, found[name], table)
+        masks = is_folder(root / name / "Data" / "Masks")
+        train: list[Entry] = []
+        test: list[Entry] = []
+        for row in found[name]:
+            part = train if row.values["split"] == "train" else test
+            part.append((row.where, _sample(root, row, masks=masks)))
+        add_category(split, name, table, train, test)
     mark_injected(split, table.name)
     if categories is None:
         gone = sorted(by_category.keys() - found.keys(), key=natural_key)
@@ -173,45 +166,25 @@ def _read_original(root: Path, table: Path, categories: Sequence[str] | str | No
     return split
 
 
-def _add_category(split: Split, root: Path, name: str, rows: list[_Row], table: Path) -> None:
-    if not any(row.values["split"] == "train" for row in rows):
-        msg = f"category {name}: {table} lists no training images; leave it out of data.categories"
-        raise UserError(msg)
-    masks = is_folder(root / name / "Data" / "Masks")
-    train, test = (
-        usable_samples(
-            ((row.where, _sample(root, row, masks=masks)) for row in part),
-            split.problems,
-            by=lambda sample: sample.extra["converted"],
-        )
-        for part in (
-            [row for row in rows if row.values["split"] == "train"],
-            [row for row in rows if row.values["split"] != "train"],
-        )
-    )
-    split.train.extend(train)
-    split.test.extend(test)
-    split.notes.extend(category_notes(name, test, "masks"))
-
-
 def _sample(root: Path, row: _Row, *, masks: bool) -> Sample | Problem:
     category, part, _, name, mask_name = (row.values[column] for column in _COLUMNS)
     try:
         kind = _kind(row.values)
-        path, image = listed_file(root, root, name)
+        image = listed_file(root, name)
         needs_mask = kind == "bad" and masks and mask_name
-        mask = listed_file(root, root, mask_name)[1] if needs_mask else None
+        mask = root / listed_file(root, mask_name) if needs_mask else None
     except EntryError as error:
-        return Problem(name or row.where, f"{row.where}: {error}; fix the row or take it out")
+        return Problem(name or row.where, f"{row.where}: {error}")
     defect = None if kind == "good" else kind
-    converted = f"{category}/{part}/{kind}/{image.name}"
-    return Sample(path, category, defect, image, mask, extra={"converted": converted})
+    extra = {"converted": f"{category}/{part}/{kind}/{image.name}"}
+    return Sample(image.as_posix(), category, defect, root / image, mask, extra=extra)
 
 
 def _kind(row: dict[str, str]) -> str:
     """Return the folder of a row's label in the converted tree."""
     for column, known in (("split", ("train", "test")), ("label", tuple(_FOLDERS))):
         if row[column] not in known:
-            msg = f"{column} is {row[column]!r}, not {' or '.join(known)}"
+            what = f"{column} is {row[column]!r}, not {' or '.join(known)}"
+            msg = f"{what}; fix the row or take it out"
             raise EntryError(msg)
     return _FOLDERS[row["label"]]

@@ -1,24 +1,22 @@
-"""A folder of tensors by name, for several processes at once.
+"""A folder of named tensors that several processes use at once.
 
-A file holds one tensor: a header of fixed length with its name, type, shape and checksum, then its
-bytes. Files come into being whole, by renaming, and are never changed; one that is damaged counts
-as missing. Each process holds a lock on a list of the files it uses; the lock ends with the
-process, however it ends, and then its files may make room for others.
+A safetensors file holds one tensor, with its name and checksum. Files appear complete, by renaming,
+and never change; a damaged one counts as missing. Each process locks a list of the files that it
+uses. The lock ends with the process, however it ends; then its files may make room for others.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import math
-import mmap
 import os
 import uuid
 import zlib
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 
 from meds_plugin.utils.errors import UserError
 from meds_plugin.utils.file_locks import lock, try_lock
@@ -33,13 +31,7 @@ __all__ = ["CacheFolder"]
 
 log = logging.getLogger(__name__)
 
-_HEADER_BYTES = 512
-_VERSION = 1
-_TYPES = {
-    str(kind).removeprefix("torch."): kind
-    for kind in (torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.uint8)
-} | {"int64": torch.int64, "int32": torch.int32, "bool": torch.bool}
-# Written before the folder's size is looked up again, as a share of the limit.
+# The folder's size is counted again after writing this share of the limit.
 _RECOUNT = 0.01
 
 
@@ -47,10 +39,9 @@ class CacheFolder:
     """Tensors in files.
 
     Args:
-        path: The folder; made when it is opened or first used.
-        limit_gb: Size in GB (10^9 bytes) that the files may have in all. The oldest go first, by
-            when they were last looked for; those that a living process uses stay.
-
+        path: The folder; created when it is opened or first used.
+        limit_gb: Total size of the files in GB (10^9 bytes). The least recently read are removed
+            first, but none that a living process uses.
     """
 
     def __init__(self, path: Path, *, limit_gb: float) -> None:
@@ -62,14 +53,14 @@ class CacheFolder:
         self._promised = 0
         self._temporaries = 0
         self._complained = False
-        self._size = self._since = 0  # in all, and written since that was counted
+        self._size = self._since = 0  # of all files, and of those written since the last count
         self._uses: BinaryIO | None = None
 
     def open(self) -> None:
-        """Make the folder and the list of what is used, if they are not there yet.
+        """Create the folder and this process's list of files, unless that has been done.
 
         Raises:
-            UserError: If the folder cannot be made or written.
+            UserError: If the folder cannot be created, written or locked.
         """
         if self._uses is not None:
             return
@@ -78,17 +69,14 @@ class CacheFolder:
             path.mkdir(parents=True, exist_ok=True)
             with self._locked():
                 uses = path.joinpath(f"{self._id}.uses").open("ab")
-                alive = try_lock(uses)
+                try_lock(uses)
         except OSError as error:
-            msg = f"cache.dir={path} cannot be written ({error}): give another folder"
+            msg = f"cache.dir={path} cannot be written or locked ({error}): give another folder"
             raise UserError(msg) from error
-        if not alive:
-            msg = f"cache.dir={path}: its file system knows no locks: give another folder"
-            raise UserError(msg)
         self._uses, self._size = uses, self._count()
 
     def promise(self, size: int) -> bool:
-        """Set room aside for what this process is going to use; False where there is none."""
+        """Reserve bytes for this process's files; return False where there is no room."""
         self.open()
         if self._promised + size > self._limit:
             return False
@@ -96,27 +84,27 @@ class CacheFolder:
         return True
 
     def read(self, name: str) -> Tensor | None:
-        """Return a tensor, mapped from its file, or None where there is no sound one.
+        """Return a tensor, mapped from its file, or None if its file is missing or damaged.
 
         Args:
-            name: Of letters, digits and one slash, as it was written.
+            name: Letters, digits and one slash, as in `write`.
         """
-        self._use(name)  # before it is looked for, so that nobody removes it in between
+        self._use(name)  # first, so that no other process removes the file before it is read
         path = self._file(name)
         try:
-            with path.open("rb") as file:
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            with safe_open(path, framework="pt") as file:
+                facts = file.metadata() or {}
+                tensor: Tensor = file.get_tensor("tensor")
         except FileNotFoundError:
             return None
-        except (OSError, ValueError):  # an empty file cannot be mapped
-            self._drop(path, "cannot be read")
+        except (OSError, SafetensorError) as error:
+            self._drop(path, f"cannot be read ({error})")
             return None
-        try:
-            tensor = _parsed(mapped, name, checksum=name not in self._checked)
-        except (ValueError, KeyError, TypeError) as error:
-            self._drop(path, f"is damaged ({error})")
+        unchecked = name not in self._checked
+        if facts.get("name") != name or (unchecked and facts.get("crc32") != _checksum(tensor)):
+            self._drop(path, "does not hold what was written")
             return None
-        if name not in self._checked:
+        if unchecked:
             self._checked.add(name)
             with suppress(OSError):
                 os.utime(path)
@@ -125,22 +113,20 @@ class CacheFolder:
     def write(self, name: str, tensor: Tensor) -> bool:
         """Store a tensor; return whether there is room for it.
 
-        A file that is there already stays: its name says what it holds.
+        An existing file stays: its name determines its content.
         """
         path = self._file(name)
         self._use(name)
         if path.exists():
             return True
-        content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
-        size = _HEADER_BYTES + len(content)
-        if not self._make_room(size):
+        tensor = tensor.detach().cpu().contiguous()
+        content = save({"tensor": tensor}, {"name": name, "crc32": _checksum(tensor)})
+        if not self._make_room(len(content)):
             return False
         temporary = self._temporary()
         try:
             path.parent.mkdir(exist_ok=True)
-            with temporary.open("wb") as file:
-                file.write(_header(name, tensor, zlib.crc32(content)))
-                file.write(content)
+            temporary.write_bytes(content)
             temporary.replace(path)
         except OSError as error:
             if not self._complained:
@@ -150,12 +136,12 @@ class CacheFolder:
         finally:
             temporary.unlink(missing_ok=True)
         self._checked.discard(name)
-        self._size += size
+        self._size += len(content)
         return True
 
     @contextmanager
     def scratch(self, size: int) -> Iterator[Path]:
-        """Give a file of that size for a while; it does not count towards the limit.
+        """Provide a temporary file of that size, which does not count towards the limit.
 
         Raises:
             UserError: If the disk has no room.
@@ -166,7 +152,7 @@ class CacheFolder:
             try:
                 with path.open("wb") as file:
                     if hasattr(os, "posix_fallocate"):
-                        # A mapped file that runs out of disk would end the process.
+                        # Running out of disk while writing to a mapped file kills the process.
                         os.posix_fallocate(file.fileno(), 0, max(1, size))
                     else:
                         file.truncate(size)
@@ -175,14 +161,14 @@ class CacheFolder:
                 raise UserError(msg) from error
             yield path
         finally:
-            with suppress(OSError):  # elsewhere than on POSIX a mapped file stays for now
+            with suppress(OSError):  # Windows refuses while the file is mapped
                 path.unlink(missing_ok=True)
 
     def close(self, *, remove: bool = False) -> None:
-        """Give up all files.
+        """Release all files.
 
         Args:
-            remove: Remove them and the folder, which was for one job only.
+            remove: Also remove them and the folder, which was for one job only.
         """
         if self._uses is None:
             return
@@ -200,14 +186,14 @@ class CacheFolder:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Keep other processes from removing files, or from coming and going, meanwhile."""
+        """Keep other processes from removing files, and from opening or closing the folder."""
         with self.path.joinpath("lock").open("ab") as file, lock(file):
             yield
 
     def _use(self, name: str) -> None:
         """Add a file to the list of those in use."""
         if self._uses is None:
-            msg = "a folder is opened by what is promised to it"
+            msg = "the cache folder is not open"
             raise RuntimeError(msg)
         if name not in self._named:
             self._named.add(name)
@@ -242,7 +228,7 @@ class CacheFolder:
                 excess -= size
 
     def _clean(self) -> None:
-        """Remove what processes that are no more have left: unfinished files, then their lists."""
+        """Remove what processes left behind that have ended: unfinished files, then their lists."""
         for uses in self.path.glob("*.uses"):
             if uses.stem == self._id and self._uses is not None:
                 continue
@@ -275,37 +261,5 @@ class CacheFolder:
         path.unlink(missing_ok=True)
 
 
-def _header(name: str, tensor: Tensor, checksum: int) -> bytes:
-    kind = str(tensor.dtype).removeprefix("torch.")
-    if kind not in _TYPES:
-        msg = f"cannot store a tensor of {tensor.dtype}"
-        raise TypeError(msg)
-    content = {
-        "version": _VERSION,
-        "name": name,
-        "dtype": kind,
-        "shape": list(tensor.shape),
-        "crc32": checksum,
-    }
-    return json.dumps(content).encode().ljust(_HEADER_BYTES - 1) + b"\n"
-
-
-def _parsed(mapped: mmap.mmap, name: str, *, checksum: bool) -> Tensor:
-    """Return the tensor of a file.
-
-    Raises:
-        ValueError: If it is damaged, or another one than its name says.
-    """
-    header: Any = json.loads(mapped[:_HEADER_BYTES])
-    if header["version"] != _VERSION or header["name"] != name:
-        msg = "it holds something else"
-        raise ValueError(msg)
-    dtype, shape = _TYPES[header["dtype"]], [int(side) for side in header["shape"]]
-    count = math.prod(shape)
-    if len(mapped) != _HEADER_BYTES + count * dtype.itemsize:
-        msg = f"it has {len(mapped)} bytes, which is not a tensor {shape}"
-        raise ValueError(msg)
-    if checksum and zlib.crc32(memoryview(mapped)[_HEADER_BYTES:]) != header["crc32"]:
-        msg = "its bytes are not those that were written"
-        raise ValueError(msg)
-    return torch.frombuffer(mapped, dtype=dtype, count=count, offset=_HEADER_BYTES).view(shape)
+def _checksum(tensor: Tensor) -> str:
+    return str(zlib.crc32(tensor.flatten().view(torch.uint8).numpy().data))

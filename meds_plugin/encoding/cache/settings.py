@@ -1,4 +1,4 @@
-"""How the outputs of a detector's frozen part are cached."""
+"""Settings for caching the outputs of a detector's frozen part."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from meds_plugin.memory.settings import DTYPES
 from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.values import is_number
 
 if TYPE_CHECKING:
     import torch
@@ -17,18 +18,18 @@ __all__ = ["CacheSettings"]
 
 @dataclass(frozen=True)
 class CacheSettings:
-    """Where and how exactly a detector's frozen outputs are cached.
+    """Where a detector's frozen outputs are cached, and in which precision.
 
     Attributes:
-        gb: Size, in GB (10^9 bytes), up to which the outputs of all training images are cached in
-            memory, in every process; also that of one category's memory features before they go
-            to a file. 0 caches nothing, neither in memory nor in files.
-        dir: Folder for files; many runs may share it, also at the same time. ``None``: no files
-            (a run on the command line has a folder of its own then, until it has finished).
-        disk_gb: Size of the folder, in GB; the oldest files that no process uses make room.
-        dtype: ``float32`` stores outputs as they are; the others take half the room.
-        shared: Whether everything goes into the folder, for other runs, the memory's features too;
-            else only what does not fit into memory, and the folder goes when the run is done.
+        gb: Memory, in GB (10^9 bytes) per process, for the outputs of all training images; larger
+            outputs go to files. Also the size above which one category's memory features go to a
+            file. 0 caches nothing, neither in memory nor in files.
+        dir: Folder for files; many runs may share it, even at the same time. ``None``: no files
+            (on the command line: a folder inside the run's, removed at the end).
+        disk_gb: Size limit of the folder, in GB; the oldest files that no process uses are removed.
+        dtype: ``float32`` stores outputs unchanged; the others halve their size.
+        shared: Whether everything goes into the folder for other runs, memory features included;
+            else only what does not fit into memory, and the folder is removed at the end.
     """
 
     gb: float = 4.0
@@ -44,8 +45,7 @@ class CacheSettings:
             UserError: Naming the key.
         """
         for key, value in (("cache.gb", self.gb), ("cache.disk_gb", self.disk_gb)):
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not 0 <= value <= math.inf:
+            if not is_number(value) or not 0 <= value <= math.inf:
                 msg = f"{key} must be a number of at least 0, got {value!r}; 0 caches nothing"
                 raise UserError(msg)
         if self.dtype not in DTYPES:
@@ -54,5 +54,5 @@ class CacheSettings:
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """What float32 outputs are cached as."""
+        """The type in which float32 outputs are cached."""
         return DTYPES[self.dtype]

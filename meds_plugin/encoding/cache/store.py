@@ -25,13 +25,13 @@ Kind = Literal["encoded", "features"]
 
 @dataclass(frozen=True)
 class FrozenCache:
-    """What is cached of the frozen part's outputs, and where.
+    """Which outputs of the frozen part are cached, and where.
 
     Attributes:
         settings: Sizes and type.
-        kinds: What is cached; memory is for the first of them.
+        kinds: What is cached; only the first kind may go into memory.
         folder: For files; ``None``: no files.
-        weights: Gives a fingerprint of the frozen weights; asked only where there is a folder.
+        weights: Returns a fingerprint of the frozen weights; called only if there is a folder.
     """
 
     settings: CacheSettings = field(default_factory=lambda: CacheSettings(gb=0.0))
@@ -43,20 +43,20 @@ class FrozenCache:
     def open(
         cls, settings: CacheSettings, kinds: tuple[Kind, ...], weights: Callable[[], str]
     ) -> FrozenCache:
-        """Return a cache with the settings' folder, if there is one and anything is cached.
+        """Return a cache, with the settings' folder if they have one and cache anything.
 
         Raises:
-            UserError: If the folder cannot be made or written.
+            UserError: If the folder cannot be created, written or locked.
         """
         if settings.dir is None or settings.gb <= 0 or settings.disk_gb <= 0:
             return cls(settings, kinds, None, weights)
         folder = CacheFolder(Path(settings.dir), limit_gb=settings.disk_gb)
         if settings.shared:
-            folder.open()  # what is wrong with it shows before anything is computed
+            folder.open()  # faults show before anything is computed
         return cls(settings, kinds, folder, weights)
 
     def make(self, kind: Kind, count: int) -> OutputStore:
-        """Return the place for one kind of outputs of ``count`` images."""
+        """Return a store for one kind of outputs of ``count`` images."""
         wanted = kind in self.kinds and self.settings.gb > 0
         limit = self.settings.gb * 1e9 if wanted and kind == self.kinds[0] else 0.0
         return OutputStore(
@@ -71,15 +71,15 @@ class FrozenCache:
 class OutputStore:
     """One kind of output of N images.
 
-    Where it goes is decided once, when the first outputs show their size: into memory if all fit,
-    else into files if all fit there, else nowhere.
+    The first outputs show the size and decide, once, where all go: into memory if they fit, else
+    into files if they fit there, else nowhere.
 
     Args:
         count: N.
         limit: Bytes of memory.
-        dtype: What float32 outputs are cached as.
+        dtype: The type in which float32 outputs are cached.
         folder: For files.
-        shared: Whether everything goes into files, what is in memory too.
+        shared: Whether outputs go into files even if they are in memory.
     """
 
     def __init__(
@@ -104,12 +104,12 @@ class OutputStore:
 
     @property
     def active(self) -> bool:
-        """Whether outputs are cached, or may turn out to be."""
+        """Whether outputs are cached, or may be once their size is known."""
         return not self._decided or self._memory is not None or self._folder is not None
 
     @property
     def may_be_shared(self) -> bool:
-        """Whether files of other runs may hold outputs, but it is not decided where to look."""
+        """Whether other runs' files may hold outputs, but no `place` has been chosen yet."""
         return not self._decided and self._folder is not None and self._shared
 
     def complete(self, indices: Sequence[int] | None = None) -> bool:
@@ -124,11 +124,11 @@ class OutputStore:
         return [index for index, key in enumerate(self._keys) if key]
 
     def keys(self, indices: Sequence[int]) -> list[str]:
-        """Return the contents of images, empty where no output is cached."""
+        """Return the content keys of images, empty where no output is cached."""
         return [self._keys[index] for index in indices]
 
     def disable(self) -> None:
-        """Cache nothing: the outputs of an image are not always the same."""
+        """Cache nothing: the outputs of an image vary."""
         self._decided, self._memory, self._folder = True, None, None
 
     def place(self, example: Tensor, name: Callable[[], str]) -> None:
@@ -136,7 +136,7 @@ class OutputStore:
 
         Args:
             example: ``[B, ...]`` outputs of any images.
-            name: Gives a name of what computes them; called only where there are files.
+            name: Returns a name for what computes them; called only if files are used.
         """
         if self._decided:
             return
@@ -146,23 +146,22 @@ class OutputStore:
         size = one.nbytes * len(self._keys)
         if size <= self._limit:
             self._memory = one.new_empty(len(self._keys), *one.shape[1:])
-        if self._memory is not None and not self._shared:
-            self._folder = None
-        if self._folder is not None and not self._folder.promise(size):
-            self._folder = None
-        if self._folder is not None:
+        wanted = self._shared or self._memory is None
+        if self._folder is not None and wanted and self._folder.promise(size):
             self._space = name()
+        else:
+            self._folder = None
 
     def round(self, values: Tensor) -> Tensor:
-        """Round outputs as caching does, so that it makes no difference which are cached."""
+        """Round outputs as caching does, so that results do not depend on which are cached."""
         return self._rounded(values) if self.active else values
 
     def restore(self, values: Tensor) -> Tensor:
-        """Give cached outputs the type that they were computed in."""
+        """Convert cached outputs back to the type in which they were computed."""
         return values.to(self._original) if self.active and self._original else values
 
     def put(self, indices: Sequence[int], keys: Sequence[str], values: Tensor) -> None:
-        """Cache outputs ``[B, ...]``, rounded, of some images with these contents."""
+        """Cache rounded outputs ``[B, ...]`` of images with these content keys."""
         values = values.cpu()
         if self._memory is not None:
             self._memory[list(indices)] = values
@@ -175,7 +174,7 @@ class OutputStore:
                 self._rows[key] = index
 
     def get(self, indices: Sequence[int]) -> Tensor | None:
-        """Return outputs ``[B, ...]``, not restored; None if one of them is not there any more."""
+        """Return outputs ``[B, ...]``, not restored; None if one of them has been lost."""
         if self._memory is not None:
             return self._memory[list(indices)]
         found = [self.find(self._keys[index]) for index in indices]
@@ -183,7 +182,7 @@ class OutputStore:
         return torch.stack(there) if len(there) == len(found) else None
 
     def find(self, key: str) -> Tensor | None:
-        """Return the output, not restored, of an image of that content, or None."""
+        """Return the output, not restored, of an image with that content key, or None."""
         if self._memory is not None and key in self._rows:
             return self._memory[self._rows[key]]
         if self._folder is None or not self._space:
@@ -195,27 +194,24 @@ class OutputStore:
 
 
 def content_key(image: Tensor) -> str:
-    """Return a digest of one image ``[3, H, W]`` as the detector sees it.
-
-    The file and every step of the transform are in it.
-    """
+    """Return a digest of one image ``[3, H, W]`` as the detector sees it, fully transformed."""
     digest = hashlib.blake2b(f"{image.dtype}{tuple(image.shape)}".encode(), digest_size=20)
     digest.update(image.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 def output_key(kind: Kind, settings: CacheSettings, weights: str, example: Tensor) -> str:
-    """Return a name for what computes outputs.
+    """Return a name for the computation of outputs.
 
-    The weights' fingerprint alone would not tell detectors apart that take other layers or groups
-    of them, so what it makes of two fixed images is in the name too. Where another device or number
-    of threads rounds otherwise, it has another name.
+    Detectors with the same frozen weights may use other layers or groups of them, so the name
+    covers the outputs for two fixed images as well. A device or number of threads that rounds
+    differently gets another name.
 
     Args:
         kind: What is computed.
         settings: For the type in which it is cached.
         weights: The frozen weights' fingerprint.
-        example: What it makes of fixed images.
+        example: The outputs for fixed images.
     """
     facts = [kind, settings.dtype, weights, str(example.dtype), list(example.shape)]
     digest = hashlib.blake2b(json.dumps(facts).encode(), digest_size=12)

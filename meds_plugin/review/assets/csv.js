@@ -1,4 +1,4 @@
-// Tables as RFC 4180 has them.
+// CSV as in RFC 4180.
 
 function csvField(text) {
   return /[",\r\n]|^\s|\s$/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text;
@@ -8,7 +8,7 @@ function csvText(rows) {
   return rows.map((row) => row.map(csvField).join(",") + "\r\n").join("");
 }
 
-// Returns rows of fields; throws where quotes are not closed.
+// Returns rows of fields; throws if a quote is not closed.
 function csvRows(text) {
   const rows = [];
   let row = [];

@@ -1,4 +1,4 @@
-// What has been decided: one letter an image, kept by the browser under the run's identity.
+// The decisions: one letter per image, stored by the browser under the ranking's identity.
 
 const UNDECIDED = ".", KEEP = "k", DROP = "d";
 const WORD = { [KEEP]: "keep", [DROP]: "drop", [UNDECIDED]: "undecided" };
@@ -7,12 +7,12 @@ const LETTER = {
 };
 
 class Decisions {
-  constructor(facts) {
-    this.facts = facts;
-    this.key = "meds_plugin.review." + facts.id;
-    this.letters = new Array(facts.path.length).fill(UNDECIDED);
+  constructor(data) {
+    this.data = data;
+    this.key = "meds_plugin.review." + data.id;
+    this.letters = new Array(data.path.length).fill(UNDECIDED);
     this.past = [];
-    this.kept = true; // whether the browser keeps them
+    this.stored = true; // false: the browser cannot store them
     this.read();
   }
 
@@ -22,29 +22,29 @@ class Decisions {
       if (saved !== null && saved.length === this.letters.length && /^[.kd]*$/.test(saved)) {
         this.letters = [...saved];
       }
-      localStorage.setItem(this.key, this.letters.join(""));
     } catch {
-      this.kept = false;
+      this.stored = false;
     }
+    this.write(); // finds out at once whether the browser can store
   }
 
   write() {
-    if (!this.kept) return;
+    if (!this.stored) return;
     try {
       localStorage.setItem(this.key, this.letters.join(""));
     } catch {
-      this.kept = false;
+      this.stored = false;
     }
   }
 
-  // Changes are pairs of an image and a letter; all are undone together.
+  // Applies pairs of an index and a letter; they are undone together.
   set(changes, current) {
     this.past.push({ before: changes.map(([index]) => [index, this.letters[index]]), current });
     for (const [index, letter] of changes) this.letters[index] = letter;
     this.write();
   }
 
-  // Returns the image that was the current one, or -1 where there is nothing to undo.
+  // Returns the image that was current before, or -1 if there is nothing to undo.
   undo() {
     const last = this.past.pop();
     if (!last) return -1;
@@ -58,7 +58,7 @@ class Decisions {
   }
 
   csv() {
-    const { path, category, categories } = this.facts;
+    const { path, category, categories } = this.data;
     const rows = [["path", "category", "decision"]];
     this.letters.forEach((letter, index) => {
       if (letter !== UNDECIDED) rows.push([path[index], categories[category[index]], WORD[letter]]);
@@ -66,18 +66,18 @@ class Decisions {
     return csvText(rows);
   }
 
-  // Returns what changed and how many names are unknown; throws where the file is of another kind.
+  // Returns the number of changes and of unknown names; throws if the file holds no decisions.
   load(text, current) {
     const [head, ...rows] = csvRows(text);
     const columns = (head || []).map((name) => name.trim().toLowerCase());
     const at = columns.indexOf("path"), what = columns.indexOf("decision");
-    if (at < 0 || what < 0) throw new Error("it needs the columns path and decision");
-    const place = new Map(this.facts.path.map((path, index) => [path, index]));
+    if (at < 0 || what < 0) throw new Error("it has no columns path and decision");
+    const place = new Map(this.data.path.map((path, index) => [path, index]));
     const changes = [];
     let unknown = 0;
     for (const row of rows) {
       const word = (row[what] || "").trim().toLowerCase();
-      if (!(word in LETTER)) throw new Error(`the decision ${JSON.stringify(word)} is unknown`);
+      if (!(word in LETTER)) throw new Error(`decision ${JSON.stringify(word)} is unknown`);
       const index = place.get(row[at]);
       if (index === undefined) unknown += 1;
       else changes.push([index, LETTER[word]]);
@@ -87,13 +87,14 @@ class Decisions {
   }
 }
 
-// What is expected to be left: the sum of the probabilities of the images nobody has decided on.
-function expectedLeft(facts, letters) {
+// The expected number of contaminated images among the undecided: the sum of their probabilities.
+// Returns { sum, unknown }: null if no probability is known, and the categories without one.
+function expectedContaminated(data, letters) {
   let sum = 0, known = 0;
   const unknown = new Set();
-  facts.probability.forEach((value, index) => {
+  data.probability.forEach((value, index) => {
     if (letters[index] !== UNDECIDED) return;
-    if (value === null) unknown.add(facts.categories[facts.category[index]]);
+    if (value === null) unknown.add(data.categories[data.category[index]]);
     else known += 1;
     sum += value ?? 0;
   });

@@ -1,21 +1,21 @@
-// The grid: only the rows near what is visible are in the document.
+// The grid of tiles: only rows near the visible ones are in the document.
 
 const GAP = 10, RULE = 40, FOOT = 44, SPARE = 3;
-const ACTS = matchMedia("(hover: none)").matches ? 42 : 30; // fingers need more
+const ACTS = matchMedia("(hover: none)").matches ? 42 : 30; // fingers need more room
 
 class Grid {
-  constructor(facts, pictures, decisions, choose) {
-    this.facts = facts;
-    this.pictures = pictures;
+  constructor(data, images, decisions, onChange) {
+    this.data = data;
+    this.images = images;
     this.decisions = decisions;
     this.scroll = document.getElementById("scroll");
     this.element = document.getElementById("grid");
     this.rows = new Map();
     this.indices = [];
     this.line = null;
-    this.current = 0; // place among those shown
+    this.current = 0; // place among the images shown
     this.tile = 144;
-    this.choose = choose;
+    this.onChange = onChange;
     this.heated = false; // whether all tiles show their heatmap
     this.element.addEventListener("pointerover", (event) => {
       const tile = event.target.closest(".tile");
@@ -35,7 +35,7 @@ class Grid {
   measure() {
     const width = this.element.clientWidth;
     this.columns = Math.max(1, Math.floor((width + GAP) / (this.tile + GAP)));
-    // Wide enough to fill the row.
+    // Tiles stretch to fill the row.
     const size = Math.floor((width - GAP * (this.columns - 1)) / this.columns);
     this.size = this.indices.length >= this.columns ? size : Math.min(size, this.tile * 1.5);
     this.pitch = this.size + FOOT + ACTS + GAP;
@@ -57,7 +57,7 @@ class Grid {
     this.draw();
   }
 
-  // Returns the places [from, to) of a row.
+  // Returns the places [from, to) in a row.
   places(row) {
     if (row < this.split) {
       const end = this.line ? this.line.at : this.indices.length;
@@ -122,15 +122,15 @@ class Grid {
   }
 
   cell(place, column) {
-    const { facts } = this, index = this.indices[place];
+    const { data } = this, index = this.indices[place];
     const tile = make("div", "tile");
     tile.setAttribute("role", "gridcell");
     tile.setAttribute("aria-colindex", column + 1);
     tile.dataset.place = place;
     const square = make("div", "square");
-    const drawn = picture(facts, this.pictures, index);
-    square.append(drawn ?? make("div", "gone", "image cannot be read"), make("span", "mark"));
-    if (this.heated) addHeat(drawn, this.pictures, index);
+    const frame = imageFrame(data, this.images, index);
+    square.append(frame ?? make("div", "gone", "image cannot be read"), make("span", "mark"));
+    if (this.heated) addHeat(frame, this.images, index);
     const acts = make("div", "acts");
     for (const [letter, name, sign] of [[KEEP, "keep", "\u2713"], [DROP, "drop", "\u2715"]]) {
       const button = make("button", name, `${sign} ${name}`);
@@ -141,24 +141,24 @@ class Grid {
     }
     const foot = make("div", "foot"), one = make("div"), two = make("div");
     one.append(make("span", "soft rank", `#${index + 1}`));
-    const chance = facts.probability[index];
-    const odds = chance === null ? "" : ` \u00b7 ${Math.round(100 * chance)}%`;
-    one.append(make("b", "", figure(facts.score[index], 3) + odds));
-    two.append(make("span", "soft", visible(facts.categories[facts.category[index]])));
-    if (this.selects) two.append(facts.selected[index] ? make("span", "soft", "trained on") : make("span", "out", "left out"));
+    const probability = data.probability[index];
+    const percent = probability === null ? "" : ` \u00b7 ${Math.round(100 * probability)}%`;
+    one.append(make("b", "", formatNumber(data.score[index], 3) + percent));
+    two.append(make("span", "soft", visible(data.categories[data.category[index]])));
+    if (this.selects) two.append(data.selected[index] ? make("span", "state", "selected") : make("span", "state unselected", "not selected"));
     foot.append(one, two);
     tile.append(square, foot, acts);
-    tile.title = visible(facts.path[index]);
+    tile.title = visible(data.path[index]);
     this.mark(tile, place);
     return tile;
   }
 
-  // Brings a tile up to date with the decision and the current place.
+  // Updates a tile to its decision and the current place.
   mark(tile, place) {
-    const { facts } = this, index = this.indices[place], letter = this.decisions.letters[index];
+    const { data } = this, index = this.indices[place], letter = this.decisions.letters[index];
     tile.classList.toggle("drop", letter === DROP);
     tile.classList.toggle("keep", letter === KEEP);
-    tile.classList.toggle("left", this.selects && !facts.selected[index]);
+    tile.classList.toggle("unselected", this.selects && !data.selected[index]);
     tile.classList.toggle("current", place === this.current);
     tile.tabIndex = place === this.current ? 0 : -1;
     tile.setAttribute("aria-selected", place === this.current);
@@ -167,11 +167,11 @@ class Grid {
     }
     const mark = { [DROP]: "\u2715 drop", [KEEP]: "\u2713 keep", [UNDECIDED]: "" }[letter];
     tile.querySelector(".mark").textContent = mark;
-    tile.setAttribute("aria-label", describe(facts, index, letter, this.selects));
+    tile.setAttribute("aria-label", describe(data, index, letter, this.selects));
   }
 
   heat(tile) {
-    addHeat(tile.querySelector(".pic"), this.pictures, this.indices[+tile.dataset.place]);
+    addHeat(tile.querySelector(".pic"), this.images, this.indices[+tile.dataset.place]);
   }
 
   heatAll(on) {
@@ -187,7 +187,7 @@ class Grid {
     for (const tile of this.element.querySelectorAll(".tile")) this.mark(tile, +tile.dataset.place);
   }
 
-  // Makes a place the current one and brings it into sight.
+  // Makes a place the current one and scrolls to it.
   go(place, { focus = true } = {}) {
     if (!this.indices.length) return;
     this.current = Math.max(0, Math.min(place, this.indices.length - 1));
@@ -199,10 +199,10 @@ class Grid {
     this.draw();
     this.refresh();
     if (focus) this.tileAt(this.current)?.focus({ preventScroll: true });
-    this.choose();
+    this.onChange();
   }
 
-  // Moves by rows; across the line the column is kept where it can be.
+  // Moves by rows, in the same column where possible.
   step(rows) {
     const row = this.rowOf(this.current), column = this.current - this.places(row)[0];
     const target = Math.max(0, Math.min(this.count - 1, row + rows));
@@ -218,13 +218,13 @@ function make(name, className = "", text = "") {
   return element;
 }
 
-// Returns the image, fitted into a square; null where it cannot be read.
-function picture(facts, pictures, index) {
-  const address = pictures.thumbnail(index);
+// Returns the image fitted into a square, or null if it cannot be read.
+function imageFrame(data, images, index) {
+  const address = images.thumbnail(index);
   if (address === "") return null;
-  const pic = make("div", "pic"), longer = Math.max(facts.width[index], facts.height[index]);
-  pic.style.width = `${(100 * facts.width[index]) / longer}%`;
-  pic.style.height = `${(100 * facts.height[index]) / longer}%`;
+  const pic = make("div", "pic"), longer = Math.max(data.width[index], data.height[index]);
+  pic.style.width = `${(100 * data.width[index]) / longer}%`;
+  pic.style.height = `${(100 * data.height[index]) / longer}%`;
   if (address === null) {
     pic.dataset.waits = "";
     return pic;
@@ -238,22 +238,22 @@ function picture(facts, pictures, index) {
   return pic;
 }
 
-// Lays the heatmap over an image, once.
-function addHeat(pic, pictures, index) {
+// Lays the heatmap over an image unless it is there.
+function addHeat(pic, images, index) {
   if (!pic?.firstChild || pic.querySelector("canvas")) return;
-  const heat = pictures.heatmap(index);
+  const heat = images.heatmap(index);
   if (heat) pic.append(heat);
 }
 
-function describe(facts, index, letter, selects) {
+function describe(data, index, letter, selects) {
   const parts = [
     `rank ${index + 1}`,
-    `score ${figure(facts.score[index])}`,
-    facts.categories[facts.category[index]],
-    visible(facts.path[index]),
+    `score ${formatNumber(data.score[index])}`,
+    data.categories[data.category[index]],
+    visible(data.path[index]),
     { [DROP]: "dropped", [KEEP]: "kept", [UNDECIDED]: "undecided" }[letter],
   ];
-  if (selects) parts.push(facts.selected[index] ? "trained on" : "left out by the selection");
-  if (!facts.bytes[index]) parts.push("image cannot be read");
+  if (selects) parts.push(data.selected[index] ? "selected" : "not selected");
+  if (!data.bytes[index]) parts.push("image cannot be read");
   return parts.join(", ");
 }

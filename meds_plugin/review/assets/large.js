@@ -1,9 +1,9 @@
-// One image large, beside itself with its heatmap.
+// One image enlarged, without and with its heatmap.
 
-class Large {
-  constructor(facts, pictures) {
-    this.facts = facts;
-    this.pictures = pictures;
+class LargeView {
+  constructor(data, images) {
+    this.data = data;
+    this.images = images;
     this.dialog = document.getElementById("large");
     document.getElementById("large-close").addEventListener("click", () => this.dialog.close());
   }
@@ -13,25 +13,24 @@ class Large {
   }
 
   show(index, letter, selects) {
-    const { facts } = this;
-    document.getElementById("large-name").textContent = visible(facts.path[index]);
+    const { data } = this;
+    document.getElementById("large-name").textContent = visible(data.path[index]);
     this.fill("large-plain", index);
     this.fill("large-heat", index);
-    document.getElementById("large-with").hidden = !facts.maps || !facts.bytes[index];
-    const list = document.getElementById("large-facts");
+    document.getElementById("large-with").hidden = !data.maps || !data.bytes[index];
+    const list = document.getElementById("large-details");
     list.replaceChildren();
-    const decision = { [DROP]: "drop", [KEEP]: "keep", [UNDECIDED]: "undecided" }[letter];
-    const chance = facts.probability[index];
+    const probability = data.probability[index];
     for (const [name, value] of [
-      ["decision", decision],
-      ["rank", `${index + 1} of ${facts.path.length}`],
-      ["score", figure(facts.score[index])],
-      ["probability of a defect", chance === null ? "unknown" : `${Math.round(100 * chance)} %`],
-      ["selection", selects ? (facts.selected[index] ? "trained on" : "left out") : null],
-      ["threshold", selects ? figure(facts.thresholds[facts.category[index]]) : null],
-      ["memory", facts.memory[index] === null ? null : figure(facts.memory[index])],
-      ["distilled", facts.distilled[index] === null ? null : figure(facts.distilled[index])],
-      ["category", visible(facts.categories[facts.category[index]])],
+      ["decision", WORD[letter]],
+      ["rank", `${index + 1} of ${data.path.length}`],
+      ["score", formatNumber(data.score[index])],
+      ["contamination probability", probability === null ? "unknown" : `${Math.round(100 * probability)}%`],
+      ["selection", selects ? (data.selected[index] ? "selected" : "not selected") : null],
+      ["threshold", selects ? formatNumber(data.thresholds[data.category[index]]) : null],
+      ["memory score", data.memory[index] === null ? null : formatNumber(data.memory[index])],
+      ["distilled score", data.distilled[index] === null ? null : formatNumber(data.distilled[index])],
+      ["category", visible(data.categories[data.category[index]])],
     ]) {
       if (value === null) continue;
       const pair = make("div");
@@ -44,10 +43,10 @@ class Large {
   }
 
   fill(id, index) {
-    const place = document.getElementById(id), { facts } = this;
-    const drawn = picture(facts, this.pictures, index);
-    if (id === "large-heat") addHeat(drawn, this.pictures, index);
-    place.replaceChildren(...(drawn ? [...drawn.childNodes] : [make("div", "gone", "image cannot be read")]));
-    place.style.aspectRatio = drawn ? `${facts.width[index]} / ${facts.height[index]}` : "1";
+    const place = document.getElementById(id), { data } = this;
+    const frame = imageFrame(data, this.images, index);
+    if (id === "large-heat") addHeat(frame, this.images, index);
+    place.replaceChildren(...(frame ? [...frame.childNodes] : [make("div", "gone", "image cannot be read")]));
+    place.style.aspectRatio = frame ? `${data.width[index]} / ${data.height[index]}` : "1";
   }
 }

@@ -1,75 +1,77 @@
-// Wires the page: filters, keys, buttons, files.
+// Connects the page's parts: filters, keys, buttons, files.
 
-const at = (id) => document.getElementById(id);
-const facts = JSON.parse(at("facts").textContent);
-const decisions = new Decisions(facts);
-const pictures = new Pictures(facts);
-const choice = { category: -1, decision: "all", order: "score" };
-const grid = new Grid(facts, pictures, decisions, showCurrent);
-const large = new Large(facts, pictures);
-grid.selects = facts.selected.includes(0) || facts.thresholds.some((value) => value !== null);
+const byId = (id) => document.getElementById(id);
+const data = JSON.parse(byId("data").textContent);
+const decisions = new Decisions(data);
+const images = new ReviewImages(data);
+const choice = { category: -1, decision: "all", order: "descending" };
+const grid = new Grid(data, images, decisions, showCurrent);
+const large = new LargeView(data, images);
+grid.selects = data.selected.includes(0) || data.thresholds.some((value) => value !== null);
 
 function currentIndex() {
   return grid.indices.length ? grid.indices[grid.current] : -1;
 }
 
-// Shows what the filters ask for; the current image stays the current one where it is still shown.
+// Applies the filters; the current image stays current if it is still shown.
 function update(wanted = currentIndex()) {
-  const indices = shownImages(facts, decisions.letters, choice);
+  const indices = shownImages(data, decisions.letters, choice);
   const place = indices.indexOf(wanted);
   if (place >= 0) grid.current = place;
-  grid.show(indices, thresholdLine(facts, indices, choice));
-  at("empty").hidden = indices.length > 0;
-  at("empty").textContent = choice.decision === "undecided" ? "Everything here is decided." : "No image is like that.";
-  at("shown").textContent = `${indices.length} shown`;
+  grid.show(indices, thresholdLine(data, indices, choice));
+  byId("empty").hidden = indices.length > 0;
+  byId("empty").textContent = choice.decision === "undecided" ? "Every image here is decided." : "No image matches.";
+  const advice = choice.category < 0 ? "choose a category to see its threshold" : "";
+  byId("advice").textContent = grid.selects ? advice : "this method selects every image";
+  byId("shown").textContent = `${indices.length} shown`;
   grid.element.setAttribute("aria-label", `Training images, ${ORDERS[choice.order].name}`);
   showProgress();
   showCurrent();
 }
 
 function showProgress() {
-  const kept = decisions.count(KEEP), dropped = decisions.count(DROP), total = facts.path.length;
-  const { sum, unknown } = expectedLeft(facts, decisions.letters);
-  let left = sum === null ? "unknown" : sum.toFixed(sum < 100 ? 1 : 0);
-  if (sum !== null && unknown.length) left += ` (unknown in ${unknown.map(visible).join(", ")})`;
-  at("progress").replaceChildren(
-    "reviewed ", make("b", "", String(kept + dropped)), ` of ${total} \u00b7 ${dropped} dropped, ${kept} kept \u00b7 expected defects left: `,
-    make("b", "", left),
+  const kept = decisions.count(KEEP), dropped = decisions.count(DROP), total = data.path.length;
+  const { sum, unknown } = expectedContaminated(data, decisions.letters);
+  let expected = sum === null ? "unknown" : sum.toFixed(sum < 100 ? 1 : 0);
+  if (sum !== null && unknown.length) expected += ` (unknown in ${unknown.map(visible).join(", ")})`;
+  byId("progress").replaceChildren(
+    "reviewed ", make("b", "", String(kept + dropped)), ` of ${total} \u00b7 ${dropped} dropped, ${kept} kept \u00b7 expected contaminated images left: `,
+    make("b", "", expected),
   );
-  at("bar").max = total || 1;
-  at("bar").value = kept + dropped;
-  at("undo").disabled = at("large-undo").disabled = !decisions.past.length;
-  at("download").disabled = kept + dropped === 0;
+  byId("bar").max = total || 1;
+  byId("bar").value = kept + dropped;
+  byId("undo").disabled = byId("large-undo").disabled = !decisions.past.length;
+  byId("download").disabled = kept + dropped === 0;
 }
 
 function showCurrent() {
   const index = currentIndex();
-  at("current").replaceChildren();
+  byId("current").replaceChildren();
   if (index < 0) return;
-  const name = make("bdi", "", visible(facts.path[index]));
-  at("current").append(name, ` \u00b7 rank ${index + 1} \u00b7 score ${figure(facts.score[index])}`);
+  const name = make("bdi", "", visible(data.path[index]));
+  byId("current").append(name, ` \u00b7 rank ${index + 1} \u00b7 score ${formatNumber(data.score[index])}`);
   if (large.open) large.show(index, decisions.letters[index], grid.selects);
 }
 
-function say(text) {
-  at("said").textContent = text;
+function announce(text) {
+  byId("announcement").textContent = text;
 }
 
-function notice(text) {
-  at("notice-text").textContent = text;
-  at("notice").hidden = false;
+function showNotice(text) {
+  byId("notice-text").textContent = text;
+  byId("notice").hidden = false;
 }
 
 function decide(letter, { place = grid.current, move = true } = {}) {
   const index = grid.indices[place];
   if (index === undefined) return;
-  const unable = !decisions.kept;
+  const stored = decisions.stored;
   decisions.set([[index, letter]], index);
-  if (unable !== !decisions.kept) warnUnkept();
-  say(`${WORD[letter]}: ${visible(facts.path[index])}`);
+  if (stored && !decisions.stored) warnUnstored();
+  announce(`${WORD[letter]}: ${visible(data.path[index])}`);
   const next = grid.indices[Math.min(place + 1, grid.indices.length - 1)];
   if (choice.decision !== "all") {
-    // The image may leave the view; the one after it takes its place.
+    // If the image leaves the view, the next one takes its place.
     grid.current = place;
     const gone = WORD[letter] !== choice.decision;
     update(gone ? (next === index ? -1 : next) : move ? next : index);
@@ -83,25 +85,25 @@ function decide(letter, { place = grid.current, move = true } = {}) {
 
 function undo() {
   const index = decisions.undo();
-  if (index < 0) return say("nothing to undo");
-  say(`undone: ${visible(facts.path[index])}`);
+  if (index < 0) return announce("nothing to undo");
+  announce(`undone: ${visible(data.path[index])}`);
   update(index);
   grid.go(grid.current);
 }
 
-// Goes to the next image that is undecided, from the beginning again after the last.
+// Goes to the next undecided image, wrapping around at the end.
 function nextUndecided() {
   const count = grid.indices.length;
   for (let step = 1; step <= count; step += 1) {
     const place = (grid.current + step) % count;
     if (decisions.letters[grid.indices[place]] === UNDECIDED) return grid.go(place);
   }
-  say("nothing is undecided here");
+  announce("no undecided image here");
 }
 
 function toggleHeat() {
   const on = document.body.classList.toggle("heat");
-  at("heat").setAttribute("aria-pressed", on);
+  byId("heat").setAttribute("aria-pressed", on);
   grid.heatAll(on);
 }
 
@@ -111,7 +113,7 @@ function enlarge() {
 }
 
 function filterUndecided() {
-  choice.decision = at("decision").value = choice.decision === "undecided" ? "all" : "undecided";
+  choice.decision = byId("decision").value = choice.decision === "undecided" ? "all" : "undecided";
   update();
   grid.go(grid.current);
 }
@@ -122,22 +124,22 @@ function download() {
   link.download = "decisions.csv";
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60000);
-  notice(`decisions.csv is downloaded. To leave the dropped images out, type where it lies:\n${facts.apply} decisions.csv`);
+  showNotice(`decisions.csv has been downloaded. To exclude the dropped images, run this in its folder:\n${data.apply} decisions.csv`);
 }
 
 async function load(file) {
   try {
     const { changed, unknown } = decisions.load(await file.text(), currentIndex());
     const rest = unknown ? ` ${unknown} rows name images that are not in this run.` : "";
-    notice(`${changed} decisions are taken over from ${visible(file.name)}.${rest}`);
+    showNotice(`Imported ${changed} decisions from ${visible(file.name)}.${rest}`);
     update();
   } catch (error) {
-    notice(`${visible(file.name)} is not taken over: ${error.message}.`);
+    showNotice(`${visible(file.name)} was not imported: ${error.message}.`);
   }
 }
 
-function warnUnkept() {
-  notice("This browser keeps no decisions of this page: download them before you close it.");
+function warnUnstored() {
+  showNotice("This browser cannot store your decisions: download them before you close the page.");
 }
 
 const KEYS = {
@@ -173,7 +175,7 @@ grid.element.addEventListener("click", (event) => {
   if (!tile) return;
   const place = +tile.dataset.place, letter = event.target.closest("button")?.dataset.letter;
   if (!letter) return grid.go(place);
-  // Pressed again, a button takes its decision back.
+  // A second click takes the decision back.
   const same = decisions.letters[grid.indices[place]] === letter;
   grid.current = place;
   decide(same ? UNDECIDED : letter, { place, move: false });
@@ -185,83 +187,80 @@ grid.element.addEventListener("dblclick", (event) => {
 for (const [id, act] of Object.entries({
   keep: KEYS.k, drop: KEYS.d, next: nextUndecided, undo, enlarge, heat: toggleHeat, download,
   "large-keep": KEYS.k, "large-drop": KEYS.d, "large-undo": undo,
-  "large-back": KEYS.ArrowLeft, "large-on": KEYS.ArrowRight,
+  "large-previous": KEYS.ArrowLeft, "large-next": KEYS.ArrowRight,
 })) {
-  at(id).addEventListener("click", act);
+  byId(id).addEventListener("click", act);
 }
-at("notice-close").addEventListener("click", () => { at("notice").hidden = true; });
+byId("notice-close").addEventListener("click", () => { byId("notice").hidden = true; });
 for (const key of ["category", "decision", "order"]) {
-  at(key).addEventListener("change", (event) => {
+  byId(key).addEventListener("change", (event) => {
     choice[key] = key === "category" ? +event.target.value : event.target.value;
     grid.current = 0;
     grid.scroll.scrollTop = 0;
     update(-1);
   });
 }
-at("size").addEventListener("input", (event) => {
+byId("size").addEventListener("input", (event) => {
   grid.tile = +event.target.value;
   grid.measure();
   grid.go(grid.current, { focus: false });
 });
-at("import").addEventListener("change", (event) => {
+byId("import").addEventListener("change", (event) => {
   if (event.target.files.length) load(event.target.files[0]);
   event.target.value = "";
 });
 large.dialog.addEventListener("close", () => grid.go(grid.current));
 window.addEventListener("storage", (event) => {
   if (event.key !== decisions.key) return;
-  decisions.read(); // another window on the same run
+  decisions.read(); // made in another window
   update();
 });
 
 function fillChoices() {
-  const count = (category, test) => facts.category.reduce((sum, each, index) => sum + (each === category && test(index)), 0);
-  if (facts.categories.length > 1) at("category").append(new Option(`all (${facts.path.length})`, "-1"));
-  facts.categories.forEach((name, category) => {
-    const out = count(category, (index) => !facts.selected[index]);
-    const rest = grid.selects ? `, ${out} left out` : "";
-    at("category").append(new Option(`${visible(name)} (${count(category, () => true)}${rest})`, category));
+  const count = (category, test) => data.category.reduce((sum, each, index) => sum + (each === category && test(index)), 0);
+  if (data.categories.length > 1) byId("category").append(new Option(`all (${data.path.length})`, "-1"));
+  data.categories.forEach((name, category) => {
+    const out = count(category, (index) => !data.selected[index]);
+    const rest = grid.selects ? `, ${out} not selected` : "";
+    byId("category").append(new Option(`${visible(name)} (${count(category, () => true)}${rest})`, category));
   });
-  choice.category = +at("category").value;
-  for (const [key, { name, there }] of Object.entries(ORDERS)) {
-    if (!there || there(facts)) at("order").append(new Option(name, key));
+  choice.category = +byId("category").value;
+  for (const [key, { name, available }] of Object.entries(ORDERS)) {
+    if (!available || available(data)) byId("order").append(new Option(name, key));
   }
 }
 
 function describeRun() {
-  const parts = [facts.name];
-  const { categories: each = {}, all, mean } = facts.contamination;
-  const { estimate, low, high } = all ?? mean ?? {};
-  const percent = (value) => `${(100 * value).toFixed(0)} %`;
-  if (typeof estimate === "number") {
-    const span = typeof low === "number" && typeof high === "number" ? ` (${percent(low)} to ${percent(high)})` : "";
-    parts.push(`estimated contamination ${percent(estimate)}${span}`);
+  const parts = [data.name];
+  const { categories = {}, all = {} } = data.contamination;
+  const percent = (value) => `${(100 * value).toFixed(0)}%`;
+  if (all.estimate != null) {
+    parts.push(`estimated contamination ${percent(all.estimate)} (${percent(all.low)} to ${percent(all.high)})`);
   }
-  const unknown = Object.keys(each).filter((name) => typeof each[name].estimate !== "number");
+  const unknown = Object.keys(categories).filter((name) => categories[name].estimate === null);
   if (unknown.length) {
     const names = unknown.slice(0, 3).join(", ") + (unknown.length > 3 ? ", ..." : "");
-    parts.push(`contamination unknown for ${names}: ${each[unknown[0]].reason ?? "no reason given"}`);
+    const reasons = new Set(unknown.map((name) => categories[name].reason));
+    parts.push(`contamination unknown for ${names}: ${reasons.size > 1 ? "see contamination.json" : [...reasons][0]}`);
   }
-  if (!grid.selects) at("advice").textContent = "this method leaves no image out";
-  else if (facts.categories.length > 1) at("advice").textContent = "pick a category to see its threshold";
-  at("run").textContent = visible(parts.join(" \u00b7 "));
-  if (!facts.maps) {
-    at("heat").hidden = at("scale").hidden = true;
+  byId("run").textContent = visible(parts.join(" \u00b7 "));
+  if (!data.maps) {
+    byId("heat").hidden = byId("scale").hidden = true;
     return;
   }
-  at("low").textContent = figure(facts.maps.low, 2);
-  at("high").textContent = figure(facts.maps.high, 2);
-  at("scale").setAttribute("aria-label", `heatmaps: one scale for the run, from ${figure(facts.maps.low)} to ${figure(facts.maps.high)}`);
-  at("scale").title = at("scale").getAttribute("aria-label");
+  byId("low").textContent = formatNumber(data.maps.low, 2);
+  byId("high").textContent = formatNumber(data.maps.high, 2);
+  byId("scale").setAttribute("aria-label", `Heatmaps: one scale for the run, from ${formatNumber(data.maps.low)} to ${formatNumber(data.maps.high)}`);
+  byId("scale").title = byId("scale").getAttribute("aria-label");
   const values = Uint8Array.from({ length: 96 }, (_, x) => Math.round((255 * x) / 95));
-  paintHeat(at("ramp"), values, pictures.colours);
+  paintHeat(byId("ramp"), values, images.colours);
 }
 
 fillChoices();
 describeRun();
 update();
-if (!decisions.kept) warnUnkept();
-// Tiles that were drawn before their pictures had been read.
+if (!decisions.stored) warnUnstored();
+// Tiles drawn before their images were loaded.
 document.addEventListener("DOMContentLoaded", () => {
   if (grid.element.querySelector("[data-waits]")) grid.redraw();
 });

@@ -27,7 +27,7 @@ def _sample(name: str, seed: int, defect: str | None = None, **more: Any) -> Sam
 
 
 def _report(split: Split) -> CheckReport:
-    return check_samples([*split.train, *split.test], progress=False)
+    return check_samples([*split.train, *split.test])
 
 
 def _rows(split: Split, report: CheckReport | None, **options: Any) -> list[list[str]]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,37 @@ def test_all_bad_files_stop_it_at_once(tmp_path: Path) -> None:
         "b/test/hole/2.png",
     ]
     assert all(problem.reason in str(caught.value) for problem in caught.value.problems)
+
+
+def test_the_error_names_all_up_to_fifty() -> None:
+    problems = [Problem(f"{n}.png", f"/data/{n}.png is empty") for n in range(52)]
+    message = str(BadFilesError(problems[:50]))
+    assert message.startswith("50 images cannot be used: /data/0.png is empty; /data/1.png is")
+    assert all(problem.reason in message for problem in problems[:50])
+    assert message.endswith(
+        "/data/49.png is empty; repair or remove them, or leave them out with data.on_error=skip"
+    )
+    more = str(BadFilesError(problems))
+    assert more.startswith("52 images cannot be used: ")
+    assert "/data/49.png is empty; and 2 more, see bad_files.csv; repair or remove them" in more
+    assert len(more.splitlines()) == 1
+    twice = [Problem("a.png", "a.png is empty"), Problem("a.png", "its mask is empty")]
+    assert str(BadFilesError(twice)).startswith("1 image cannot be used: ")
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_names_that_no_result_file_can_hold(tmp_path: Path, check: bool) -> None:
+    split = _split(tmp_path, categories=("a",))
+    wrong = os.fsdecode(b"caf\xe9.png")
+    named = [replace(split.train[0], path=wrong), replace(split.train[1], category=wrong)]
+    fine = replace(split.train[2], path="new\nline.png", category="naïve")
+    with pytest.raises(BadFilesError) as caught:
+        prepare(replace(split, train=[*named, fine]), DataSettings(check=check))
+    problems = caught.value.problems
+    assert [problem.path for problem in problems] == ["caf\\udce9.png", "a/train/good/1.png"]
+    for problem in problems:
+        assert "has a name that is not UTF-8" in problem.reason
+        assert (problem.path + problem.reason).encode()
 
 
 def test_bad_files_are_left_out_before_anything_is_drawn(tmp_path: Path) -> None:

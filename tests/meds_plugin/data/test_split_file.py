@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Write = Callable[..., Path]
 
 DATA = SHARED / "data"
-# METHOD section 7: normal training images, defective test images, and how many of them 10, 20 and
+# docs/method.md, section 9: normal training images, defects in the test set, how many 10, 20 and
 # 40 % ask for (MVTec AD), or 2, 5 and 10 % (VisA).
 MVTEC = {
     "bottle": (209, 63, 21, 42, 63),
@@ -160,7 +160,7 @@ def test_overlap_has_the_counts_of_the_rule(data: str, index: int) -> None:
     assert sum(report.counts.values()) == totals[data][index]
     injected = Counter(sample.category for sample in split.train if sample.injected)
     assert injected == report.counts
-    # A category is told to be short where its number carries a star in METHOD's table.
+    # A category is reported short where the ratio asks for more defects than it has.
     short = [line for line in report.messages if "only" in line]
     asked = {name: round(PERCENT[data][index] * row[0] / 100) for name, row in table.items()}
     assert len(short) == sum(asked[name] > row[1] for name, row in table.items())

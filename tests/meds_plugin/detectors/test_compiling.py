@@ -10,7 +10,7 @@ from torch import _dynamo
 
 from backbones.dinomaly import Dinomaly
 from meds_plugin.utils.errors import UserError
-from tests.backbones.small import loader_of, pictures, small
+from tests.backbones.small import loader_of, noisy_images, small
 from tests.toys import BareDetector, FullDetector, loader, quiet_trainer, wrap
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def test_a_compiled_detector_ends_with_the_same_weights(kind: type[nn.Module]) -
 
 
 def test_dinomaly_compiled_ahead_of_time_goes_on_from_a_plain_checkpoint(tmp_path: Path) -> None:
-    images = loader_of(pictures(8, size=28))
+    images = loader_of(noisy_images(8, size=28))
     detector: dict[str, Any] = {"image_size": 28, "layers": (1, 2), "dropout": 0.0}
     plain = fit(small(Dinomaly, **detector), images)
     plain.trainer.save_checkpoint(tmp_path / "c.ckpt")

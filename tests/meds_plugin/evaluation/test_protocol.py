@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from tests.conftest import Arrays
 
 INPUT = (56, 56)  # input size of the golden models
-NO_BLUR = EvaluationProtocol(resize=16, blur_kernel=1)
 
 
 def _close(actual: Tensor | list[float], expected: object, atol: float = 1e-5) -> None:
@@ -161,17 +160,6 @@ def test_masks_are_resized_by_nearest_neighbour() -> None:
     assert small.tolist() == [[[False, False], [True, False]]]
     large = evaluation_masks(mask.bool(), EvaluationProtocol(resize=8))
     assert large.sum() == 8
-
-
-def test_wrong_maps_and_masks() -> None:
-    with pytest.raises(ValueError, match=r"maps must be \[N, H, W\]"):
-        evaluation_maps(torch.zeros(1, 1, 4, 4), INPUT, NO_BLUR)
-    with pytest.raises(ValueError, match=r"masks must be \[N, H, W\]"):
-        evaluation_masks(torch.zeros(4, 4), NO_BLUR)
-    with pytest.raises(ValueError, match=r"\[0, 1\], got 0.0 to 255.0"):
-        evaluation_masks(255 * torch.eye(4)[None], NO_BLUR)
-    with pytest.raises(ValueError, match=r"\[0, 1\]"):
-        evaluation_masks(torch.full((1, 4, 4), torch.nan), NO_BLUR)
 
 
 # The protocol.

@@ -12,7 +12,7 @@ from torchmetrics.functional.classification import (
     binary_precision_recall_curve,
 )
 
-from meds_plugin.metrics import (
+from meds_plugin.metrics.curves import (
     UndefinedMetricError,
     aupro,
     auroc,
@@ -105,7 +105,7 @@ def _slow_aupro(maps: Array, masks: Array, limit: float) -> float:
 
 
 def _reference_aupro(maps: Array, masks: Array) -> tuple[float, Array, Array]:
-    """AUPRO as the reference computes it: METHOD section 7."""
+    """AUPRO as the reference computes it with 200 thresholds: docs/method.md, section 8."""
     regions = [tuple(np.array(region).T) for region in _regions(masks)]
     low, high = maps.min(), maps.max()
     x, y = [], []

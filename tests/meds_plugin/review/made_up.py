@@ -1,17 +1,20 @@
-"""Run folders made up of nothing, as many images as a test wants."""
+"""Made-up run folders with as many images as a test wants."""
 
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+import json
+import re
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from omegaconf import OmegaConf
 from PIL import Image
 
+from meds_plugin.review.build import rebuild_review
 from meds_plugin.review.heatmaps import Heatmaps
-from meds_plugin.review.store import Pictures, save_pictures
-from meds_plugin.review.thumbnails import Thumbnail, side_for
+from meds_plugin.review.store import ReviewImages, save_review_images
+from meds_plugin.review.thumbnails import Thumbnail, thumbnail_side
 from meds_plugin.utils.atomic import write_csv, write_json, write_text
 
 if TYPE_CHECKING:
@@ -19,6 +22,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 THRESHOLD = 0.5
+HOSTILE = (
+    "</script><script>document.title='taken'</script>.png",
+    "<img src=x onerror=document.title='taken'>.png",
+    '"><b onmouseover=alert(1)>.png',
+    "{{script}}${1+1}<!--.png",
+    "a,b\r\n=1+1.png",
+    "\u202egnp.exe\u2028ä 漢.png",
+)
 _KINDS = 24  # different thumbnails; the others repeat them
 
 
@@ -28,7 +39,7 @@ def make_run(
     *,
     categories: Sequence[str] = ("wood",),
     probability: bool = False,
-    pictures: bool = True,
+    stored: bool = True,
     exclude: str | None = None,
     root: Path | None = None,
 ) -> Path:
@@ -38,10 +49,10 @@ def make_run(
         folder: Where to.
         names: The training images, from most to least suspicious.
         categories: Their categories, in turn.
-        probability: Give each image one, its score squared.
-        pictures: Keep thumbnails and heatmaps.
+        probability: Give each image a contamination probability, its score squared.
+        stored: Store thumbnails and heatmaps.
         exclude: The run's ``data.exclude``.
-        root: The folder that the images are in; default: one that is not there.
+        root: The folder that the images are in; default: a missing one.
     """
     folder.mkdir(parents=True)
     count = len(names)
@@ -67,15 +78,15 @@ def make_run(
         [{key: row[key] for key in ("path", "category", "injected")} for row in trained],
     )
     last = {"step": 9, "kept": 1, "threshold": THRESHOLD, "median": 0.4, "mad": 0.1}
-    chosen = [{**last, "category": name} for name in categories]
-    write_csv(folder / "selection.csv", list(chosen[0]), chosen)
+    selection = [{**last, "category": name} for name in categories]
+    write_csv(folder / "selection.csv", list(selection[0]), selection)
     source = {"_target_": "meds_plugin.data.readers.folder.read_folder", "_partial_": True}
     source |= {"root": str(root or folder / "no such folder")}
     data = {"source": source, "image_size": 32, "crop": 16, "max_pixels": 1e8, "exclude": exclude}
     config = {"data": data, "backbone": {"detector": None}}
     write_text(folder / "config.yaml", OmegaConf.to_yaml(config))
-    if pictures:
-        save_pictures(folder, _pictures(count))
+    if stored:
+        save_review_images(folder, _review_images(count))
     return folder
 
 
@@ -91,20 +102,20 @@ def make_metrics(run: Path, value: float, *, seed: int = 0) -> None:
     write_json(run / "metrics.json", content)
 
 
-def _pictures(count: int) -> Pictures:
+def _review_images(count: int) -> ReviewImages:
     rng = np.random.default_rng(0)
-    side = side_for(count)
+    side = thumbnail_side(count)
     kinds = [_thumbnail(rng, side, kind) for kind in range(min(count, _KINDS))]
     thumbs = [kinds[place % len(kinds)] for place in range(count)]
     bumps = rng.integers(0, 24, (count, 2))
     rows, columns = np.mgrid[:28, :28]
     distance = np.hypot(rows - bumps[:, 0, None, None], columns - bumps[:, 1, None, None])
     maps = np.clip(255 - 40 * distance, 0, 255).astype(np.uint8)
-    return Pictures(thumbs, Heatmaps(maps, 0.02, 0.75), (0.0625, 0.0625, 0.9375, 0.9375))
+    return ReviewImages(thumbs, Heatmaps(maps, 0.02, 0.75), (0.0625, 0.0625, 0.9375, 0.9375))
 
 
 def _thumbnail(rng: np.random.Generator, side: int, kind: int) -> Thumbnail:
-    """Draw stripes with grain: about as many bytes as a photograph of a surface has."""
+    """Return stripes with grain, about as many bytes as a photograph of a surface."""
     height = side if kind % 3 else side * 3 // 4
     x, y = np.meshgrid(np.arange(side), np.arange(height))
     wave = np.sin((x * np.cos(kind) + y * np.sin(kind)) / (3 + kind % 5))
@@ -113,3 +124,16 @@ def _thumbnail(rng: np.random.Generator, side: int, kind: int) -> Thumbnail:
     buffer = io.BytesIO()
     Image.fromarray(np.clip(colour, 0, 255).astype(np.uint8)).save(buffer, "WEBP", quality=70)
     return Thumbnail(buffer.getvalue(), side, height)
+
+
+def element(page: str, name: str) -> str:
+    """Return the content of a script element of a page."""
+    found = re.search(rf'<script type="[a-z/]+" id="{name}">(.*?)</script>', page, re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def page_data(run: Path) -> dict[str, Any]:
+    """Build the page of a run and return the data in it."""
+    content: dict[str, Any] = json.loads(element(rebuild_review(run).read_text("ascii"), "data"))
+    return content

@@ -1,4 +1,4 @@
-"""The page in a real browser: what a reviewer does, from opening it to the list of the dropped."""
+"""The page in a real browser: what a reviewer does, from opening it to the exclude list."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 
 from meds_plugin.data.exclude import read_exclude
 from meds_plugin.review.build import rebuild_review
-from meds_plugin.review.rounds import apply_decisions
+from meds_plugin.review.decisions import apply_decisions
 from meds_plugin.runs.read import read_rows
 from meds_plugin.utils.atomic import write_csv, write_json
 from tests.meds_plugin.review.browser import browser
-from tests.meds_plugin.review.made_up import THRESHOLD, make_run
+from tests.meds_plugin.review.made_up import HOSTILE, THRESHOLD, make_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,14 +22,6 @@ if TYPE_CHECKING:
 
     from selenium.webdriver import Chrome
 
-HOSTILE = (
-    "</script><script>document.title='taken'</script>.png",
-    "<img src=x onerror=document.title='taken'>.png",
-    '"><b onmouseover=alert(1)>.png',
-    "{{script}}${1+1}<!--.png",
-    "a,b\r\n=1+1.png",
-    "\u202egnp.exe\u2028ä 漢.png",
-)
 NAMES = (*HOSTILE, *(f"shift {i % 3}/{i:03d}.png" for i in range(58)))
 
 
@@ -95,7 +87,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 
 @pytest.fixture(autouse=True)
-def _forgotten(page: Page) -> Iterator[None]:
+def _empty_storage(page: Page) -> Iterator[None]:
     yield
     page.ask("localStorage.clear()")
 
@@ -113,7 +105,7 @@ def test_shows_the_most_suspicious_first_and_sorts_and_filters(page: Page, run: 
     assert first[len(HOSTILE) :][:3] == ["shift 0/000.png", "shift 1/001.png", "shift 2/002.png"]
     assert page.text("#shown") == "64 shown"
     assert not page.driver.find_elements("css selector", ".rule")  # the categories differ
-    page.choose("order", "calm")
+    page.choose("order", "ascending")
     assert page.tiles()[0] == NAMES[-1]
     page.choose("order", "name")
     page.choose("category", "0")
@@ -126,10 +118,12 @@ def test_shows_the_most_suspicious_first_and_sorts_and_filters(page: Page, run: 
 
 def test_draws_a_line_where_the_threshold_falls(page: Page, run: Path) -> None:
     page.open(run)
+    assert page.text("#advice") == "choose a category to see its threshold"
     page.choose("category", "1")
+    assert page.text("#advice") == ""
     for order, above, below in (
-        ("score", "left out", "trained on"),
-        ("calm", "trained on", "left out"),
+        ("descending", "not selected", "selected"),
+        ("ascending", "selected", "not selected"),
     ):
         page.choose("order", order)
         line = page.text(".rule")
@@ -140,7 +134,7 @@ def test_draws_a_line_where_the_threshold_falls(page: Page, run: Path) -> None:
             """(() => { const line = document.querySelector('.rule').getBoundingClientRect();
             return [...document.querySelectorAll('.tile')].map((tile) =>
               [tile.getBoundingClientRect().bottom <= line.top + 8,
-               tile.querySelector('.foot').textContent.includes(arguments[0])]); })()""",
+               tile.querySelector('.state').textContent === arguments[0]]); })()""",
             above,
         )
         assert [over for over, _ in ends] == [is_above for _, is_above in ends]
@@ -178,7 +172,7 @@ def test_is_driven_by_the_keyboard_alone(page: Page, run: Path) -> None:
     assert page.ask("document.getElementById('large').open")
     assert page.ask("document.querySelectorAll('#large img').length") == 2
     page.press("k")
-    assert "5 of 64" in page.text("#large-facts")
+    assert "5 of 64" in page.text("#large-details")
     page.press(Keys.ESCAPE)
     assert page.complaints() == []
 
@@ -210,7 +204,7 @@ def test_decisions_outlive_a_reload_and_come_back_as_a_list(page: Page, run: Pat
         if "reviewed 7" in page.text("#progress"):
             break
         time.sleep(0.05)
-    assert "7 decisions are taken over" in page.text("#notice-text")
+    assert "Imported 7 decisions" in page.text("#notice-text")
     assert page.download().read_bytes() == file.read_bytes()
     wrong = file.with_name("wrong.csv")
     wrong.write_text("path,decision\na.png,perhaps\n")
@@ -219,7 +213,7 @@ def test_decisions_outlive_a_reload_and_come_back_as_a_list(page: Page, run: Pat
         if "perhaps" in page.text("#notice-text"):
             break
         time.sleep(0.05)
-    assert "is not taken over" in page.text("#notice-text")
+    assert "was not imported" in page.text("#notice-text")
     assert page.text("#progress").startswith("reviewed 7")
 
 
@@ -230,7 +224,7 @@ def test_names_that_hold_markup_are_shown_and_do_nothing(page: Page, run: Path) 
     assert page.tiles()[4] == "a,b\\u000d\\u000a=1+1.png"
     assert page.tiles()[5] == "\\u202egnp.exe\\u2028ä 漢.png"
     assert page.ask("document.querySelectorAll('.tile b, #large b').length") == len(page.tiles())
-    assert page.ask("document.scripts.length") == 4  # facts, script, thumbnails, maps
+    assert page.ask("document.scripts.length") == 4  # data, script, thumbnails, maps
     # Even a script that got in could not run.
     page.driver.execute_script(
         """const script = document.createElement('script');
@@ -241,22 +235,22 @@ def test_names_that_hold_markup_are_shown_and_do_nothing(page: Page, run: Path) 
     assert any("Content Security Policy" in line for line in page.complaints())
 
 
-def test_says_so_where_the_browser_keeps_nothing(page: Page, run: Path) -> None:
+def test_warns_if_the_browser_cannot_store_decisions(page: Page, run: Path) -> None:
     blocked = "Storage.prototype.setItem = () => { throw new Error('blocked'); }"
     added = page.driver.execute_cdp_cmd(
         "Page.addScriptToEvaluateOnNewDocument", {"source": blocked}
     )
     try:
         page.open(run)
-        assert "keeps no decisions" in page.text("#notice-text")
+        assert "cannot store your decisions" in page.text("#notice-text")
         page.press("d")
         assert page.text("#progress").startswith("reviewed 1")
     finally:
         page.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
 
 
-def test_images_that_are_gone_have_a_tile_of_their_own(page: Page, tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", ["a.png", "b.png"], pictures=False)
+def test_missing_images_have_a_tile_of_their_own(page: Page, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", ["a.png", "b.png"], stored=False)
     rebuild_review(run)
     page.open(run)
     assert page.ask("[...document.querySelectorAll('.gone')].map(e => e.textContent)") == [
@@ -282,11 +276,20 @@ def test_what_is_not_known_of_the_contamination_is_not_made_up(page: Page, tmp_p
     write_json(run / "contamination.json", report)
     rebuild_review(run)
     page.open(run)
-    assert page.text("#progress").endswith("expected defects left: 1.0 (unknown in bolt)")
-    assert "estimated contamination 25 % (10 % to 40 %)" in page.text("#run")
+    assert page.text("#progress").endswith(
+        "expected contaminated images left: 1.0 (unknown in bolt)"
+    )
+    assert "estimated contamination 25% (10% to 40%)" in page.text("#run")
     assert "contamination unknown for bolt: too few images" in page.text("#run")
     page.press("d", "d")  # one of each category
-    assert page.text("#progress").endswith("expected defects left: 0.8 (unknown in bolt)")
+    assert page.text("#progress").endswith(
+        "expected contaminated images left: 0.8 (unknown in bolt)"
+    )
+    unknown = {"categories": {"nut": {**bolt, "reason": "another one"}, "bolt": bolt}, "all": bolt}
+    write_json(run / "contamination.json", unknown)
+    rebuild_review(run)
+    page.open(run)
+    assert "contamination unknown for nut, bolt: see contamination.json" in page.text("#run")
 
 
 def test_stays_usable_with_ten_thousand_images(page: Page, tmp_path: Path) -> None:
@@ -297,8 +300,8 @@ def test_stays_usable_with_ten_thousand_images(page: Page, tmp_path: Path) -> No
     assert page.text("#shown") == "10000 shown"
     assert page.ask("document.querySelectorAll('.tile').length") < 300
     script = """
-    const share = arguments[0], done = arguments[1], scroll = document.getElementById('scroll');
-    scroll.scrollTop = share * (scroll.scrollHeight - scroll.clientHeight);
+    const fraction = arguments[0], done = arguments[1], scroll = document.getElementById('scroll');
+    scroll.scrollTop = fraction * (scroll.scrollHeight - scroll.clientHeight);
     requestAnimationFrame(() => requestAnimationFrame(() => {
       const box = scroll.getBoundingClientRect(), rows = [];
       for (let y = box.top + 2; y < box.bottom - 2; y += 20) {
@@ -308,8 +311,8 @@ def test_stays_usable_with_ten_thousand_images(page: Page, tmp_path: Path) -> No
       }
       done([rows.filter(Boolean).length / rows.length, document.querySelectorAll('.tile').length]);
     }));"""
-    for share in (0.5, 0.031, 0.97, 0.25, 1.0):
-        filled, tiles = page.driver.execute_async_script(script, share)
+    for fraction in (0.5, 0.031, 0.97, 0.25, 1.0):
+        filled, tiles = page.driver.execute_async_script(script, fraction)
         assert filled > 0.85  # the rest are the gaps between rows
         assert tiles < 300
     from selenium.webdriver.common.keys import Keys

@@ -9,20 +9,22 @@ from PIL import Image
 from meds_plugin.data.dataset import ImageDataset
 from meds_plugin.data.samples import Sample, Variation
 from meds_plugin.data.transforms import Preprocess
-from meds_plugin.review.thumbnails import side_for, thumbnails
+from meds_plugin.review.thumbnails import make_thumbnails, thumbnail_side
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 def half(height: int, width: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """A picture that is dark on the left and light on the right."""
+    """An image that is dark on the left and light on the right."""
     pixels = np.full((height, width, 3), 40, np.uint8)
     pixels[:, width // 2 :] = 220
     return pixels
 
 
-def test_shows_the_whole_image_in_its_own_aspect_as_the_detector_reads_it(tmp_path: Path) -> None:
+def test_shows_the_whole_image_with_its_aspect_ratio_as_the_detector_reads_it(
+    tmp_path: Path,
+) -> None:
     turned = tmp_path / "turned.jpg"
     exif = Image.Exif()
     exif[0x0112] = 3  # upside down
@@ -35,10 +37,10 @@ def test_shows_the_whole_image_in_its_own_aspect_as_the_detector_reads_it(tmp_pa
         Sample("small", "nut", None, small),
         Sample("cut", "nut", None, tmp_path / "cut.png"),
         Sample("gone", "nut", None, tmp_path / "gone.png"),
-        Sample("drawn", "nut", None, half(64, 64)),
-        Sample("drawn#2", "nut", None, half(64, 64), variation=Variation(turn=180.0, scale=1.0)),
+        Sample("pixels", "nut", None, half(64, 64)),
+        Sample("pixels#2", "nut", None, half(64, 64), variation=Variation(turn=180.0, scale=1.0)),
     ]
-    found = thumbnails(ImageDataset(samples, Preprocess(64, 32)))
+    found = make_thumbnails(ImageDataset(samples, Preprocess(64, 32)))
     assert [each[1:] for each in found] == [
         (320, 160),
         (40, 20),
@@ -58,7 +60,7 @@ def test_shows_the_whole_image_in_its_own_aspect_as_the_detector_reads_it(tmp_pa
 
 
 def test_many_images_get_smaller_ones() -> None:
-    sides = [side_for(count) for count in (1, 300, 3000, 10_000, 10**6)]
+    sides = [thumbnail_side(count) for count in (1, 300, 3000, 10_000, 10**6)]
     assert sides == sorted(sides, reverse=True)
     assert sides[0] == 320
     assert sides[3] == 128

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,7 +67,14 @@ def test_folders_that_cannot_be_listed_are_passed_over(
             raise PermissionError(errno.EACCES, "Permission denied")
         return listing(path)
 
+    def scandir(path: str) -> object:
+        if path.endswith("locked"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return scan(path)
+
+    scan = os.scandir
     monkeypatch.setattr(Path, "iterdir", iterdir)
+    monkeypatch.setattr(os, "scandir", scandir)
     assert guess_layout(tmp_path) == "folder"
     assert guess_layout(tmp_path / "locked") is None
 

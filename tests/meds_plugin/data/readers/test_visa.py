@@ -189,13 +189,13 @@ def test_rows_that_cannot_be_used_are_problems(original: Path, tmp_path: Path) -
     rows = {
         "candle,train,normal,candle/Data/Images/Normal/0099.JPG,": (
             "candle/Data/Images/Normal/0099.JPG",
-            f"{original}/candle/Data/Images/Normal/0099.JPG does not exist; fix the row or",
+            f"candle/Data/Images/Normal/0099.JPG is not a readable file in {original}; fix it or",
         ),
         "candle,train,normal,../out.JPG,": (
             "../out.JPG",
-            f"../out.JPG is not a path below {original}",
+            f"../out.JPG leads out of {original}",
         ),
-        f"candle,train,normal,{tmp_path}/out.JPG,": (f"{tmp_path}/out.JPG", "is not a path below"),
+        f"candle,train,normal,{tmp_path}/out.JPG,": (f"{tmp_path}/out.JPG", "leads out of"),
         "candle,train,normal,candle/Data/Images/Normal/0001.JPG,": None,  # of the test set too
         "candle,test,normal,candle//Data/Images/Normal/0001.JPG,": (
             "candle/Data/Images/Normal/0001.JPG",
@@ -203,7 +203,7 @@ def test_rows_that_cannot_be_used_are_problems(original: Path, tmp_path: Path) -
         ),
         "candle,test,anomaly,candle/Data/Images/Anomaly/002.JPG,candle/x.png": (
             "candle/Data/Images/Anomaly/002.JPG",
-            "candle/x.png does not exist",
+            "candle/x.png is not a readable file",
         ),
         "candle,val,normal,candle/Data/Images/Normal/0002.JPG,": (
             "candle/Data/Images/Normal/0002.JPG",
@@ -213,7 +213,7 @@ def test_rows_that_cannot_be_used_are_problems(original: Path, tmp_path: Path) -
             "candle/Data/Images/Normal/0002.JPG",
             "label is 'odd', not normal or anomaly",
         ),
-        "candle,test": ("1cls.csv line 14", "label is '', not normal or anomaly"),
+        "candle,test": ("1cls.csv row 14", "label is '', not normal or anomaly"),
         "../candle,train,normal,candle/Data/Images/Normal/0002.JPG,": (
             "candle/Data/Images/Normal/0002.JPG",
             "'../candle' is not a category",
@@ -224,7 +224,7 @@ def test_rows_that_cannot_be_used_are_problems(original: Path, tmp_path: Path) -
     _write(original, *(row.format("candle") for row in ROWS[:4]), *rows)
     split = read_visa(original, ["candle"])
     expected = {
-        f"{table.name} line {number}": problem
+        f"{table.name} row {number}": problem
         for number, problem in enumerate(rows.values(), start=6)
         if problem
     }
@@ -280,21 +280,22 @@ def test_a_category_without_training_images(original: Path) -> None:
 def test_tables_that_cannot_be_read(original: Path) -> None:
     table = _write(original, "candle,train", header="object,split,label,image")
     assert _failure(original) == (
-        f"{table} lacks the columns mask; expected object,split,label,image,mask"
+        f"data.root={table} has no column mask (it begins with object,split,label,image); "
+        "take it from VisA's original download"
     )
     table.write_bytes(b"")
-    assert "lacks the columns object, split" in _failure(original)
+    assert "has no column object, split, label, image, mask (it is empty)" in _failure(original)
     table.write_bytes(HEADER.encode() + b"\ncandle,train,normal,\xff\xfe.JPG,\n")
-    assert f"{table} cannot be read as a table ('utf-8'" in _failure(original)
+    assert f"data.root={table} is not text in UTF-8" in _failure(original)
     table.write_bytes(f"{HEADER}\n{'x' * 200_000},a,b,c,d\n".encode())
-    assert f"{table} cannot be read as a table (field larger" in _failure(original)
+    assert f"data.root={table}, line 2: field larger" in _failure(original)
     _write(original, *(row.format("pcb9") for row in ROWS))
     assert _failure(original).startswith(
         f"{table} lists no category of data.root={original}: candle"
     )
     table.unlink()
     table.mkdir()
-    assert f"{table} cannot be read as a table (" in _failure(original)
+    assert f"data.root={table} cannot be read (Is a directory)" in _failure(original)
 
 
 def test_a_table_with_a_byte_order_mark(original: Path) -> None:

@@ -69,7 +69,7 @@ def test_what_is_read_may_be_changed_without_harm(tmp_path: Path) -> None:
     assert torch.equal(again, torch.ones(4))
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "bit", "header", "swapped", "version"])
+@pytest.mark.parametrize("damage", ["cut", "empty", "bit", "header", "swapped"])
 def test_a_damaged_file_counts_as_missing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
@@ -86,10 +86,8 @@ def test_a_damaged_file_counts_as_missing(
         content[-3] ^= 16
     elif damage == "header":
         content[:20] = b"x" * 20
-    elif damage == "swapped":
-        content[:] = path.with_name("b.tensor").read_bytes()
     else:
-        content = bytearray(bytes(content).replace(b'"version": 1', b'"version": 2'))
+        content[:] = path.with_name("b.tensor").read_bytes()
     path.write_bytes(content)
     with caplog.at_level(logging.WARNING):
         assert opened(tmp_path).read("space/a") is None
@@ -103,13 +101,13 @@ def test_a_damaged_file_counts_as_missing(
 def test_the_oldest_files_make_room(tmp_path: Path) -> None:
     before = opened(tmp_path)
     for place, name in enumerate("abcd"):
-        before.write(f"space/{name}", torch.zeros(250))  # 1000 bytes and the header
+        before.write(f"space/{name}", torch.zeros(250))  # about 1.1 KB each
         age(tmp_path / "space" / f"{name}.tensor", 100 - place)
     before.close()
     looked_for = opened(tmp_path)
     looked_for.read("space/a")  # now the youngest, but of a process that is gone
     looked_for.close()
-    folder = opened(tmp_path, limit_gb=6.5 * KB)
+    folder = opened(tmp_path, limit_gb=5.1 * KB)
     assert folder.write("space/e", torch.zeros(250))
     assert files(tmp_path) == {"a", "c", "d", "e"}
     assert folder.write("space/f", torch.zeros(500))

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from meds_plugin.plot import main
+from tests.made_up import write_run, write_sweep
+from tests.trained import called
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+pytest.importorskip("matplotlib", reason="the extra plots is not installed")
+
+
+def test_command_line_draws_runs_and_sweeps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_sweep(tmp_path / "sweep")
+    status, out, _ = called(main, capsys, str(tmp_path / "sweep"))
+    assert status == 0
+    assert str(tmp_path / "sweep" / "figures" / "noise.png") in out.splitlines()
+    plain = write_run(tmp_path / "plain", method="plain")
+    called(main, capsys, str(plain), "--format", "pdf")
+    assert (plain / "figures" / "scores.pdf").read_bytes().startswith(b"%PDF")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["nowhere"], "no such folder"),
+        (["run", "--format", "gif"], "choose from png, svg, pdf"),
+        (["run", "--beside", "other"], "are not"),
+        (["run", "--beside", "nowhere"], "metrics.json is missing"),
+    ],
+)
+def test_wrong_input_is_one_line(
+    arguments: Sequence[str],
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_run(tmp_path / "run")
+    write_run(tmp_path / "other", noise=0.1)
+    monkeypatch.chdir(tmp_path)
+    status, _, err = called(main, capsys, *arguments)
+    assert status == 2
+    (line,) = err.splitlines()
+    assert expected in line
