@@ -320,7 +320,7 @@ def _protocol(job: _Job) -> dict[str, Any]:
         "image_size": plain(config.data.image_size),
         "crop": plain(config.data.crop),
         "input_size": plain(config.encoder.image_size),
-        "normalization": model.normalization.as_dict(),
+        "normalization": asdict(model.normalization),
         "memory": plain(config.memory),
         "selection": plain(config.selection),
         # The detector's own image score knows no share.

@@ -117,7 +117,7 @@ def test_images_are_prepared_as_the_runs_encoder_was_told(tmp_path: Path) -> Non
     run = train(tmp_path / "run", given, "method=plain", "data.categories=[gear]")
     wanted = Normalization((0.2, 0.3, 0.4), (0.5, 0.5, 0.5), "bilinear")
     metrics = json.loads((run.folder / "metrics.json").read_text())
-    assert metrics["protocol"]["normalization"] == wanted.as_dict()
+    assert Normalization(**metrics["protocol"]["normalization"]) == wanted
     predictor = meds_plugin.load(run.checkpoint)
     assert predictor.preprocess.normalization == wanted
     found = predictor.predict([np.asarray(sample.image) for sample in run.test["gear"]])

@@ -161,7 +161,7 @@ def test_says_how_dirty_the_set_is_or_why_it_cannot(finished: tuple[Path, str]) 
         assert (row["estimate"], row["low"], row["high"]) == (None, None, None)
         assert "too few" in row["reason"]
     assert report["all"]["images"] == 22
-    assert "cannot be told for gear, weave" in finished[1]
+    assert "no estimate for gear, weave" in finished[1]
     assert all(row["probability"] == "" for row in rows(finished[0] / "ranking.csv"))
 
 
@@ -476,7 +476,7 @@ def test_a_run_whose_images_changed_is_not_resumed(tree: Path, tmp_path: Path) -
     (good / "2.png").rename(good / "0a.png")
     status, _, err = run(f"resume={folder}", "trainer.max_steps=6")
     assert status == 2
-    assert "not those of the run any more" in err
+    assert "no longer those of the run" in err
     assert (folder / "manifest.csv").read_text() == manifest
     (good / "0a.png").rename(good / "2.png")
     status, _, err = run(f"resume={folder}", "trainer.max_steps=6")

@@ -146,7 +146,7 @@ def test_a_table_names_nothing_outside_its_root(tree: Path, tmp_path: Path) -> N
     assert status == 2
     assert len(err.strip().splitlines()) == 1
     for number, name in enumerate(wrong, start=3):
-        assert f"row {number}: path {name} leads out of {tree}" in err
+        assert f"row {number}: {name} leads out of {tree}" in err
 
 
 def test_a_reviews_decisions_leave_images_out(tree: Path, tmp_path: Path) -> None:

@@ -10,8 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from meds_plugin.encoders.normalization import IMAGENET
-from meds_plugin.encoders.weights import brief
-from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.errors import UserError, brief
 from meds_plugin.utils.rng import torch_seeded
 
 if TYPE_CHECKING:

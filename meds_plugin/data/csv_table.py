@@ -56,10 +56,11 @@ def read_text(file: str | os.PathLike[str], key: str) -> str:
     except OSError as error:
         msg = f"{key}={shown(path)} cannot be read ({error.strerror}); give a file in CSV or text"
         raise UserError(msg) from error
-    except ValueError as error:  # not UTF-8, or not a path
-        raise UserError(_not_utf8(path, key)) from error
-    if "\0" in text:  # another encoding, of two bytes per letter
-        raise UserError(_not_utf8(path, key))
+    except ValueError:  # not UTF-8, or not a path: the answer is the same as to a null character
+        text = "\0"
+    if "\0" in text:  # an encoding of two bytes per letter
+        msg = f"{key}={shown(path)} is not text in UTF-8; save it as 'CSV UTF-8' or UTF-8 text"
+        raise UserError(msg)
     return text
 
 
@@ -162,7 +163,3 @@ def first_line(text: str) -> str:
     """Say how a text begins, for the message that a needed column is missing."""
     first = next((line for line in text.splitlines() if line.strip()), "")[:80]
     return f"it begins with {shown(first)}" if first else "it is empty"
-
-
-def _not_utf8(path: str, key: str) -> str:
-    return f"{key}={shown(path)} is not text in UTF-8; save it as 'CSV UTF-8' or as text in UTF-8"

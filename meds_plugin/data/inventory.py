@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
 from itertools import combinations, product
 from math import comb
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from meds_plugin.data.check import image_key
 from meds_plugin.data.faults import shown
@@ -18,52 +17,19 @@ if TYPE_CHECKING:
     from meds_plugin.data.check import CheckReport, ImageFacts
     from meds_plugin.data.samples import Sample, Split
 
-__all__ = ["DuplicateReport", "duplicates", "inventory_table"]
+__all__ = ["duplicates", "inventory_table"]
 
 _KINDS = {"L": "grey", "LA": "grey+alpha", "P": "palette", "PA": "palette+alpha", "F": "float"}
 _SHORTEST_PATH = 24
 _GAP = "  "
 
 
-@dataclass(frozen=True)
-class DuplicateReport:
-    """Pairs of images with identical files.
+class _Pairs(NamedTuple):
+    """All pairs of a group of identical files; the planned ones are a noise protocol's."""
 
-    Attributes:
-        within: Pairs of training images.
-        first_within: Names of the first such pair.
-        across: Pairs of a training and a test image.
-        first_across: Names of the first such pair.
-        repeated: Pairs of training images that a noise protocol made from one file; not in
-            ``within``.
-        overlapping: Pairs of an injected training image and its own test image; not in ``across``.
-    """
-
-    within: int = 0
-    first_within: tuple[str, str] | None = None
-    across: int = 0
-    first_across: tuple[str, str] | None = None
-    repeated: int = 0
-    overlapping: int = 0
-
-    def lines(self) -> list[str]:
-        """Return the report, one finding per line."""
-        lines = []
-        if self.first_within:
-            pairs = _pairs(self.within, self.first_within)
-            lines.append(f"identical files: {pairs} within the training images")
-        if self.first_across:
-            pairs = _pairs(self.across, self.first_across)
-            lines.append(f"identical files: {pairs} of a training and a test image: a leak")
-        lines = lines or ["identical files: none"]
-        if self.overlapping:
-            lines.append(
-                f"{self.overlapping} injected images are test images too, as the noise protocol "
-                "leaves them there"
-            )
-        if self.repeated:
-            lines.append(f"{self.repeated} pairs of injected images vary one file")
-        return lines
+    total: int
+    planned: int
+    pairs: Iterable[tuple[Sample, Sample]]
 
 
 def inventory_table(split: Split, report: CheckReport | None, *, width: int = 120) -> str:
@@ -91,38 +57,45 @@ def inventory_table(split: Split, report: CheckReport | None, *, width: int = 12
     heads = ["category", "images", "defect", "normal", "defect", "masks", "views"]
     table = _aligned([over, [*heads, "pixels", "kind", "first image"], *rows], width)
     notes = [f"note: {note}" for note in split.notes]
-    found = ["identical files: not looked for"] if report is None else None
-    return "\n".join([*table, *notes, *(found or duplicates(split, report).lines())])
+    found = duplicates(split, report) if report else ["identical files: not looked for"]
+    return "\n".join([*table, *notes, *found])
 
 
-def duplicates(split: Split, report: CheckReport | None) -> DuplicateReport:
-    """Find images with identical files.
+def duplicates(split: Split, report: CheckReport) -> list[str]:
+    """Describe the images with identical files, one finding per line.
 
-    Pairs that a noise protocol made by using a file again are counted apart.
+    Pairs that a noise protocol made by using a file again are counted apart: a repeated image, and
+    an injected one that is a test image too.
 
     Args:
         split: The images, after contamination.
-        report: Their check; without it, nothing is found.
+        report: Their check.
     """
     same: dict[str, tuple[list[Sample], list[Sample]]] = defaultdict(lambda: ([], []))
     for place, samples in enumerate((split.train, split.test)):
         for sample in samples:
-            if facts := report.facts_of(sample) if report else None:
+            if facts := report.facts_of(sample):
                 same[facts.digest][place].append(sample)
-    within = across = repeated = overlapping = 0
-    first_within = first_across = None
-    for train, test in same.values():
-        planned = _planned_within(train)
-        repeated += planned
-        if unplanned := comb(len(train), 2) - planned:
-            within += unplanned
-            first_within = first_within or _first(combinations(train, 2))
-        planned = _planned_across(train, test)
-        overlapping += planned
-        if unplanned := len(train) * len(test) - planned:
-            across += unplanned
-            first_across = first_across or _first(product(train, test))
-    return DuplicateReport(within, first_within, across, first_across, repeated, overlapping)
+    groups = same.values()
+    within = [
+        _Pairs(comb(len(train), 2), _planned_within(train), combinations(train, 2))
+        for train, _ in groups
+    ]
+    across = [
+        _Pairs(len(train) * len(test), _planned_across(train, test), product(train, test))
+        for train, test in groups
+    ]
+    lines = _unplanned(within, "within the training images")
+    lines += _unplanned(across, "of a training and a test image: a leak")
+    lines = lines or ["identical files: none"]
+    if overlapping := sum(pairs.planned for pairs in across):
+        lines.append(
+            f"{overlapping} injected images are test images too, as the noise protocol leaves them "
+            "there"
+        )
+    if repeated := sum(pairs.planned for pairs in within):
+        lines.append(f"{repeated} pairs of injected images vary one file")
+    return lines
 
 
 def _counts(train: Sequence[Sample], test: Sequence[Sample]) -> list[str]:
@@ -196,9 +169,16 @@ def _shortened(path: str, width: int) -> str:
     return f"{path[: width - 3 - end]}...{path[-end:]}"
 
 
-def _pairs(count: int, first: tuple[str, str]) -> str:
-    one, two = (shown(name) for name in first)
-    return f"{count} pair{'s' if count > 1 else ''} ({one} = {two}{', ...' if count > 1 else ''})"
+def _unplanned(groups: Sequence[_Pairs], where: str) -> list[str]:
+    """Describe the pairs that no noise protocol has made."""
+    count = sum(pairs.total - pairs.planned for pairs in groups)
+    if not count:
+        return []
+    found = (pair for group in groups if group.total > group.planned for pair in group.pairs)
+    first = next(pair for pair in found if not _planned(*pair))
+    one, two = (shown(sample.path) for sample in first)
+    example = f"({one} = {two}{', ...' if count > 1 else ''})"
+    return [f"identical files: {count} pair{'s' if count > 1 else ''} {example} {where}"]
 
 
 def _planned(one: Sample, two: Sample) -> bool:
@@ -216,8 +196,3 @@ def _planned_within(train: Sequence[Sample]) -> int:
 def _planned_across(train: Sequence[Sample], test: Sequence[Sample]) -> int:
     injected = Counter(image_key(sample.image) for sample in train if sample.injected)
     return sum(injected[image_key(sample.image)] for sample in test)
-
-
-def _first(pairs: Iterable[tuple[Sample, Sample]]) -> tuple[str, str] | None:
-    found = next((pair for pair in pairs if not _planned(*pair)), None)
-    return None if found is None else (found[0].path, found[1].path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import lightning as L
@@ -33,12 +34,6 @@ class ManifestRow(NamedTuple):
     path: str
     category: str
     injected: bool | None
-
-
-class _Loaded(NamedTuple):
-    train: ImageDataset
-    test: ImageDataset
-    prepared: Prepared
 
 
 class AnomalyDataModule(L.LightningDataModule):
@@ -85,36 +80,35 @@ class AnomalyDataModule(L.LightningDataModule):
         self._source = source
         self._settings = settings or DataSettings()
         self._seed = seed
-        self._loaded: _Loaded | None = None
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - the same for all stages
         """Find, check and contaminate the images; further calls do nothing."""
-        self._load()
+        _ = self.train, self.test
 
-    @property
+    @cached_property
     def train(self) -> ImageDataset:
         """The training images."""
-        return self._load().train
+        return self._dataset(self._prepared.split.train)
 
-    @property
+    @cached_property
     def test(self) -> ImageDataset:
         """The test images; there may be none."""
-        return self._load().test
+        return self._dataset(self._prepared.split.test)
 
     @property
     def noise_report(self) -> NoiseReport:
         """The contamination asked for and achieved."""
-        return self._load().prepared.noise
+        return self._prepared.noise
 
     @property
     def skipped(self) -> list[Problem]:
         """Images left out because they cannot be used."""
-        return self._load().prepared.skipped
+        return self._prepared.skipped
 
     @property
     def summary(self) -> str:
         """A description of the data set (see `inventory_table`)."""
-        return self._load().prepared.summary
+        return self._prepared.summary
 
     def train_dataloader(self) -> DataLoader[Item]:
         """Return the training images in order; shuffling and selection come later."""
@@ -128,20 +122,16 @@ class AnomalyDataModule(L.LightningDataModule):
         """Return the rows of ``manifest.csv``: exactly what is trained on, in order."""
         return [ManifestRow(s.path, s.category, s.injected) for s in self.train.samples]
 
-    def _load(self) -> _Loaded:
-        if self._loaded is None:
-            source = self._source
-            found = source if isinstance(source, Split) else source()
-            prepared = prepare(found, self._settings, seed=self._seed)
-            _require_unique_names(prepared.split.train, "training")
-            _require_unique_names(prepared.split.test, "test")
-            limit = {"max_pixels": self._settings.max_pixels}
-            self._loaded = _Loaded(
-                ImageDataset(prepared.split.train, self.preprocess, **limit),
-                ImageDataset(prepared.split.test, self.preprocess, **limit),
-                prepared,
-            )
-        return self._loaded
+    @cached_property
+    def _prepared(self) -> Prepared:
+        found = self._source if isinstance(self._source, Split) else self._source()
+        prepared = prepare(found, self._settings, seed=self._seed)
+        _require_unique_names(prepared.split.train, "training")
+        _require_unique_names(prepared.split.test, "test")
+        return prepared
+
+    def _dataset(self, samples: Sequence[Sample]) -> ImageDataset:
+        return ImageDataset(samples, self.preprocess, max_pixels=self._settings.max_pixels)
 
     def _loader(self, dataset: ImageDataset) -> DataLoader[Item]:
         return DataLoader(

@@ -85,11 +85,19 @@ def read_split_file(
             by_reason.setdefault(_LEAK, []).append(row)
         else:
             chosen[id(sample)] = replace(sample, injected=sample.is_anomaly)
-    _stop_at_faults(file, by_reason, len(rows))
+    source = f"noise_file={shown(str(file))}"
+    _stop_at_faults(source, by_reason, len(rows))
     train = list(chosen.values())
-    _require_all(file, categories, train, by_reason.get(_ELSEWHERE, []))
+    if missing := sorted(categories - {sample.category for sample in train}):
+        other = {_category(row) for row in by_reason.get(_ELSEWHERE, [])}
+        there = sorted(categories.difference(missing) | other)
+        msg = (
+            f"{source} lists no training image of {_some(missing)}, but of {_some(there)}; choose "
+            "among those with data.categories=[...], or give another file"
+        )
+        raise UserError(msg)
     unlisted = sum(id(sample) not in chosen for sample in split.train)
-    return replace(split, train=train, notes=[*split.notes, *_notes(file, by_reason, unlisted)])
+    return replace(split, train=train, notes=[*split.notes, *_notes(source, by_reason, unlisted)])
 
 
 def _by_name(train: Iterable[Sample], test: Iterable[Sample]) -> dict[str, Sample]:
@@ -124,9 +132,7 @@ def _why_missing(row: CsvRow, skipped: set[str], categories: set[str]) -> str:
     return _UNKNOWN if _category(row) in categories else _ELSEWHERE
 
 
-def _stop_at_faults(
-    file: str | os.PathLike[str], by_reason: dict[str, list[CsvRow]], total: int
-) -> None:
+def _stop_at_faults(source: str, by_reason: dict[str, list[CsvRow]], total: int) -> None:
     found = {fault: by_reason[fault] for fault in _FAULTS if fault in by_reason}
     if not found:
         return
@@ -135,37 +141,21 @@ def _stop_at_faults(
         first = ", ".join(f"row {row.number}: {_shown(_name(row))}" for row in rows[:3])
         parts.append(f"{len(rows)} {fault} ({first}{', ...' if len(rows) > 3 else ''})")
     msg = (
-        f"noise_file={file} has {sum(map(len, found.values()))} wrong rows of {total}: "
+        f"{source} has {sum(map(len, found.values()))} wrong rows of {total}: "
         f"{'; '.join(parts)}; fix the file, or name the data set it was made for in data.root"
     )
     raise UserError(msg)
 
 
-def _require_all(
-    file: str | os.PathLike[str], categories: set[str], train: list[Sample], other: list[CsvRow]
-) -> None:
-    """Refuse a list that lacks a category."""
-    missing = sorted(categories - {sample.category for sample in train})
-    if missing:
-        there = sorted((categories - set(missing)) | {_category(row) for row in other})
-        msg = (
-            f"noise_file={file} lists no training image of {_some(missing)}, but of "
-            f"{_some(there)}; choose among those with data.categories=[...], or give another file"
-        )
-        raise UserError(msg)
-
-
-def _notes(
-    file: str | os.PathLike[str], by_reason: dict[str, list[CsvRow]], unlisted: int
-) -> list[str]:
+def _notes(source: str, by_reason: dict[str, list[CsvRow]], unlisted: int) -> list[str]:
     notes = []
     for reason in (_ELSEWHERE, _UNREADABLE):
         if rows := by_reason.get(reason):
             names = [_category(row) if reason == _ELSEWHERE else _name(row) for row in rows]
             some = _some(sorted(set(names)))
-            notes.append(f"noise_file={file}: rows {reason}, passed over: {len(rows)} ({some})")
+            notes.append(f"{source}: rows {reason}, passed over: {len(rows)} ({some})")
     if unlisted:
-        notes.append(f"noise_file={file}: training images that it does not list: {unlisted}")
+        notes.append(f"{source}: training images that it does not list: {unlisted}")
     return notes
 
 

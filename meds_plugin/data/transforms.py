@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Size: TypeAlias = int | Sequence[int]
 
-__all__ = ["Preprocess", "apply_variation"]
+__all__ = ["Preprocess", "apply_variation", "height_and_width"]
 
 
 class Preprocess:
@@ -55,8 +55,8 @@ class Preprocess:
         *,
         normalization: Normalization = IMAGENET,
     ) -> None:
-        self.image_size = _pair(image_size, "data.image_size")
-        self.input_size = self.image_size if crop is None else _pair(crop, "data.crop")
+        self.image_size = height_and_width(image_size, "data.image_size")
+        self.input_size = self.image_size if crop is None else height_and_width(crop, "data.crop")
         height, width = self.image_size
         if self.input_size[0] > height or self.input_size[1] > width:
             msg = (
@@ -129,7 +129,16 @@ def apply_variation(image: Image.Image, variation: Variation) -> Image.Image:
     )
 
 
-def _pair(size: object, key: str) -> tuple[int, int]:
+def height_and_width(size: object, key: str) -> tuple[int, int]:
+    """Return a size in pixels as height and width.
+
+    Args:
+        size: One number for a square, or height and width.
+        key: The setting, for the message.
+
+    Raises:
+        UserError: If it is not a positive number or pair.
+    """
     # Any sequence but text: OmegaConf has its own type of list.
     pair = isinstance(size, Sequence) and not isinstance(size, str)
     values: list[Any] = list(size) if pair else [size, size]  # type: ignore[call-overload]

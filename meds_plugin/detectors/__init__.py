@@ -1,1 +1,1 @@
-"""What the plugin asks of a detector, and all that it does to one."""
+"""Detectors: the protocol, defaults for what they lack, validation, and their frozen part."""

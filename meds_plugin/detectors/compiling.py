@@ -1,4 +1,4 @@
-"""Compiles what trains of a detector, without another name for any of its weights."""
+"""Compiles the trainable part of a detector; the names of its weights stay."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["check_backend", "compile_detector"]
 def compile_detector(view: DetectorView, backend: str) -> None:
     """Have `torch.compile` rewrite the modules that train when they are first called.
 
-    A detector that is only called is compiled as a whole. Of one with methods of its own, each
-    topmost submodule is all of whose parameters train: a method that takes the number of the step
-    would be compiled anew in every step. Blocks of one kind share what was compiled.
+    A detector without its own ``anomaly_map`` and ``loss`` is compiled as a whole. Otherwise, each
+    topmost submodule whose parameters all train is compiled, not the methods: one that takes the
+    step's number would be recompiled at every step. Blocks of one kind share compiled code.
 
     Args:
         view: The detector.
-        backend: From `check_backend`; empty: it stays as it is.
+        backend: From `check_backend`; if empty, nothing is compiled.
     """
     if not backend:
         return
@@ -38,7 +38,7 @@ def compile_detector(view: DetectorView, backend: str) -> None:
 
 
 def _parts(module: nn.Module, trained: set[int]) -> Iterator[nn.Module]:
-    """Yield the topmost submodules that train as a whole; lists are only looked into."""
+    """Yield the topmost submodules that train as a whole, but the members of lists one by one."""
     for child in module.children():
         trains = [id(parameter) in trained for parameter in child.parameters()]
         if all(trains) and trains and not isinstance(child, (nn.ModuleList, nn.ModuleDict)):
@@ -48,10 +48,10 @@ def _parts(module: nn.Module, trained: set[int]) -> Iterator[nn.Module]:
 
 
 def check_backend(how: bool | str) -> str:
-    """Return the backend's name, empty where nothing is to be compiled.
+    """Return the backend's name, empty for no compilation.
 
     Args:
-        how: ``False``: not at all. ``True``: by torch's default backend. Or a backend's name.
+        how: ``False`` for none, ``True`` for torch's default backend, or a backend's name.
 
     Raises:
         UserError: If there is no such backend.

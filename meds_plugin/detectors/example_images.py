@@ -19,15 +19,15 @@ USUAL_SIZES = (64, 128, 224, 256, 320, 384, 392, 448, 512, 518)
 
 
 def given_images(view: DetectorView, example: Tensor | None, device: torch.device) -> Tensor | None:
-    """Return the images to try, ``None`` where the detector does not say which it takes.
+    """Return two example images, ``None`` if neither they nor their size is given.
 
     Args:
         view: The detector, perhaps with an attribute ``image_size``.
-        example: Images ``[B >= 2, 3, H, W]``; goes before the attribute.
+        example: Images ``[B >= 2, 3, H, W]``; takes precedence over the attribute.
         device: Where the detector is.
 
     Raises:
-        DetectorError: If either is of a wrong kind.
+        DetectorError: If either has the wrong type or shape.
     """
     if example is not None:
         if not isinstance(example, Tensor) or not example.is_floating_point():
@@ -49,9 +49,9 @@ def given_images(view: DetectorView, example: Tensor | None, device: torch.devic
 
 
 def random_images(height: int, width: int, device: torch.device) -> Tensor:
-    """Return ``[2, 3, height, width]``, the same each time, the second image with less contrast.
+    """Return ``[2, 3, height, width]``, the same each time.
 
-    They differ so that what couples the images of a batch shows.
+    The second image has less contrast, so that a coupling between the images of a batch shows.
     """
     generator = torch_generator(0, "probe", "images")
     images = torch.randn(2, 3, height, width, generator=generator)

@@ -16,12 +16,12 @@ __all__ = ["FrozenPart", "check_saved", "fingerprint", "freeze_modes", "frozen_p
 
 
 class FrozenPart:
-    """What of a wrapped detector never trains: it stays in evaluation mode and out of checkpoints.
+    """The part of a wrapped detector that never trains.
 
     Args:
         detector: The detector.
         trainable: The parameters that the optimiser gets.
-        memory_encoder: What gives memory features instead of the detector.
+        memory_encoder: Provides memory features instead of the detector.
 
     Attributes:
         prefixes: See `frozen_prefixes`.
@@ -39,22 +39,22 @@ class FrozenPart:
         self._fingerprint = ""
 
     def settle(self) -> None:
-        """Put all that is frozen into evaluation mode."""
+        """Put the frozen part into evaluation mode."""
         freeze_modes(self._detector, self.prefixes)
         if self._memory_encoder is not None:
             self._memory_encoder.eval()
 
     def copy_trained(self) -> dict[str, Tensor]:
-        """Return a copy, on the CPU, of what the detector has besides frozen weights."""
+        """Return a copy, on the CPU, of the detector's state without frozen weights."""
         state = without(self._detector.state_dict(), self.prefixes)
         return {key: value.detach().cpu().clone() for key, value in state.items()}
 
     def trained(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return what checkpoints hold of a wrapper's state."""
+        """Return the entries of a wrapper's state that belong into checkpoints."""
         return without(state, ["memory_encoder.", *(f"detector.{name}" for name in self.prefixes)])
 
     def fingerprint(self) -> str:
-        """Return the detector's frozen weights' fingerprint; hashed when first needed."""
+        """Return the fingerprint of the detector's frozen weights, hashed when first needed."""
         self._fingerprint = self._fingerprint or fingerprint(self._detector, self.prefixes)
         return self._fingerprint
 
@@ -64,12 +64,12 @@ class FrozenPart:
         return self.fingerprint() + ("" if encoder is None else fingerprint(encoder, [""]))
 
     def forget(self) -> None:
-        """Hash the weights anew when next needed: they may have been changed."""
+        """Hash the weights again when next needed: they may have changed."""
         self._fingerprint = ""
 
 
 def frozen_prefixes(module: nn.Module, trainable: Iterable[nn.Parameter]) -> tuple[str, ...]:
-    """Return the names, each with a dot at its end, of the topmost submodules that never train.
+    """Return the names, each followed by a dot, of the topmost submodules that never train.
 
     A submodule counts when it has parameters and the optimiser gets none of them.
     """
@@ -91,8 +91,7 @@ def frozen_prefixes(module: nn.Module, trainable: Iterable[nn.Parameter]) -> tup
 def freeze_modes(module: nn.Module, frozen: Iterable[str]) -> None:
     """Put the submodules under the prefixes (see `frozen_prefixes`) into evaluation mode.
 
-    Batch statistics stay what they are that way; the reference lets those of a frozen backbone
-    drift.
+    This fixes their batch statistics, which the reference lets drift in a frozen backbone.
     """
     for prefix in frozen:
         module.get_submodule(prefix.rstrip(".")).eval()
@@ -128,8 +127,8 @@ def check_saved(
     Args:
         saved: The checkpoint's weights, without the frozen ones.
         expected: The model's own, likewise.
-        saved_fingerprint: Of the frozen weights that the checkpoint was trained on.
-        fingerprint: Of the frozen weights that are there now.
+        saved_fingerprint: Of the frozen weights that the checkpoint was trained with.
+        fingerprint: Of the model's own frozen weights.
 
     Raises:
         UserError: Naming what differs.
@@ -146,7 +145,7 @@ def check_saved(
             raise UserError(msg)
     if saved_fingerprint != fingerprint:
         msg = (
-            "the checkpoint was trained with other frozen weights than this detector's: give those "
-            "it was trained with, an encoder's by encoder.weights=FILE"
+            "the checkpoint was trained with other frozen weights than this detector's: give the "
+            "ones it was trained with, an encoder's by encoder.weights=FILE"
         )
         raise UserError(msg)

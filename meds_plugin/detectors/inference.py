@@ -1,4 +1,4 @@
-"""Running a detector without training it: evaluation mode, and the precision of a trainer."""
+"""Running a detector without training it: evaluation mode, precision, device."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _HALF = {
 
 @contextlib.contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put every part of a module into evaluation mode inside the block, then back as it was."""
+    """Put every part of a module into evaluation mode inside the block, and restore the modes."""
     modes = {part: part.training for part in module.modules()}
     module.eval()
     try:
@@ -37,10 +37,10 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def autocast_as(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Return a context in which a detector computes as in a trainer of that precision.
+    """Return a context in which a detector computes as in a trainer with that precision.
 
     Args:
-        precision: Lightning's name: ``bf16-mixed``, ``16-mixed``; others mean float32.
+        precision: Lightning's name, such as ``bf16-mixed`` or ``16-mixed``; others mean float32.
         device: Where it computes.
     """
     dtype = _HALF.get(precision)
@@ -51,7 +51,7 @@ def choose_device(name: str | torch.device) -> torch.device:
     """Return a device by name; ``auto`` takes an accelerator where there is one.
 
     Raises:
-        UserError: If it is not there.
+        UserError: If there is no such device.
     """
     if name != "auto":
         try:

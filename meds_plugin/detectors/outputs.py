@@ -1,4 +1,4 @@
-"""What a detector's maps and memory features must look like."""
+"""Checks of a detector's maps and memory features."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from torch import Tensor
 
 from meds_plugin.utils.errors import DetectorError
 
-__all__ = ["check_maps", "grid_of", "kind_of"]
+__all__ = ["check_finite", "check_maps", "grid_of", "kind_of"]
 
 
-def check_maps(maps: Tensor, *, batch: int, name: str, finite: bool = True) -> None:
-    """Refuse maps of a wrong shape or with values that are no numbers.
+def check_maps(maps: Tensor, *, batch: int, name: str) -> None:
+    """Refuse maps of a wrong shape.
 
     Args:
         maps: What a detector returned.
         batch: Number of images it was given.
-        name: What to call it in the message.
-        finite: Look at the values too, which makes an accelerator wait.
+        name: The method's name, for the message.
 
     Raises:
         DetectorError: Naming the method and the fault.
@@ -30,10 +29,22 @@ def check_maps(maps: Tensor, *, batch: int, name: str, finite: bool = True) -> N
             f"images it returned {tuple(maps.shape)}{_advice(maps, batch)}"
         )
         raise DetectorError(msg)
-    if finite and not bool(torch.isfinite(maps).all()):
+
+
+def check_finite(values: Tensor, *, name: str) -> None:
+    """Refuse infinite values and NaN; an accelerator has to be waited for.
+
+    Args:
+        values: What a detector returned.
+        name: The method's name, for the message.
+
+    Raises:
+        DetectorError: Naming the method.
+    """
+    if not bool(torch.isfinite(values).all()):
         msg = (
-            f"{name} returned an anomaly map with values that are not finite: look for a "
-            "logarithm, a root, or a division by something that can be 0"
+            f"{name} returned values that are not finite: look for a logarithm, a root, or a "
+            "division by something that can be 0"
         )
         raise DetectorError(msg)
 
@@ -62,18 +73,18 @@ def grid_of(features: Tensor, images: Tensor) -> tuple[int, int]:
 
 
 def _advice(maps: Tensor, batch: int) -> str:
-    """Return what to change about maps of a wrong shape, where the shape tells."""
+    """Return how to fix maps of a wrong shape, if the shape suggests it."""
     if maps.ndim == 4 and maps.shape[0] == batch:
         return ": average over the channels, e.g. (reconstructed - images).square().mean(1)"
     if maps.ndim < 3 and maps.shape[:1] == (batch,):
-        return ": a score for every place is needed, not one an image"
+        return ": a score for every place is needed, not one per image"
     if batch == 1 and maps.ndim == 2:
         return ": keep the batch, squeeze(1) instead of squeeze()"
     return ""
 
 
 def kind_of(value: object) -> str:
-    """Return what messages call a value: ``a dict``, ``a tensor (2, 3)``, ``None``."""
+    """Describe a value in messages: ``a dict``, ``a tensor (2, 3)``, ``None``."""
     if value is None:
         return "None"
     if isinstance(value, Tensor):

@@ -1,4 +1,4 @@
-"""What the plugin asks of an anomaly detector."""
+"""The protocol of an anomaly detector."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ OPTIONAL_METHODS = (
 class Detector(Protocol):
     """An anomaly detector: any `torch.nn.Module` whose call turns images into an anomaly map.
 
-    Only the call is required. A detector may also have these methods, and gets more from the
-    plugin for each:
+    Only the call is required. Optional methods let the plugin do more:
 
     * ``encode(images) -> Tensor [B, ...]``: the frozen part. It runs once per image, in evaluation
       mode and without gradient; the plugin caches the result and passes it to ``anomaly_map`` and
@@ -35,34 +34,31 @@ class Detector(Protocol):
     * ``loss(encoded, *, step, total_steps) -> Tensor``: the detector's own training loss, a
       scalar; ``step`` counts from 0 within the stage. Default: the mean of the map.
     * ``auxiliary_loss() -> Tensor``: a scalar that is added to the distillation loss; called right
-      after ``anomaly_map`` in each distillation step. Default: nothing is added.
+      after ``anomaly_map`` in each distillation step. Default: none.
     * ``features(images) -> Tensor [B, P, D]`` or ``[B, D, h, w]``: patch features for the memory
       ensemble, frozen. Default: those of the plugin's own encoder.
     * ``encode_and_features(images) -> (Tensor, Tensor)``: exactly what ``encode`` and ``features``
-      return, where one pass gives both; it spares the memory ensemble a pass of its own. Default:
-      the two are called.
-    * ``image_score(maps [B, h, w]) -> Tensor [B]``: the score of an image, higher = more anomalous,
-      for selection, ranking and the image metrics. Default: the mean of the top 1 % of the map.
-      The memory ensemble's scores are its own.
+      return, from one pass; it saves the memory ensemble a pass of its own. Default: both calls.
+    * ``image_score(maps [B, h, w]) -> Tensor [B]``: image scores, higher = more anomalous, for
+      selection, ranking and the image metrics. Default: the mean of the top 1 % of the map. The
+      memory ensemble does not use it.
     * ``parameter_groups() -> list[dict]``: for the optimiser. Default: all trainable parameters.
 
     ``anomaly_map`` (without it, the call) and ``loss`` may take a keyword ``category``, ``[B]``
-    int64: the place of each image's category among the sorted training categories, -1 where it is
+    int64: the place of each image's category among the sorted training categories, -1 if it is
     unknown or not among them.
 
-    An attribute ``augments = True`` says that ``encode`` changes the images at random: its results
-    are then not cached.
+    Attributes, too, are optional:
 
-    An attribute ``needs_category`` that is true says that new images cannot be scored without.
+    * ``augments = True``: ``encode`` changes the images at random, so its results are not cached.
+    * ``needs_category = True``: new images cannot be scored without their category.
+    * ``normalization`` (`meds_plugin.Normalization`), of the detector or an encoder inside it: how
+      images must be prepared. Default: ImageNet's mean and standard deviation.
+    * ``image_size`` (a side or a pair H, W, in pixels): the images that the detector accepts, for
+      the check when it is wrapped.
 
-    An attribute ``normalization`` (`meds_plugin.Normalization`), its own or that of an encoder
-    inside it, says how images must be prepared. Default: ImageNet's mean and deviation.
-
-    An attribute ``image_size`` (a side or a pair H, W, in pixels) says which images a detector
-    takes, for the check at wrap time.
-
-    A submodule of one of these names (``self.features = nn.Sequential(...)``) is not taken for
-    the method, nor is ``encode`` where there is no ``anomaly_map`` to take its result.
+    A submodule with one of these names (``self.features = nn.Sequential(...)``) does not count as
+    the method, nor does ``encode`` without an ``anomaly_map`` that accepts its result.
     """
 
     def __call__(self, images: Tensor) -> Tensor:

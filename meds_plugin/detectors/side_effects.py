@@ -1,4 +1,4 @@
-"""Runs modules so that nothing about them, or about the random state, is different afterwards."""
+"""Runs modules without side effects on them or on the random state."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
 
 __all__ = ["untouched"]
 
-_CHANGEABLE = (dict, list, set)
+_MUTABLE = (dict, list, set)
 
 
 @contextlib.contextmanager
 def untouched(*modules: nn.Module, device: torch.device) -> Iterator[None]:
-    """Seed the random generators inside the block; put modules and generators back after it.
+    """Seed the random generators inside the block; restore modules and generators after it.
 
-    Put back are parameters, buffers (batch statistics, codebooks kept by moving averages),
-    gradients, modes, and every attribute of the modules with what it holds where that is a tensor,
-    list, dict or set, nested or not. Needs memory for a second copy of the weights.
+    Restored are parameters, buffers (batch statistics, codebooks updated by moving averages),
+    gradients, modes, and all attributes of the modules, including the contents of tensors, lists,
+    dicts and sets, however nested. Needs memory for a second copy of the weights.
 
     Args:
         modules: What runs inside the block.
-        device: Where they are; the generator of an accelerator is put back, too.
+        device: Where they are; the generator of an accelerator is restored, too.
     """
     found: dict[int, Any] = {}
     for module in modules:
         for part in module.modules():
-            _walk(vars(part), found)  # parameters and submodules are here, too: torch has dicts
-    held = [(each, each.copy()) for each in found.values() if isinstance(each, _CHANGEABLE)]
+            _collect(vars(part), found)  # includes torch's dicts of parameters and submodules
+    held = [(each, each.copy()) for each in found.values() if isinstance(each, _MUTABLE)]
     tensors = [each for each in found.values() if isinstance(each, Tensor)]
     with torch.no_grad():
         weights = [(t, t.detach().clone(), t.grad if t.is_leaf else None) for t in tensors]
@@ -58,13 +58,13 @@ def untouched(*modules: nn.Module, device: torch.device) -> Iterator[None]:
                     tensor.copy_(value)
 
 
-def _walk(value: Any, found: dict[int, Any]) -> None:
-    """Collect the tensors and containers that a value is or holds, by identity."""
+def _collect(value: Any, found: dict[int, Any]) -> None:
+    """Collect a value and its members, if they are tensors or containers, by identity."""
     if id(value) in found:
         return
     if isinstance(value, Tensor):
         found[id(value)] = value
-    elif isinstance(value, (*_CHANGEABLE, tuple)):
+    elif isinstance(value, (*_MUTABLE, tuple)):
         found[id(value)] = value
         for member in value.values() if isinstance(value, dict) else value:
-            _walk(member, found)
+            _collect(member, found)

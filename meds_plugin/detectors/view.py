@@ -1,4 +1,4 @@
-"""One face for all detectors: their own methods, and defaults for those that they lack."""
+"""One interface for all detectors: their own methods, and defaults for those they lack."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ __all__ = ["DetectorView", "takes_category"]
 
 
 class DetectorView:
-    """One face for all detectors: calls what a detector offers and fills in what it lacks.
+    """One interface for all detectors: calls their own methods, and defaults for what they lack.
 
     Args:
         detector: The detector (see `Detector`).
-        encoder: Gives memory features ``[B, P, D]`` of images where the detector has none; called
-            only when needed. Where it says so (see `normalization_of`), it gets them normalised in
-            its own way.
+        encoder: Returns memory features ``[B, P, D]`` of images if the detector does not; called
+            only when needed. Images are normalised as it expects, if it says how (see
+            `normalization_of`).
 
     Raises:
-        DetectorError: If the detector is no module.
+        DetectorError: If the detector is not a module.
     """
 
     def __init__(self, detector: nn.Module, encoder: Callable[[Tensor], Tensor]) -> None:
@@ -44,7 +44,7 @@ class DetectorView:
             self._own.pop("encode", None)
         if "encode" not in self._own or "features" not in self._own:
             self._own.pop("encode_and_features", None)
-        self._sorted = {
+        self._takes_category = {
             name: takes_category(self._own.get(name, detector.forward))
             for name in ("anomaly_map", "loss")
         }
@@ -56,20 +56,20 @@ class DetectorView:
 
     @property
     def augments(self) -> bool:
-        """Whether the frozen part gives another output each time."""
+        """Whether the frozen part's output varies."""
         return getattr(self.detector, "augments", False) is True
 
     @property
     def normalization(self) -> Normalization:
-        """How the detector wants its images."""
+        """How images must be prepared for the detector."""
         return normalization_of(self.detector) or IMAGENET
 
     def own(self, name: str) -> Callable[..., Any] | None:
-        """Return the detector's own method of that name, ``None`` where the default is used."""
+        """Return the detector's own method of that name, ``None`` if the default is used."""
         return self._own.get(name)
 
     def name_of(self, method: str) -> str:
-        """Return what messages call a method, or what stands in for it."""
+        """Return a method's name for messages, or the name of its substitute."""
         if method not in self._own:
             if method == "features":
                 return "MeDSWrapper(features=...)"
@@ -77,26 +77,26 @@ class DetectorView:
         return f"{type(self.detector).__name__}.{method}"
 
     def encode(self, images: Tensor) -> Tensor:
-        """Run the frozen part, in evaluation mode; the images themselves where there is none."""
+        """Run the frozen part, in evaluation mode; without one, return the images."""
         encode = self._own.get("encode")
         if encode is None:
             return images
         with torch.no_grad(), evaluating(self.detector):
-            return _whole(self.as_tensor("encode", encode(images)))
+            return _in_float32(self.as_tensor("encode", encode(images)))
 
     def features(self, images: Tensor) -> Tensor:
         """Return memory features ``[B, P, D]`` or ``[B, D, h, w]`` without gradient."""
         with torch.no_grad():
             run = self._own.get("features")
             if run is None:
-                run, images = self._encoder, self._as_the_encoder_wants(images)
-            return _whole(self.as_tensor("features", run(images)))
+                run, images = self._encoder, self._for_the_encoder(images)
+            return _in_float32(self.as_tensor("features", run(images)))
 
     def encode_and_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what `encode` and `features` do, from one pass where the detector has one.
+        """Return the results of `encode` and `features`, from one pass if the detector can.
 
         Raises:
-            DetectorError: If the detector's own method gives no pair of tensors.
+            DetectorError: If the detector's own method does not return two tensors.
         """
         both = self._own.get("encode_and_features")
         if both is None:
@@ -109,7 +109,7 @@ class DetectorView:
                 f"encode and features return; it returned {kind_of(pair)}"
             )
             raise DetectorError(msg)
-        return _whole(pair[0]), _whole(pair[1])
+        return _in_float32(pair[0]), _in_float32(pair[1])
 
     def anomaly_map(self, encoded: Tensor, *, category: Tensor | None = None) -> Tensor:
         """Return maps ``[B, h, w]``, differentiable, higher = more anomalous.
@@ -119,13 +119,14 @@ class DetectorView:
             category: ``[B]`` int64 (see `Detector`); ``None``: unknown.
 
         Raises:
-            DetectorError: If the detector returns something of another shape.
+            DetectorError: If the detector returns another shape.
         """
         call = self._own.get("anomaly_map", self.detector)
-        maps = self.as_tensor("anomaly_map", call(encoded, **self._where(encoded, category)))
+        keyword = self._category_keyword(encoded, category)
+        maps = self.as_tensor("anomaly_map", call(encoded, **keyword))
         maps = maps.squeeze(1) if maps.ndim == 4 and maps.shape[1] == 1 else maps
         name = self.name_of("anomaly_map")
-        check_maps(maps, batch=encoded.shape[0], name=name, finite=False)
+        check_maps(maps, batch=encoded.shape[0], name=name)
         return maps
 
     def loss(
@@ -135,11 +136,11 @@ class DetectorView:
         loss = self._own.get("loss")
         if loss is None:
             return self.anomaly_map(encoded, category=category).mean()
-        where = self._where(encoded, category, "loss")
-        return self.as_tensor("loss", loss(encoded, step=step, total_steps=total_steps, **where))
+        keyword = self._category_keyword(encoded, category, "loss")
+        return self.as_tensor("loss", loss(encoded, step=step, total_steps=total_steps, **keyword))
 
     def auxiliary_loss(self) -> Tensor | None:
-        """Return what the last `anomaly_map` adds to the distillation loss, a scalar or nothing."""
+        """Return what the last `anomaly_map` adds to the distillation loss, a scalar or None."""
         loss = self._own.get("auxiliary_loss")
         return None if loss is None else self.as_tensor("auxiliary_loss", loss())
 
@@ -148,11 +149,11 @@ class DetectorView:
 
         Args:
             maps: ``[B, h, w]`` from `anomaly_map`.
-            top: Share of a map's largest values that are averaged where the detector has no
+            top: Share of a map's largest values that are averaged if the detector has no
                 ``image_score`` of its own.
 
         Raises:
-            DetectorError: If the detector returns something else than ``[B]`` values.
+            DetectorError: If the detector does not return ``[B]`` values.
         """
         score = self._own.get("image_score")
         if score is None:
@@ -160,7 +161,7 @@ class DetectorView:
         scores = self.as_tensor("image_score", score(maps))
         if scores.shape != maps.shape[:1]:
             msg = (
-                f"{self.name_of('image_score')} must return one score an image, shape [B]; for "
+                f"{self.name_of('image_score')} must return one score per image, shape [B]; for "
                 f"{len(maps)} maps it returned {tuple(scores.shape)}"
             )
             raise DetectorError(msg)
@@ -187,34 +188,34 @@ class DetectorView:
         return found
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """Return every parameter that the optimiser gets, once."""
+        """Return the parameters that the optimiser gets, each once."""
         seen: dict[int, nn.Parameter] = {}
         for group in self.parameter_groups():
             for parameter in group["params"]:
                 seen.setdefault(id(parameter), parameter)
         return list(seen.values())
 
-    def _as_the_encoder_wants(self, images: Tensor) -> Tensor:
+    def _for_the_encoder(self, images: Tensor) -> Tensor:
         own, theirs = self.normalization, normalization_of(self._encoder)
         if theirs is None or (theirs.mean, theirs.std) == (own.mean, own.std):
             return images
         return theirs.apply(own.undo(images))
 
-    def _where(
+    def _category_keyword(
         self, encoded: Tensor, category: Tensor | None, method: str = "anomaly_map"
     ) -> dict[str, Tensor]:
         """Return the keyword ``category`` for a method that takes it."""
-        if not self._sorted[method]:
+        if not self._takes_category[method]:
             return {}
         if category is None:
             category = torch.full((encoded.shape[0],), -1, device=encoded.device)
         return {"category": category}
 
     def as_tensor(self, method: str, value: object) -> Tensor:
-        """Return what a method gave.
+        """Return a method's result.
 
         Raises:
-            DetectorError: If it is no tensor.
+            DetectorError: If it is not a tensor.
         """
         if not isinstance(value, Tensor):
             msg = f"{self.name_of(method)} must return one tensor; it returned {kind_of(value)}"
@@ -222,10 +223,10 @@ class DetectorView:
         return value
 
 
-def _whole(output: Tensor) -> Tensor:
-    """Return a frozen output in float32 where autocast has halved it: caching has its own type.
+def _in_float32(output: Tensor) -> Tensor:
+    """Return a frozen output in float32 if autocast has halved it: the cache has its own type.
 
-    The last layer decides what autocast gives, so that it would differ from detector to detector.
+    Otherwise the type would depend on the detector's last layer.
     """
     halved = torch.is_autocast_enabled(output.device.type) and output.is_floating_point()
     return output.float() if halved else output
@@ -242,14 +243,14 @@ def takes_category(method: Callable[..., Any]) -> bool:
     """Whether a method has a keyword ``category``."""
     try:
         parameter = inspect.signature(method).parameters.get("category")
-    except ValueError:  # compiled code tells no signature
+    except ValueError:  # compiled code has no signature
         return False
     return parameter is not None and parameter.kind != inspect.Parameter.POSITIONAL_ONLY
 
 
 def _check_kind(detector: object) -> None:
     if isinstance(detector, type):
-        msg = f"the detector is the class {detector.__name__}: make one, {detector.__name__}()"
+        msg = f"the detector is a class: pass an instance, {detector.__name__}()"
         raise DetectorError(msg)
     if not isinstance(detector, nn.Module):
         found = kind_of(detector)

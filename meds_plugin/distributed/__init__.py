@@ -1,1 +1,1 @@
-"""Several processes at one job: who they are, what they share, and how they end."""
+"""Distributed jobs: how their processes start, share work and results, and end together."""

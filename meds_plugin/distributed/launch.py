@@ -1,4 +1,4 @@
-"""What a process of a distributed job knows before the job's processes are connected.
+"""A process of a distributed job before it is connected with the others.
 
 Ranks are started by Lightning (from the first one), torchrun or SLURM. Nothing heavy is imported
 here: the command line answers wrong input at once.
@@ -19,22 +19,22 @@ __all__ = ["follow_parent", "rank_options", "started"]
 
 _LIGHTNING = "hydra.job.name=train_ddp_process_"  # what Lightning adds to the command line
 _STORE_KEY = "meds_plugin/started"
-_PATIENCE = timedelta(minutes=5)
+_TIMEOUT = timedelta(minutes=5)
 
 _stores: list[Any] = []
 
 
 def started() -> str:
-    """Return the name of the run's folder where none is given: all ranks return the same.
+    """Return the default name of the run's folder, the same on all ranks.
 
-    It is the time of the start, the first rank's under torchrun, and the job's number where SLURM
-    runs several processes.
+    It is the time of the start; under torchrun, that of the first rank; if SLURM runs several
+    processes, the job's number.
     """
-    if _under_torchrun() and int(os.environ["WORLD_SIZE"]) > 1:
+    if "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ["WORLD_SIZE"]) > 1:
         from torch.distributed.rendezvous import rendezvous
 
-        store, rank, _ = next(rendezvous("env://", timeout=_PATIENCE))
-        _stores.append(store)  # the first rank's may be the one that the others ask
+        store, rank, _ = next(rendezvous("env://", timeout=_TIMEOUT))
+        _stores.append(store)  # stays open, because other ranks may read from the first one's
         if rank == 0:
             store.set(_STORE_KEY, _now())
         return str(store.get(_STORE_KEY).decode())
@@ -44,7 +44,7 @@ def started() -> str:
 
 
 def rank_options() -> list[str]:
-    """Return Hydra's options for a rank that torchrun or SLURM started beside the first one."""
+    """Return Hydra's options for a rank, but the first, that torchrun or SLURM started."""
     rank = launched_rank()
     if rank == 0 or _started_by_lightning():
         return []
@@ -52,9 +52,9 @@ def rank_options() -> list[str]:
 
 
 def follow_parent() -> None:
-    """Let a rank that Lightning started end with the first one, which started it.
+    """End a rank that Lightning started together with the first one, its parent.
 
-    Until the ranks are connected (see `fail_fast`), it would wait for minutes.
+    Without this, it would wait for minutes until the ranks are connected (see `fail_fast`).
     """
     if not _started_by_lightning():
         return
@@ -66,11 +66,6 @@ def follow_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True, name="follow-parent").start()
-
-
-def _under_torchrun() -> bool:
-    """Whether torchrun started this process."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def _now() -> str:

@@ -1,6 +1,6 @@
-"""Work shared by the ranks of a distributed job, so that all of them hold the same results.
+"""Shares work among the ranks of a distributed job, and gives all of them the results.
 
-Without a process group, a job has one rank: shares are everything, and nothing is sent.
+Without a process group there is one rank, which does everything and sends nothing.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ __all__ = [
 
 T = TypeVar("T")
 
-# Ranks may wait long for one that has more to do; one that has died is `fail_fast`'s task.
-_PATIENCE = timedelta(days=7)
+# Ranks may wait long for one that has more work; `fail_fast` handles dead ones.
+_TIMEOUT = timedelta(days=7)
 
-_groups: dict[Any, Any] = {}  # the group of CPU tensors for each process group of the whole job
+_groups: dict[Any, Any] = {}  # for the current process group, one that sends CPU tensors
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -41,7 +41,7 @@ def rank_and_world() -> tuple[int, int]:
 
 
 def shard(count: int, rank: int, world: int) -> range:
-    """Return a rank's places among ``count``: contiguous, sizes differ by at most one."""
+    """Return a rank's part of ``range(count)``: contiguous, sizes differ by at most one."""
     return range(count * rank // world, count * (rank + 1) // world)
 
 
@@ -62,16 +62,16 @@ def my_chunks(indices: Sequence[int], size: int) -> list[list[int]]:
 def share_out(
     costs: Mapping[str, float], world: int, *, divisible: bool = True
 ) -> dict[str, int | None]:
-    """Give every task a rank so that all have about as much to do.
+    """Assign tasks to ranks so that all have about the same load.
 
     Args:
-        costs: What each task costs.
+        costs: The cost of each task.
         world: The number of ranks.
-        divisible: Whether ranks can work at a task together.
+        divisible: Whether several ranks can share a task.
 
     Returns:
-        A rank for each task; ``None``: it costs more than a rank's fair share, so all ranks have
-        to work at it together.
+        A rank for each task; ``None`` if it costs more than a rank's fair share, so that all ranks
+        share it.
     """
     fair = sum(costs.values()) / world
     loads = [0.0] * world
@@ -86,17 +86,17 @@ def share_out(
 
 
 def gather_in_order(part: Tensor | None) -> Tensor:
-    """Return the parts of all ranks, one after another; call it on every rank.
+    """Return the parts of all ranks, concatenated in order; call it on every rank.
 
     Args:
-        part: ``[n, ...]`` with another n on each rank; ``None`` where a rank has none.
+        part: ``[n, ...]``, n may differ between ranks; ``None`` if this rank has no part.
 
     Returns:
         ``[sum of n, ...]`` on the part's device (the CPU where there is no part); the part itself
         if there is one rank.
 
     Raises:
-        ValueError: If no rank has a part, or if the parts do not fit together.
+        ValueError: If no rank has a part, or their shapes or types do not fit together.
     """
     rank, world = rank_and_world()
     if world == 1 and part is not None:
@@ -127,7 +127,7 @@ def from_all(value: T) -> list[T]:
 
 
 def from_first(make: Callable[[], T]) -> T:
-    """Make a value on the first rank and return it everywhere; call it on every rank."""
+    """Compute a value on the first rank and return it on all; call it on every rank."""
     rank, world = rank_and_world()
     if world == 1:
         return make()
@@ -138,9 +138,9 @@ def from_first(make: Callable[[], T]) -> T:
 
 
 def _group() -> Any:
-    """Return the group through which ranks send what lies on the CPU."""
+    """Return the process group for CPU tensors and Python objects."""
     whole = distributed.group.WORLD
     if whole not in _groups:
         _groups.clear()
-        _groups[whole] = distributed.new_group(backend="gloo", timeout=_PATIENCE)
+        _groups[whole] = distributed.new_group(backend="gloo", timeout=_TIMEOUT)
     return _groups[whole]

@@ -1,8 +1,7 @@
-"""What all frozen encoders share: they only run, and give the tokens of their target layers."""
+"""The base of frozen encoders: networks that return the tokens of their target layers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,9 +10,10 @@ from torch import Tensor, nn
 from meds_plugin.encoders.normalization import IMAGENET, Normalization
 from meds_plugin.encoders.weights import check_state_dict, to_timm_names
 from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.values import is_list, is_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from typing_extensions import Self
 
@@ -21,17 +21,17 @@ __all__ = ["FrozenEncoder", "check_image_size", "check_layers"]
 
 
 class FrozenEncoder(nn.Module):
-    """A network that only ever runs: in evaluation mode, without gradients.
+    """A network that never trains: always in evaluation mode, without gradients.
 
-    What it gives are tokens on one grid h x w, P = h * w, once for each of L targets: the outputs
-    of its target layers, or what is made of them. A subclass says how to get them as `tokens` or as
-    `layer_maps`; each follows from the other.
+    It returns tokens on one grid h x w, P = h * w, for each of L targets: the outputs of its target
+    layers, perhaps resampled and scaled. A subclass implements `tokens` or `layer_maps`; each
+    follows from the other.
 
     Args:
-        model: The network, made for one input size.
+        model: The network, built for one input size.
         image_size: (H, W) of the input in pixels.
         layers: Ascending 0-based indices of the target layers.
-        normalization: What the network's images went through when it was trained.
+        normalization: How images were prepared when the network was trained.
 
     Attributes:
         model: The network.
@@ -40,12 +40,12 @@ class FrozenEncoder(nn.Module):
         normalization: As given.
         grid: (h, w) of the tokens.
         channels: Width C of each target's tokens.
-        prefix_tokens: Class and register tokens, which stand before the patches.
-        groups: Positions among the targets that belong together, for detectors that
-            reconstruct groups.
+        prefix_tokens: Number of class and register tokens, which precede the patches.
+        groups: Targets that belong together, by their positions, for detectors that reconstruct
+            groups of targets.
         additive: Whether the targets share one space, as blocks of a transformer do, so that a
-            group is their mean. Else a group is its members' channels, one after another.
-        heads: Attention heads that suit the tokens.
+            group is represented by their mean; else by the concatenation of their channels.
+        heads: A number of attention heads that suits the tokens.
     """
 
     grid: tuple[int, int]
@@ -70,12 +70,12 @@ class FrozenEncoder(nn.Module):
         self.normalization = normalization
 
     def train(self, mode: bool = True) -> Self:  # noqa: ARG002
-        """Stay frozen and in evaluation mode, whatever is asked."""
+        """Stay frozen and in evaluation mode, whatever the argument."""
         super().requires_grad_(requires_grad=False)
         return super().train(mode=False)
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:  # noqa: ARG002
-        """Stay frozen, whatever is asked."""
+        """Stay frozen, whatever the argument."""
         return super().requires_grad_(requires_grad=False)
 
     def tokens(self, images: Tensor) -> list[Tensor]:
@@ -85,7 +85,7 @@ class FrozenEncoder(nn.Module):
             images: ``[B, 3, H, W]`` of the encoder's input size, normalised as it was trained.
 
         Returns:
-            For each of L targets ``[B, prefix + P, C]``, prefix tokens first, C as in `channels`.
+            ``[B, prefix + P, C]`` for each of L targets, prefix tokens first, C as in `channels`.
 
         Raises:
             ValueError: If the images have another size.
@@ -99,7 +99,7 @@ class FrozenEncoder(nn.Module):
             images: ``[B, 3, H, W]`` of the encoder's input size, normalised as it was trained.
 
         Returns:
-            ``[B, P, D]``, row by row, not scaled to unit length.
+            ``[B, P, D]``, patches row by row, not scaled to unit length.
 
         Raises:
             ValueError: If the images have another size.
@@ -107,7 +107,7 @@ class FrozenEncoder(nn.Module):
         raise NotImplementedError
 
     def tokens_and_features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Return what `tokens` and `features` do, where an encoder can from one pass.
+        """Return the results of `tokens` and `features`, from one pass if an encoder can.
 
         Raises:
             ValueError: If the images have another size.
@@ -115,11 +115,11 @@ class FrozenEncoder(nn.Module):
         return self.tokens(images), self.features(images)
 
     def layer_maps(self, images: Tensor) -> list[Tensor]:
-        """Return the targets' patches on the grid, for each ``[B, C, h, w]`` (see `tokens`)."""
+        """Return the patches on the grid, ``[B, C, h, w]`` for each target (see `tokens`)."""
         return [self._on_grid(tokens) for tokens in self.tokens(images)]
 
     def maps_and_features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Return what `layer_maps` and `features` do, where an encoder can from one pass."""
+        """Return the results of `layer_maps` and `features`, from one pass if an encoder can."""
         tokens, features = self.tokens_and_features(images)
         return [self._on_grid(each) for each in tokens], features
 
@@ -128,14 +128,14 @@ class FrozenEncoder(nn.Module):
         return self.features(images)
 
     def load_weights(self, state: Mapping[str, Tensor], *, source: str) -> None:
-        """Load weights in timm's or their authors' naming, made at any input size.
+        """Load weights in timm's or their authors' naming, trained at any input size.
 
         Args:
             state: The weights by name.
             source: Where they come from, for messages.
 
         Raises:
-            UserError: If they do not fit; nothing is changed then.
+            UserError: If they do not fit; the encoder stays as it was.
         """
         expected = self.model.state_dict()
         renamed = self._fit(to_timm_names(state, expected), expected)
@@ -143,12 +143,12 @@ class FrozenEncoder(nn.Module):
         self.model.load_state_dict(renamed)
 
     def _fit(self, state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Fit weights that depend on the input size to ours."""
+        """Adapt weights that depend on the input size to this encoder's."""
         del expected
         return state
 
     def _on_grid(self, tokens: Tensor) -> Tensor:
-        """Lay the patches of ``[B, prefix + P, C]`` out as ``[B, C, h, w]``."""
+        """Arrange the patches of ``[B, prefix + P, C]`` as ``[B, C, h, w]``."""
         patches = tokens[:, self.prefix_tokens :]
         return patches.mT.reshape(tokens.shape[0], tokens.shape[2], *self.grid)
 
@@ -163,12 +163,12 @@ class FrozenEncoder(nn.Module):
 
 
 def check_image_size(image_size: tuple[int, int], cell: int, *, name: str) -> None:
-    """Refuse images that cannot be cut into whole cells.
+    """Refuse images that cannot be divided into whole cells.
 
     Args:
         image_size: (H, W) in pixels.
         cell: Side of a cell in pixels.
-        name: What the encoder calls it, ``patch size`` or ``stride``.
+        name: The encoder's term for it, ``patch size`` or ``stride``.
 
     Raises:
         UserError: Naming the nearest sizes.
@@ -185,15 +185,15 @@ def check_image_size(image_size: tuple[int, int], cell: int, *, name: str) -> No
 
 
 def check_layers(layers: tuple[int, ...], depth: int, *, name: str) -> None:
-    """Refuse indices that are not ascending or do not exist.
+    """Refuse layers that are not ascending or do not exist.
 
     Args:
         layers: The indices, 0-based.
         depth: How many layers there are.
-        name: What the encoder calls them, ``blocks`` or ``stages``.
+        name: The encoder's term for them, ``blocks`` or ``stages``.
 
     Raises:
-        UserError: If there is none, or one is out of range or order.
+        UserError: If the list is empty, or an index is out of range or order.
     """
     ascending = all(a < b for a, b in pairwise(layers))
     if not layers or not ascending or layers[0] < 0 or layers[-1] >= depth:
@@ -205,8 +205,7 @@ def check_layers(layers: tuple[int, ...], depth: int, *, name: str) -> None:
 
 
 def _whole_numbers(layers: Any) -> tuple[int, ...]:
-    listed = isinstance(layers, Sequence) and not isinstance(layers, str)
-    if not listed or any(isinstance(k, bool) or not isinstance(k, int) for k in layers):
+    if not is_list(layers) or not all(map(is_whole, layers)):
         msg = f"encoder.layers={layers}: give a list of whole numbers, such as [2,3,4,5]"
         raise UserError(msg)
     return tuple(layers)

@@ -1,4 +1,4 @@
-"""Makes frozen encoders by timm's name, with their weights."""
+"""Builds frozen encoders by timm's name, with their weights."""
 
 from __future__ import annotations
 
@@ -7,20 +7,18 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from torch import nn
-
 from meds_plugin.encoders.normalization import INTERPOLATIONS, Normalization
 from meds_plugin.encoders.packaged_weights import packaged_weights
-from meds_plugin.encoders.pyramid import PyramidEncoder, PyramidSettings, has_stages
+from meds_plugin.encoders.pyramid import PyramidEncoder, PyramidSettings
 from meds_plugin.encoders.vit import ViTEncoder
-from meds_plugin.encoders.weights import brief, read_weights
-from meds_plugin.utils.errors import UserError
+from meds_plugin.encoders.weights import read_weights
+from meds_plugin.utils.errors import UserError, brief
 from meds_plugin.utils.rng import torch_seeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from meds_plugin.encoders.base import FrozenEncoder
 
@@ -42,28 +40,28 @@ def build_encoder(
     pyramid: Mapping[str, Any] | None = None,
     normalization: Mapping[str, Any] | None = None,
 ) -> FrozenEncoder:
-    """Make a frozen encoder: a `ViTEncoder` of a plain transformer, else a `PyramidEncoder`.
+    """Build a frozen encoder: a `ViTEncoder` for a plain transformer, else a `PyramidEncoder`.
 
     Args:
-        model: A name of timm, e.g. ``vit_base_patch14_reg4_dinov2.lvd142m`` or
+        model: timm's name, e.g. ``vit_base_patch14_reg4_dinov2.lvd142m`` or
             ``tf_efficientnet_lite0``.
-        image_size: Side or (height, width) of the input in pixels, multiples of the patch size (of
-            the deepest target stage's stride).
+        image_size: Side or (height, width) of the input in pixels, multiples of the patch size or
+            the deepest target stage's stride.
         layers: Ascending 0-based indices of the target blocks, or of the target stages; the
             reference uses blocks 2..9 of 12.
-        weights: ``None``: pretrained, from an installed package where there is one for the model
-            (see `packaged_weights`), else downloaded by timm. A file (``.safetensors``, ``.pth``,
-            ``.pt``) in the naming of timm, of the official DINOv2 or of the EfficientNet that the
-            HVQ reference uses. ``random``: sampled by the seed.
+        weights: ``None``: pretrained, from an installed package if there is one for the model (see
+            `packaged_weights`), else downloaded by timm. A file (``.safetensors``, ``.pth``,
+            ``.pt``) in the naming of timm, the official DINOv2 or the EfficientNet of the HVQ
+            reference. ``random``: sampled by the seed.
         seed: For random weights only.
         model_args: Further arguments for timm's model.
-        pyramid: How stages become tokens, see `PyramidSettings`; plain transformers have none.
-        normalization: ``mean``, ``std`` and ``interpolation`` of the images, as far as they differ
-            from those that timm knows for the model.
+        pyramid: How stages become tokens, see `PyramidSettings`; not for plain transformers.
+        normalization: ``mean``, ``std`` and ``interpolation`` of the images, where they should
+            differ from timm's for the model.
 
     Raises:
-        UserError: For an unknown model or one that does not hand out features from inside, a wrong
-            size, layer or setting, weights that do not fit, cannot be read or cannot be had.
+        UserError: For an unknown model or one without intermediate features, a wrong size, layer or
+            setting, or weights that do not fit, cannot be read or cannot be downloaded.
     """
     extra = dict(model_args or {})
     size = _to_pair(image_size)
@@ -98,7 +96,7 @@ def _frozen(
 
     if isinstance(network, (VisionTransformer, Eva)):
         return ViTEncoder(network, layers, normalization=normalization)
-    if has_stages(network):
+    if hasattr(network, "forward_intermediates") and getattr(network, "feature_info", None):
         return PyramidEncoder(
             network, image_size, layers, settings=settings, normalization=normalization
         )
@@ -110,10 +108,10 @@ def _frozen(
 
 
 def _own_normalization(network: nn.Module) -> dict[str, Any]:
-    """Return what timm prepares a model's images by, with timm's defaults where it has none."""
+    """Return how timm prepares a model's images, with timm's defaults for what it does not say."""
     from timm.data import resolve_data_config
 
-    # timm refuses to be given nothing at all, so its default is said once more.
+    # timm refuses empty arguments, so one repeats its default.
     known = resolve_data_config({"in_chans": 3}, getattr(network, "pretrained_cfg", None))
     values = {key: known[key] for key in ("mean", "std", "interpolation")}
     if values["interpolation"] not in INTERPOLATIONS:
@@ -122,7 +120,7 @@ def _own_normalization(network: nn.Module) -> dict[str, Any]:
 
 
 def _settings(kind: Callable[..., _T], key: str, given: Mapping[str, Any] | None) -> _T:
-    """Make settings of what was given; a key they do not know is named."""
+    """Construct settings from a configuration; unknown keys are a user error."""
     known = inspect.signature(kind).parameters
     unknown = [name for name in given or {} if name not in known]
     if unknown:
@@ -132,40 +130,33 @@ def _settings(kind: Callable[..., _T], key: str, given: Mapping[str, Any] | None
 
 
 def _create(model: str, image_size: tuple[int, int], extra: dict[str, Any]) -> nn.Module:
-    """Make timm's model with fresh weights, for one fixed input size where it needs one."""
+    """Create timm's model with random weights, for one fixed input size if it needs one."""
+    import timm
+
     # Plain transformers know both of these arguments, hierarchical ones the first, CNNs neither.
     fixed: dict[str, Any] = {"img_size": image_size}
-    made: nn.Module | Exception = TypeError()
+    fault = ""
     for own in ({**fixed, "dynamic_img_size": False}, fixed, {}):
-        if isinstance(made, TypeError):  # an argument that it does not know
-            made = _attempt(model, num_classes=0, **own, **extra)
-    if isinstance(made, nn.Module):
-        return made
-    fault = brief(made)
+        try:
+            return cast("nn.Module", timm.create_model(model, num_classes=0, **own, **extra))
+        except Exception as error:  # noqa: PERF203 - three attempts
+            fault = brief(error)
+            if not isinstance(error, TypeError):  # else an argument that the model does not know
+                break
     msg = f"encoder.model={model} {extra or ''}: timm cannot make it ({fault}); give a name of timm"
     raise UserError(msg)
 
 
-def _attempt(model: str, **arguments: Any) -> nn.Module | Exception:
-    """Return timm's model or what went wrong: an unknown name, argument or size."""
-    import timm
-
-    try:
-        return cast("nn.Module", timm.create_model(model, **arguments))
-    except Exception as error:
-        return error
-
-
 def _download(model: str, extra: dict[str, Any]) -> dict[str, Tensor]:
-    """Return timm's pretrained weights, at the size they were trained at."""
+    """Return timm's pretrained weights for the size that they were trained at."""
     import timm
 
     log.info("getting the pretrained weights of %s", model)
     hub = logging.getLogger("huggingface_hub")
     level = hub.level
-    hub.setLevel(logging.ERROR)  # it would report each of its retries
+    hub.setLevel(logging.ERROR)  # hides a warning for every retry
     try:
-        # timm resizes position embeddings in another way, so it must not see our image size.
+        # timm resizes position embeddings differently, so it must not see our image size.
         with torch_seeded(0, "encoder", "pretrained"):
             network = timm.create_model(model, pretrained=True, num_classes=0, **extra)
     except Exception as error:

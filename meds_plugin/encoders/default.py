@@ -25,7 +25,7 @@ PYRAMID = {"stride": 16, "weights": (1.0, 1.0, 1.0, 0.5)}
 
 
 class _DefaultFeatures:
-    """Patch features of EfficientNet-Lite0, which is made at the first call."""
+    """Patch features of EfficientNet-Lite0, which is built at the first call."""
 
     normalization = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic")
 
@@ -33,7 +33,7 @@ class _DefaultFeatures:
         """Return patch features.
 
         Args:
-            images: ``[B, 3, H, W]``, normalised as `normalization` says, of any size; resized to
+            images: ``[B, 3, H, W]`` of any size, normalised by `normalization`; resized to
                 224 x 224.
 
         Returns:

@@ -35,10 +35,10 @@ def is_port(names: Iterable[str]) -> bool:
 
 
 def port_to_timm(name: str, expected: Iterable[str]) -> str:
-    """Return timm's name of a weight of the port; a name it does not know is returned as it is.
+    """Translate the port's name of a weight into timm's; unknown names are returned unchanged.
 
     Args:
-        name: A name in the port; it counts blocks through, timm within each stage.
+        name: The port's name; the port numbers blocks consecutively, timm within each stage.
         expected: The names of timm's model.
     """
     head, _, rest = name.partition(".")

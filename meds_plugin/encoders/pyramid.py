@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,14 +12,17 @@ from torch.nn import functional as F
 
 from meds_plugin.encoders.base import FrozenEncoder, check_image_size, check_layers
 from meds_plugin.encoders.normalization import IMAGENET, Normalization
-from meds_plugin.encoders.weights import brief
-from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.errors import UserError, brief
+from meds_plugin.utils.values import is_list, is_number, is_whole
 
-__all__ = ["PyramidEncoder", "PyramidSettings", "has_stages"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["PyramidEncoder", "PyramidSettings"]
 
 Resample = Literal["area", "bilinear"]
 
-_MOST_HEADS = 8
+_MAX_HEADS = 8
 
 
 @dataclass(frozen=True)
@@ -28,14 +30,13 @@ class PyramidSettings:
     """How stages of different sizes become tokens on one grid.
 
     Attributes:
-        stride: Pixels of the input that a token's side stands for; ``None``: the deepest target
-            stage's. Deeper stages are interpolated, which lets them see what is large.
-        resample: What brings finer stages to the grid: ``area`` averages all that a cell covers;
-            ``bilinear`` samples with aligned corners and no smoothing before, as the HVQ reference
-            does.
-        balance: Scale the tokens of each stage to one length, so that no stage outweighs another
-            in a cosine by its scale; all channels together have a mean square of 1.
-        weights: Of each target stage in a cosine, where they are balanced; ``None``: alike.
+        stride: Side of a token in pixels of the input; ``None``: the deepest target stage's stride.
+            Stages below the grid's resolution are interpolated, and help to find large defects.
+        resample: How finer stages are brought to the grid: ``area`` averages each cell;
+            ``bilinear`` samples with aligned corners, without smoothing, as the HVQ reference does.
+        balance: Scale the tokens of each stage to one length, so that no stage dominates a cosine
+            by its scale; all channels together have a mean square of 1.
+        weights: Weight of each target stage in a cosine, if balanced; ``None``: equal weights.
 
     Raises:
         UserError: If a value is out of range.
@@ -48,7 +49,7 @@ class PyramidSettings:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        if self.stride is not None and (type(self.stride) is not int or self.stride < 1):
+        if self.stride is not None and (not is_whole(self.stride) or self.stride < 1):
             msg = f"encoder.pyramid.stride must be a number of pixels, got {self.stride!r}"
             raise UserError(msg)
         if self.resample not in get_args(Resample):
@@ -62,18 +63,17 @@ class PyramidSettings:
             raise UserError(msg)
 
     def lengths(self, channels: Sequence[int]) -> list[float]:
-        """Return the length that the tokens of each of some stages are scaled to.
+        """Return the length to which the tokens of each target stage are scaled.
 
         Args:
-            channels: Of each stage.
+            channels: The number of channels of each stage.
 
         Raises:
-            UserError: If there are not as many weights, or one is not positive.
+            UserError: If the number of weights differs, or one is not positive.
         """
         weights = [1.0] * len(channels) if self.weights is None else self.weights
-        if not _listed(weights) or not all(
-            isinstance(weight, int | float) and 0 < weight < math.inf for weight in weights
-        ):
+        positive = is_list(weights) and all(is_number(w) and 0 < w < math.inf for w in weights)
+        if not positive or not weights:
             msg = f"encoder.pyramid.weights must be positive numbers, got {self.weights!r}"
             raise UserError(msg)
         if len(weights) != len(channels):
@@ -87,24 +87,24 @@ class PyramidSettings:
 
 
 class PyramidEncoder(FrozenEncoder):
-    """A timm network with stages of falling resolution; in evaluation mode, without gradients.
+    """A timm network with stages of decreasing resolution; in evaluation mode, without gradients.
 
-    All target stages are brought to one grid. The memory features are the same tokens, all
-    targets' channels one after another.
+    All target stages are resampled to one grid. The memory features are the same tokens, with the
+    channels of all targets concatenated.
 
     Args:
         model: A timm model with ``feature_info`` and ``forward_intermediates``.
         image_size: (H, W) of the input in pixels, multiples of the deepest target stage's stride.
-        layers: Ascending 0-based indices of the target stages, as timm counts a model's features.
+        layers: Ascending 0-based indices of the target stages, in timm's numbering.
         settings: How stages become tokens.
-        normalization: What the network's images went through when it was trained.
+        normalization: How images were prepared when the network was trained.
 
     Attributes:
         groups: One of all targets.
 
     Raises:
-        UserError: If the image size is no multiple of a stride, a stage does not exist, the
-            settings do not fit, or the network does not take images of this size.
+        UserError: If the image size is not a multiple of a stride, a stage does not exist, the
+            settings do not fit, or the network does not accept images of this size.
 
     Source:
         docs/method.md, sections 6 and 7. The HVQ reference pads one used layer of its
@@ -139,7 +139,7 @@ class PyramidEncoder(FrozenEncoder):
                 f"{image_size[1]}: {brief(error)}; change data.image_size or encoder.model"
             )
             raise UserError(msg) from error
-        # A network may end a stage at a side that its stride does not tell exactly.
+        # The size of a stage may differ from what its stride suggests.
         self.grid = (
             (int(shapes[-1][2]), int(shapes[-1][3]))
             if stride == deepest
@@ -149,30 +149,30 @@ class PyramidEncoder(FrozenEncoder):
         self.channels = tuple(widths)
         self.groups = (tuple(range(len(widths))),)
         self._lengths = self.settings.lengths(widths)
-        self.heads = math.gcd(sum(self.channels), _MOST_HEADS)
+        self.heads = math.gcd(sum(self.channels), _MAX_HEADS)
 
     def features(self, images: Tensor) -> Tensor:
         """Return ``[B, P, D]``: the tokens, D = all their channels (see `FrozenEncoder`)."""
         return self.tokens_and_features(images)[1]
 
     def tokens_and_features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Return the tokens and the features made of them (see `FrozenEncoder`)."""
+        """Return the tokens, and their concatenation as features (see `FrozenEncoder`)."""
         tokens = self.tokens(images)
         return tokens, torch.cat(tokens, dim=2)
 
     @torch.no_grad()
     def layer_maps(self, images: Tensor) -> list[Tensor]:
-        """Return the targets on the grid, for each ``[B, C, h, w]``."""
+        """Return the targets on the grid, ``[B, C, h, w]`` each."""
         self._check_images(images)
         maps = [self._resampled(tap) for tap in self._taps(images)]
         if not self.settings.balance:
             return maps
-        # In float32: squares of a half-precision network's values may leave their range.
+        # In float32: squares of half-precision values may overflow.
         pairs = zip(maps, self._lengths, strict=True)
         return [length * F.normalize(each.float(), dim=1) for each, length in pairs]
 
     def _resampled(self, tap: Tensor) -> Tensor:
-        """Bring a stage to the grid."""
+        """Resample a stage to the grid."""
         if tuple(tap.shape[2:]) == self.grid:
             return tap
         if self.settings.resample == "bilinear":
@@ -183,7 +183,7 @@ class PyramidEncoder(FrozenEncoder):
 
     @torch.no_grad()
     def _taps(self, images: Tensor) -> list[Tensor]:
-        """Return the target stages' outputs at their own resolutions; later stages do not run."""
+        """Return the target stages' outputs at their own resolution; later stages do not run."""
         return list(
             self.model.forward_intermediates(
                 images,
@@ -193,13 +193,3 @@ class PyramidEncoder(FrozenEncoder):
                 intermediates_only=True,
             )
         )
-
-
-def _listed(value: object) -> bool:
-    """Whether something is a list, of Python's or a configuration's kind, and not empty."""
-    return isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 0
-
-
-def has_stages(model: nn.Module) -> bool:
-    """Whether a timm model can hand out feature maps from inside."""
-    return hasattr(model, "forward_intermediates") and bool(getattr(model, "feature_info", None))

@@ -1,4 +1,4 @@
-"""A frozen vision transformer: tokens to reconstruct, and memory features."""
+"""A frozen vision transformer."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["ViTEncoder"]
 
 
 class ViTEncoder(FrozenEncoder):
-    """A timm vision transformer that only ever runs: in evaluation mode, without gradients.
+    """A timm vision transformer; in evaluation mode, without gradients.
 
     Args:
-        model: A timm `VisionTransformer` or `Eva` (DINOv3), made for one input size; with or
+        model: A timm `VisionTransformer` or `Eva` (DINOv3), built for one input size; with or
             without class and register tokens, with absolute or rotary position embedding.
         layers: Ascending 0-based indices of the target blocks.
-        normalization: What the model's images went through when it was trained.
+        normalization: How images were prepared when the model was trained.
 
     Attributes:
         dim: Width D of the tokens.
@@ -34,7 +34,7 @@ class ViTEncoder(FrozenEncoder):
         heads: Attention heads of a block.
 
     Raises:
-        UserError: If the image size is no multiple of the patch size or a layer does not exist.
+        UserError: If the image size is not a multiple of the patch size, or a layer does not exist.
     """
 
     additive = True
@@ -64,13 +64,13 @@ class ViTEncoder(FrozenEncoder):
     @torch.no_grad()
     def tokens(self, images: Tensor) -> list[Tensor]:
         """Return the target blocks' outputs, without final norm (see `FrozenEncoder.tokens`)."""
-        return self._joined(self._intermediates(images, stop_early=True, intermediates_only=True))
+        return self._with_prefix(self._intermediates(images, only=True))
 
     @torch.no_grad()
     def tokens_and_features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Return what `tokens` and `features` do, from one pass (see `FrozenEncoder`)."""
-        tokens, taps = self._intermediates(images, stop_early=False, intermediates_only=False)
-        return self._joined(taps), self._memory_features(tokens)
+        """Return the results of `tokens` and `features`, from one pass (see `FrozenEncoder`)."""
+        tokens, taps = self._intermediates(images, only=False)
+        return self._with_prefix(taps), self._memory_features(tokens)
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
@@ -91,33 +91,33 @@ class ViTEncoder(FrozenEncoder):
         self._check_images(images)
         return self._memory_features(self.model.forward_features(images))
 
-    def _intermediates(self, images: Tensor, *, stop_early: bool, intermediates_only: bool) -> Any:
-        """Return timm's outputs of the target blocks, and unless told not to the last norm's."""
+    def _intermediates(self, images: Tensor, *, only: bool) -> Any:
+        """Return timm's outputs of the target blocks, after the final output unless ``only``."""
         self._check_images(images)
         return self.model.forward_intermediates(
             images,
             indices=list(self.layers),
             return_prefix_tokens=self.prefix_tokens > 0,
             norm=False,
-            stop_early=stop_early,
+            stop_early=only,
             output_fmt="NLC",
-            intermediates_only=intermediates_only,
+            intermediates_only=only,
         )
 
-    def _joined(self, taps: Sequence[Any]) -> list[Tensor]:
-        """Put prefix tokens, which timm gives apart, before the patches."""
+    def _with_prefix(self, taps: Sequence[Any]) -> list[Tensor]:
+        """Prepend the prefix tokens, which timm returns separately, to the patches."""
         if not self.prefix_tokens:
             return list(taps)
         return [torch.cat([prefix, patches], dim=1) for patches, prefix in taps]
 
     def _memory_features(self, tokens: Tensor) -> Tensor:
         """Return the patches of the final norm's output."""
-        # Models made for average pooling have their final norm here; in others it does nothing.
+        # The final norm of models with average pooling; the identity in others.
         normed: Tensor = self.model.fc_norm(tokens)
         return normed[:, self.prefix_tokens :]
 
     def _fit(self, state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Resize the position embedding, where there is one."""
+        """Resize the position embedding, if there is one."""
         position, own = state.get("pos_embed"), expected.get("pos_embed")
         if position is not None and own is not None and position.ndim == own.ndim:
             prefix = own.shape[1] - math.prod(self.grid)

@@ -1,4 +1,4 @@
-"""Weights of encoders: reading files safely, naming them as timm does, fitting them to a size."""
+"""Weights of encoders: read safely, renamed to timm's names, fitted to an input size."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from meds_plugin.encoders.efficientnet_names import is_port, port_to_timm
-from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.errors import UserError, brief
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["brief", "check_state_dict", "read_weights", "resize_pos_embed", "to_timm_names"]
+__all__ = ["check_state_dict", "read_weights", "resize_pos_embed", "to_timm_names"]
 
-_UNUSED = ("mask_token", "head.", "rope.", "fc.", "classifier.", "_fc.")  # of classifiers, mostly
+_UNUSED = ("mask_token", "head.", "rope.", "fc.", "classifier.", "_fc.")  # classifiers, mostly
 _COUNTER = ".num_batches_tracked"
 
 
@@ -29,17 +29,17 @@ def resize_pos_embed(pos_embed: Tensor, grid: tuple[int, int], *, prefix_tokens:
     Args:
         pos_embed: ``[1, prefix + N * N, D]``.
         grid: (h, w), patches down and across.
-        prefix_tokens: Rows at the start that belong to no patch; they are kept as they are.
+        prefix_tokens: Number of rows at the start that belong to no patch; they stay unchanged.
 
     Returns:
-        ``[1, prefix + h * w, D]``; the input itself where the grid is the same.
+        ``[1, prefix + h * w, D]``; the input itself if the grid is the same.
 
     Raises:
-        UserError: If the patches form no square and are not as many as wanted.
+        UserError: If the patches do not form a square, and their number differs from the grid's.
 
     Source:
-        DINOv2: bicubic, no antialiasing, and 0.1 added to the wanted side. The scale with that
-        offset also places the samples, so that giving the wanted size instead differs.
+        DINOv2: bicubic, no antialiasing, and 0.1 added to the new side. The scale with that offset
+        also places the samples, so passing the new size instead of the scale would differ.
     """
     prefix, patches = pos_embed[:, :prefix_tokens], pos_embed[:, prefix_tokens:]
     count, dim = patches.shape[1:]
@@ -48,8 +48,8 @@ def resize_pos_embed(pos_embed: Tensor, grid: tuple[int, int], *, prefix_tokens:
         return pos_embed
     if side * side != count or count == 0:
         msg = (
-            f"the encoder's weights have positions for {count} patches, which are no square and do "
-            f"not fit {grid[0]} x {grid[1]}: give weights made for square images"
+            f"the encoder's weights have positions for {count} patches, which do not form a square "
+            f"or fit {grid[0]} x {grid[1]}: give weights trained on square images"
         )
         raise UserError(msg)
     image = patches.float().reshape(1, side, side, dim).permute(0, 3, 1, 2)
@@ -84,14 +84,14 @@ def check_state_dict(
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a file of named tensors without running any code from it.
+    """Read a file of named tensors without running code from it.
 
     Args:
         path: ``.safetensors``, ``.pth`` or ``.pt``; a dictionary under ``model`` or ``state_dict``
             is unwrapped.
 
     Raises:
-        UserError: If the file is absent, damaged, of another kind, or holds no named tensors.
+        UserError: If the file is missing, damaged, of another kind, or contains no named tensors.
     """
     state: Any = None
     if not path.is_file():
@@ -115,17 +115,17 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise UserError(msg)
     for name, value in state.items():
         if not bool(torch.isfinite(value).all()):
-            msg = f"encoder.weights={path}: {name} holds values that are not finite; make it anew"
+            msg = f"encoder.weights={path}: {name} holds values that are not finite; get it again"
             raise UserError(msg)
     return state
 
 
 def to_timm_names(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename weights to timm's names and leave out what an encoder does not use.
+    """Rename weights to timm's names and drop those that an encoder does not use.
 
     Args:
-        state: Weights in the naming of timm, of the official DINOv2, or of the EfficientNet that
-            the HVQ reference uses.
+        state: Weights in the naming of timm, the official DINOv2, or the EfficientNet of the HVQ
+            reference.
         expected: The weights of timm's model.
     """
     official = "register_tokens" in state or "mask_token" in state
@@ -138,16 +138,11 @@ def to_timm_names(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -
             key = key.replace(old, new)
         if key in expected or not key.startswith(_UNUSED):
             renamed[key] = tensor
-    # timm's models with registers add no position to the class token: it is part of the token.
+    # In timm's models with registers, the class token includes its position embedding.
     if "register_tokens" in state and {"cls_token", "pos_embed"} <= renamed.keys():
         position = renamed["pos_embed"]
         renamed["cls_token"] = renamed["cls_token"] + position[:, :1]
         renamed["pos_embed"] = position[:, 1:]
-    # Old files of networks with batch norm lack its counters, which evaluation does not use.
+    # Old files lack the counters of batch norm, which evaluation does not use.
     counters = {key: value for key, value in expected.items() if key.endswith(_COUNTER)}
     return {**counters, **renamed}
-
-
-def brief(error: Exception) -> str:
-    """Return an error's kind and the first line of its message."""
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"

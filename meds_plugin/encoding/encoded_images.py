@@ -91,7 +91,7 @@ class EncodedImages:
         )
         if not view.encodes or view.augments:
             self._outputs.stores["encoded"].disable()
-        self._steady: bool | None = None if reader.augments is None else not reader.augments
+        self._repeatable: bool | None = None if reader.augments is None else not reader.augments
         self._size = (0, 0)
 
     def __len__(self) -> int:
@@ -107,7 +107,7 @@ class EncodedImages:
             Whether they are cached.
         """
         store = self._outputs.stores["encoded"]
-        self._check_steady()
+        self._check_repeatable()
         anywhere = set[int]().union(*from_all(store.cached()))
         missing = [index for index in range(len(self)) if index not in anywhere]
         plan = my_chunks(missing, self.reader.batch_size) if store.active else []
@@ -121,7 +121,7 @@ class EncodedImages:
             self._outputs.of(("encoded",), indices, images_of(batch), device)
             if not store.active:
                 break
-        exchange(store, self._computed, count=len(self), batch_size=self.reader.batch_size)
+        exchange(store, self._encode_again, count=len(self), batch_size=self.reader.batch_size)
         return store.complete()
 
     def batches(self, plan: Sequence[Sequence[int]]) -> Iterator[dict[str, Tensor]]:
@@ -136,16 +136,16 @@ class EncodedImages:
         if store.complete():
             for indices in plan:
                 encoded = store.get(indices)
-                encoded = self._computed(indices) if encoded is None else encoded
-                yield {**self._named(indices), "encoded": encoded}
+                encoded = self._encode_again(indices) if encoded is None else encoded
+                yield {**self._labels(indices), "encoded": encoded}
             return
         for indices, batch in zip(plan, self.reader.batches(plan), strict=True):
             pixels = images_of(batch)
             if self._outputs.knows_any(pixels):
                 encoded = self._outputs.of(("encoded",), indices, pixels)["encoded"]
-                yield {**self._named(indices), "encoded": encoded}
+                yield {**self._labels(indices), "encoded": encoded}
             else:
-                yield {**self._named(indices), "images": pixels}
+                yield {**self._labels(indices), "images": pixels}
 
     def encoded(self, batch: dict[str, Tensor]) -> Tensor:
         """Return the encoded images of a batch, on its device."""
@@ -171,7 +171,7 @@ class EncodedImages:
         plan = chunked(indices, self.reader.batch_size)
         cached = store.complete(indices)
         if not cached:
-            self._check_steady()
+            self._check_repeatable()
         batches = track(
             plan if cached else self.reader.batches(plan),
             description=progress or "",
@@ -201,26 +201,26 @@ class EncodedImages:
         kinds: tuple[Kind, ...] = ("encoded", "features") if both else ("features",)
         return self._outputs.of(kinds, indices, pixels, device)["features"]
 
-    def _computed(self, indices: Sequence[int]) -> Tensor:
-        """Read images again and return their encodings on the CPU."""
+    def _encode_again(self, indices: Sequence[int]) -> Tensor:
+        """Read images and return their encodings on the CPU, because they are not cached."""
         return self._outputs.of(("encoded",), indices, self._read(indices))["encoded"].cpu()
 
     def _read(self, indices: Sequence[int]) -> Tensor:
         (batch,) = self.reader.batches([indices])
         return images_of(batch)
 
-    def _check_steady(self) -> None:
+    def _check_repeatable(self) -> None:
         """Cache nothing if images change each time they are read."""
         if not self._outputs.any_active:
             return
-        if self._steady is None:
+        if self._repeatable is None:
             few = range(min(self.reader.batch_size, len(self)))
-            self._steady = torch.equal(self._read(few), self._read(few))
-            if not self._steady:
+            self._repeatable = torch.equal(self._read(few), self._read(few))
+            if not self._repeatable:
                 log.warning("the images change each time they are read: no encoding is cached")
-        if not self._steady:
+        if not self._repeatable:
             self._outputs.disable()
 
-    def _named(self, indices: Sequence[int]) -> dict[str, Tensor]:
+    def _labels(self, indices: Sequence[int]) -> dict[str, Tensor]:
         index = torch.as_tensor(indices)
         return {"index": index, "category": self._category[index]}

@@ -69,15 +69,26 @@ def _by_all_ranks(
     """Yield the same as `EncodedImages.features`, from one batch of every rank at a time."""
     size, (rank, world) = images.reader.batch_size, rank_and_world()
     starts = range(0, len(indices), size)
-    shares = [starts[each.start : each.stop] for each in ...]
+    shares = [[starts[place] for place in shard(len(starts), r, world)] for r in range(world)]
+    wanted = [index for start in shares[rank] for index in indices[start : start + size]]
+    mine = images.features(wanted, device=device, progress=progress)
+    for step in range(max(map(len, shares))):
+        part = next(mine, None)
+        found = gather_in_order(None if part is None else part[1].unflatten(1, part[2]))
+        sent = [share[step] for share in shares if step < len(share)]
+        counts = [min(size, len(indices) - start) for start in sent]
+        for start, features in zip(sent, found.split(counts), strict=True):
+            places = range(start, start + len(features))
+            yield places, features.flatten(1, 2).to(device), (found.shape[1], found.shape[2])
 
 
 def _empty(images: EncodedImages, count: int, features: Tensor, dtype: torch.dtype) -> PatchVectors:
-    """Make room for the vectors of all images by the features ``[B, P, D]`` of the first."""
-    device = features.device
+    """Allocate the vectors of all images, given the features ``[B, P, D]`` of the first."""
+    device = home = features.device
     _, patches, channels = features.shape
     size = vector_bytes(count, patches, channels, dtype=dtype, device=device)
-    home = device if _fits(size, device) else torch.device("cpu")
+    if device.type == "cuda" and size > _DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
+        home = torch.device("cpu")
     folder, limit = images.cache.folder, images.cache.settings.gb * 1e9
     with contextlib.ExitStack() as stack:
         file = None
@@ -86,11 +97,3 @@ def _empty(images: EncodedImages, count: int, features: Tensor, dtype: torch.dty
         return PatchVectors(
             count, patches, channels, dtype=dtype, device=device, home=home, file=file
         )
-
-
-def _fits(size: int, device: torch.device) -> bool:
-    """Whether a device, which may be the host itself, has room for the vectors."""
-    if device.type != "cuda":
-        return True
-    free, _ = torch.cuda.mem_get_info(device)
-    return size <= _DEVICE_SHARE * free

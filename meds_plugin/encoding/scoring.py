@@ -1,4 +1,4 @@
-"""Runs a detector over encoded images without training it, on one rank or many."""
+"""Runs a detector over encoded images without training it, on any number of ranks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from meds_plugin.detectors.inference import evaluating
-from meds_plugin.detectors.outputs import check_maps
+from meds_plugin.detectors.outputs import check_finite
 from meds_plugin.distributed.ranks import gather_in_order, my_chunks, rank_and_world
 from meds_plugin.utils.progress import track
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from meds_plugin.encoding.encoded_images import EncodedImages
 
-__all__ = ["anomaly_maps", "batch_size", "selection_scores"]
+__all__ = ["anomaly_maps", "selection_scores"]
 
 _ACCELERATOR_BATCH = 64
 
@@ -35,23 +35,20 @@ def anomaly_maps(
 
     Args:
         images: The images and the detector.
-        indices: Which images; each rank runs its share of the batches, all get all results.
+        indices: Which images, at least one; each rank runs a share, and all get all results.
         device: Where the detector is.
-        reduce: Turns the maps ``[B, h, w]`` of a batch into ``[B]`` scores, which are returned
-            instead; in float32 whatever the run's precision, as when test images are scored.
-        progress: Name for a progress bar; ``None`` shows none.
+        reduce: Turns the maps ``[B, h, w]`` of a batch, float32 whatever the run's precision, into
+            ``[B, ...]`` values, which are returned instead.
+        progress: Name of a progress bar; ``None`` shows none.
 
     Returns:
-        ``[len(indices), h, w]`` (or ``[len(indices)]``) float32 on the CPU, higher = more
-        anomalous.
+        ``[len(indices), h, w]`` (or the values of ``reduce``) float32 on the CPU, higher =
+        more anomalous.
 
     Raises:
-        ValueError: If the detector returns maps of a wrong shape or values that are not finite.
+        DetectorError: If the detector returns maps of a wrong shape or values that are not finite.
     """
-    if not len(indices):
-        msg = "there are no images to score"
-        raise ValueError(msg)
-    plan = my_chunks(indices, batch_size(images, device))
+    plan = my_chunks(indices, _batch_size(images, device))
     results: list[Tensor] = []
     with evaluating(images.view.detector):
         batches = track(
@@ -65,7 +62,7 @@ def anomaly_maps(
             with images.precision():
                 encoded = images.encoded(on_device)
                 got = images.view.anomaly_map(encoded, category=on_device["category"]).float()
-            check_maps(got, batch=len(batch["index"]), name=images.view.name_of("anomaly_map"))
+            check_finite(got, name=images.view.name_of("anomaly_map"))
             results.append((got if reduce is None else reduce(got)).cpu())
     return gather_in_order(torch.cat(results) if results else None)
 
@@ -80,7 +77,7 @@ def selection_scores(
         top: Share of a map's largest values that are averaged, where the detector has no
             ``image_score`` of its own.
         device: Where the detector is.
-        progress: Name for a progress bar; ``None`` shows none.
+        progress: Name of a progress bar; ``None`` shows none.
     """
     return anomaly_maps(
         images,
@@ -91,11 +88,11 @@ def selection_scores(
     )
 
 
-def batch_size(images: EncodedImages, device: torch.device) -> int:
-    """Return how many images to score at once, where it was not said.
+def _batch_size(images: EncodedImages, device: torch.device) -> int:
+    """Return how many images to score at once: as configured, else what suits the device.
 
-    An accelerator wants work that fills it; a CPU is fastest with what its caches hold. Several
-    ranks need batches enough to share.
+    Accelerators need large batches; a CPU is fastest with batches that fit into its caches. Several
+    ranks need enough batches to share.
     """
     own = images.reader.batch_size
     alone = device.type != "cpu" and rank_and_world()[1] == 1

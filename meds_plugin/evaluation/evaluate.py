@@ -101,13 +101,13 @@ def evaluate(
                 own = evaluated, scores
         if own is not None:
             indices = members[some[rank]].tolist()
-            masks, without = _masks(test, indices, protocol)
+            masks, reason = _masks(test, indices, protocol)
             mine[some[rank]] = category_metrics(
                 *own,
                 masks,
                 test.labels[indices],
                 fpr_limit=protocol.fpr_limit,
-                no_masks=without,
+                no_masks=reason,
             )
     together = {name: result for found in from_all(mine) for name, result in found.items()}
     categories |= {name: metrics for name, (metrics, _) in together.items()}

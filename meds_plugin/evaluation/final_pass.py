@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FinalPass", "final_pass", "small_maps"]
 
-_SIDE = 32  # of the maps behind the heatmaps of the review page
+_MAX_SIDE = 32  # of the maps behind the heatmaps of the review page
 
 
 class FinalPass(NamedTuple):
@@ -80,5 +80,5 @@ def final_pass(
 
 def small_maps(maps: Tensor) -> Tensor:
     """Reduce maps ``[N, h, w]`` to sides of at most 32: each cell keeps its highest value."""
-    size = (min(_SIDE, maps.shape[1]), min(_SIDE, maps.shape[2]))
+    size = (min(_MAX_SIDE, maps.shape[1]), min(_MAX_SIDE, maps.shape[2]))
     return F.adaptive_max_pool2d(maps[:, None], size)[:, 0]

@@ -2,29 +2,66 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from meds_plugin.config.build import build_datamodule, build_detector, check_targets, plain
+from meds_plugin.detectors.inference import choose_device
+from meds_plugin.detectors.view import DetectorView
+from meds_plugin.encoders.default import default_features
+from meds_plugin.encoding.encoded_images import EncodedImages
 from meds_plugin.encoding.memory_features import memory_vectors
-from meds_plugin.encoding.reader import views_of
+from meds_plugin.encoding.reader import ImageReader, views_of
 from meds_plugin.memory import gap_curve
 from meds_plugin.metrics import auroc
+from meds_plugin.runs.read import read_config
+from meds_plugin.runs.write import RunFolder
+from meds_plugin.utils.errors import UserError
 from meds_plugin.utils.groups import group_indices
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
     from meds_plugin.data.dataset import ImageDataset
-    from meds_plugin.encoding.encoded_images import EncodedImages
 
-__all__ = ["RATIOS", "theorem_curve"]
+__all__ = ["RATIOS", "compute_gap", "theorem_curve"]
 
 RATIOS = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0)
 
 _DEFECT = 0.5  # fraction of an anomalous patch that its mask covers
+
+
+def compute_gap(run: Path, *, device: str = "auto", trust: bool = False) -> None:
+    """Write ``gap.csv`` of a run: its training images are read and encoded again.
+
+    Args:
+        run: The run's folder.
+        device: See `choose_device`.
+        trust: Let ``config.yaml`` call any code, not only data sets and detectors that are known.
+
+    Raises:
+        UserError: If the run or its images are not there, or no defect is known by a mask.
+    """
+    config = read_config(run)
+    if not trust:
+        for node in (config.backbone.detector, config.data.source):
+            check_targets(plain(node), run / "config.yaml")
+    where = choose_device(device)
+    view = DetectorView(build_detector(config).to(where), default_features)
+    datamodule = build_datamodule(config)
+    datamodule.preprocess.normalization = view.normalization
+    images = EncodedImages(ImageReader(datamodule.train_dataloader()), view)
+    rows = theorem_curve(images, datamodule.train, device=where, progress=sys.stderr.isatty())
+    if not rows:
+        msg = f"{run}: theorem1=true needs contaminated training images with known masks"
+        raise UserError(msg)
+    RunFolder(run).write_gap(rows)
 
 
 @torch.no_grad()

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["Contamination", "contamination_report", "estimate_contamination", "pooled"]
 
 LEVEL = 0.9  # how often an interval is meant to contain the true share
-FEWEST = 20  # images without which there is no estimate
-_WIDEST = 0.6  # wider intervals are uninformative
-_EVIDENCE = 8.0  # twice the log likelihood that a second group must gain
+MIN_IMAGES = 20  # images without which there is no estimate
+_MAX_WIDTH = 0.6  # wider intervals are uninformative
+_MIN_EVIDENCE = 8.0  # twice the log likelihood that a second group must gain
 _INFLATION = 1.5  # of the likelihood interval: the fit also picks the shape of the normal scores
 _SEPARATION = 2.5  # deviations between the means of the two groups
 _HIDDEN = 1.0  # contaminated images assumed hidden at most, for each that stands apart
@@ -29,7 +29,7 @@ _SHARES = np.concatenate(
 )
 _POWERS = np.array([-1.5, -1.0, -0.5, 0.0, 0.5, 1.0])
 _ITERATIONS = 60
-_MOST = 400  # points that are fitted; of more scores, neighbours are averaged
+_MAX_POINTS = 400  # points that are fitted; of more scores, neighbours are averaged
 
 
 @dataclass(frozen=True)
@@ -80,14 +80,14 @@ def estimate_contamination(scores: ArrayLike) -> Contamination:
         msg = "scores must be finite numbers"
         raise ValueError(msg)
     count = len(values)
-    if count < FEWEST:
-        return Contamination(count, f"fewer than {FEWEST} images: too few to tell")
+    if count < MIN_IMAGES:
+        return Contamination(count, f"fewer than {MIN_IMAGES} images: too few to tell")
     deviation = standardised(values)
     if deviation is None:
         return Contamination(count, "half of the scores are all but the same")
     fit = _Fit(deviation)
     profile = fit.likelihood.max(axis=0)
-    if 2 * (profile.max() - profile[0]) < _EVIDENCE:
+    if 2 * (profile.max() - profile[0]) < _MIN_EVIDENCE:
         reason = (
             "no group of images stands apart from the rest; defects that score like normal images "
             "cannot be counted"
@@ -98,16 +98,14 @@ def estimate_contamination(scores: ArrayLike) -> Contamination:
     if visible >= _SHARES[-1]:
         return Contamination(count, "half of the images or more may be contaminated")
     high = (1 + _HIDDEN) * visible
-    if high - low > _WIDEST:
+    if high - low > _MAX_WIDTH:
         return Contamination(count, f"too uncertain: anything from {low:.0%} to {high:.0%} fits")
     apart = float(_SHARES[profile.argmax()])
     estimate = (1 + _HIDDEN / 2) * apart
     # Any image of the bulk may be one of the hidden ones.
     hidden = (estimate - apart) / (1 - apart)
     probability = hidden + (1 - hidden) * fit.probability(deviation)
-    return Contamination(
-        count, estimate=estimate, low=low, high=high, probability=probability
-    )
+    return Contamination(count, estimate=estimate, low=low, high=high, probability=probability)
 
 
 def pooled(parts: Mapping[str, Contamination]) -> Contamination:
@@ -182,7 +180,7 @@ class _Fit:
     """
 
     def __init__(self, deviation: Array) -> None:
-        chunks = np.array_split(np.sort(deviation), min(len(deviation), _MOST))
+        chunks = np.array_split(np.sort(deviation), min(len(deviation), _MAX_POINTS))
         self._count = np.array([len(chunk) for chunk in chunks], dtype=np.float64)
         points = np.array([chunk.mean() for chunk in chunks])
         self._y = np.stack([_transform(points, power) for power in _POWERS])[:, None]

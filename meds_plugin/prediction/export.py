@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from meds_plugin.detectors.example_images import random_images
-from meds_plugin.encoders.weights import brief
-from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.errors import UserError, brief
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,9 +72,12 @@ def export_bytes(
     place = -1 if own is None else predictor.categories.index(own)
     module = _Exportable(predictor.scorer, place).eval()
     example = random_images(*predictor.preprocess.input_size, torch.device("cpu"))
-    if kind == "onnx":
-        for name in ("onnx", "onnxscript", "onnxruntime"):
-            _need(name)
+    try:
+        for name in ("onnx", "onnxscript", "onnxruntime") if kind == "onnx" else ():
+            import_module(name)
+    except ImportError as error:
+        msg = f"format=onnx needs the package {name}: pip install 'meds-plugin[onnx]'"
+        raise UserError(msg) from error
     try:
         with _quiet():
             content = _onnx(module, example, opset) if kind == "onnx" else _torch(module, example)
@@ -96,6 +98,10 @@ def describe(
     packages = ("torch", "onnx", "onnxscript") if kind == "onnx" else ("torch",)
     own = predictor.check_category(category)
     names = [own] if own is not None else list(predictor.categories)
+    limits = None
+    if stored := predictor.thresholds:
+        each = {name: asdict(predictor.threshold(name, alarm)) for name in names}
+        limits = {"global": asdict(predictor.threshold(None, alarm)), "categories": each}
     return {
         "format": kind,
         "opset": opset if kind == "onnx" else None,
@@ -122,9 +128,9 @@ def describe(
         "categories": names,
         "rule": "an image, or a pixel of the map, is defective where its value is above the "
         "threshold of its category, or without one above the global threshold",
-        "thresholds": _thresholds(predictor, names, alarm),
-        "false_alarm_rate": _rate(predictor, alarm),
-        "scale": list(predictor.thresholds.scale) if predictor.thresholds else None,
+        "thresholds": limits,
+        "false_alarm_rate": alarm.rate or (stored.rate if stored else None),
+        "scale": list(stored.scale) if stored else None,
         "versions": {
             "python": platform.python_version(),
             "meds_plugin": _version("meds-plugin"),
@@ -134,7 +140,7 @@ def describe(
 
 
 def _onnx(module: nn.Module, example: Tensor, opset: int) -> bytes:
-    program = torch.onnx.export(
+    program: Any = torch.onnx.export(
         module,
         (example,),
         input_names=["images"],
@@ -144,11 +150,7 @@ def _onnx(module: nn.Module, example: Tensor, opset: int) -> bytes:
         dynamo=True,
         verbose=False,
     )
-    if program is None:
-        msg = "the exporter returned nothing"
-        raise RuntimeError(msg)
-    content: bytes = program.model_proto.SerializeToString()
-    return content
+    return bytes(program.model_proto.SerializeToString())
 
 
 @torch.no_grad()  # a change of this mode inside would become a part that cannot be loaded again
@@ -186,29 +188,6 @@ def _check(module: nn.Module, example: Tensor, kind: Format, content: bytes) -> 
             raise UserError(msg)
 
 
-def _thresholds(
-    predictor: Predictor, names: list[str], alarm: AlarmSettings
-) -> dict[str, Any] | None:
-    """Return where alarms begin: of all images together, and of each category."""
-    if predictor.thresholds is None:
-        return None
-    found = {name: asdict(predictor.threshold(name, alarm)) for name in names}
-    return {"global": asdict(predictor.threshold(None, alarm)), "categories": found}
-
-
-def _rate(predictor: Predictor, alarm: AlarmSettings) -> float | None:
-    stored = predictor.thresholds
-    return alarm.rate if alarm.rate is not None or stored is None else stored.rate
-
-
-def _need(name: str) -> None:
-    try:
-        import_module(name)
-    except ImportError as error:
-        msg = f"format=onnx needs the package {name}: pip install 'meds-plugin[onnx]'"
-        raise UserError(msg) from error
-
-
 def _version(name: str) -> str | None:
     try:
         return version(name)
@@ -219,14 +198,10 @@ def _version(name: str) -> str | None:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep exporters' remarks about their own work off the screen."""
-    loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir", "torch.onnx")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.disable(logging.NOTSET)

@@ -49,7 +49,7 @@ def find_images(
         UserError: If nothing is there, or results would go into the folder of the images.
     """
     path = Path(os.path.expanduser(text))  # noqa: PTH111 - Path.expanduser raises for `~nobody`
-    if text and _is_there(path):
+    if text and os.path.lexists(path):
         if not path.is_dir():
             found = FoundImages(path.parent, {path.name: path}, [], 0)
             return _checked(found, outside_links=True)
@@ -78,22 +78,12 @@ def find_images(
     return _checked(found, outside_links=outside_links)
 
 
-def _is_there(path: Path) -> bool:
-    try:
-        return path.exists() or path.is_symlink()
-    except (OSError, ValueError):  # too long, or with a null character
-        return False
-
-
 def _in_folder(root: Path) -> FoundImages:
     inner = search_folder(root)
     return FoundImages(
         root,
         {file.relative_to(root).as_posix(): file for file in inner.images},
-        [
-            Problem(writable(file.relative_to(root).as_posix()), writable(reason))
-            for file, reason in inner.unreadable
-        ],
+        [Problem(writable(f.relative_to(root).as_posix()), why) for f, why in inner.unreadable],
         len(inner.others),
     )
 
@@ -126,7 +116,7 @@ def _checked(found: FoundImages, *, outside_links: bool) -> FoundImages:
     for name, file in found.images.items():
         reason = bad_name(name) or outwards.get(name)
         if reason:
-            problems.append(Problem(writable(name), writable(reason)))
+            problems.append(Problem(writable(name), reason))
         else:
             images[name] = file
     return found._replace(images=images, problems=problems)

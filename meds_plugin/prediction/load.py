@@ -66,7 +66,12 @@ def load(
         )
         raise UserError(msg)
     if encoder_weights is not None:
-        _replace_weights(config, str(Path(encoder_weights).expanduser().absolute()))
+        encoder = config.backbone.detector.get("encoder")
+        if not isinstance(encoder, DictConfig):
+            what = f"backbone={config.backbone.name} takes no encoder"
+            msg = f"encoder.weights={encoder_weights}: {what}"
+            raise UserError(msg)
+        encoder.weights = str(Path(encoder_weights).expanduser().absolute())
     preprocess, protocol = _preparation(config, path.with_name("config.yaml"))
     detector = build_detector(config)
     _load_weights(detector, saved, path)
@@ -105,14 +110,6 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
         msg = f"ckpt={path} is no checkpoint of a run; give a run's model.ckpt"
         raise UserError(msg)
     return saved
-
-
-def _replace_weights(config: DictConfig, weights: str) -> None:
-    encoder = config.backbone.detector.get("encoder")
-    if not isinstance(encoder, DictConfig):
-        msg = f"encoder.weights={weights}: backbone={config.backbone.name} takes no encoder"
-        raise UserError(msg)
-    encoder.weights = weights
 
 
 def _preparation(config: DictConfig, source: Path) -> tuple[Preprocess, EvaluationProtocol]:

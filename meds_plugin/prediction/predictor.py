@@ -149,8 +149,9 @@ class Predictor:
         scores, maps = [], []
         for start in range(0, len(items), batch_size):
             part = items[start : start + batch_size]
-            batch = part if isinstance(part, Tensor) else torch.stack([*map(self._tensor, part)])
-            score, evaluated = self.score_batch(batch, names[start : start + batch_size])
+            if not isinstance(part, Tensor):
+                part = torch.stack([self.preprocess(_read(image)) for image in part])
+            score, evaluated = self.score_batch(part, names[start : start + batch_size])
             scores.append(score)
             maps.append(evaluated)
         if not scores:
@@ -185,10 +186,9 @@ class Predictor:
                 "images or uint8 arrays to have them preprocessed"
             )
             raise UserError(msg)
-        place = {name: index for index, name in enumerate(self.categories)}
-        category = torch.tensor(
-            [-1 if name is None else place[name] for name in map(self.check_category, names)]
-        )
+        known = map(self.check_category, names)
+        places = [-1 if name is None else self.categories.index(name) for name in known]
+        category = torch.tensor(places)
         maps, scores = self.scorer(images.float().to(self.device), category.to(self.device))
         if not bool(torch.isfinite(maps).all()):
             msg = f"{self.source}: the detector gives maps that are not finite for these images"
@@ -239,9 +239,6 @@ class Predictor:
             stored.image if alarm.image is None else alarm.image,
             stored.pixel if alarm.pixel is None else alarm.pixel,
         )
-
-    def _tensor(self, image: OneImage) -> Tensor:
-        return self.preprocess(_read(image))
 
 
 def _read(image: OneImage) -> Image.Image:

@@ -1,1 +1,1 @@
-"""A run's folder: written, read, and collected into tables."""
+"""Folders of runs: writing and reading them, and collecting them into tables."""

@@ -1,4 +1,4 @@
-"""Finished runs as tables and figures want them, told apart by settings."""
+"""Finished runs for tables and figures, grouped by their settings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from meds_plugin.config.flatten import flatten
 from meds_plugin.runs.read import is_finished, read_config, read_metrics
 from meds_plugin.training.stages import METHODS
-from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.errors import UserError, brief
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -24,8 +24,8 @@ __all__ = ["Run", "differing", "find_runs", "partner", "read_run", "separate"]
 
 Key = tuple[tuple[str, str], ...]
 
-# What changes where a run lies or how long it takes, not what comes out.
-_BESIDE = (
+# Keys that affect where a run is or how long it takes, but not its results.
+_IRRELEVANT = (
     "cache.dir",
     "cache.disk_gb",
     "cache.gb",
@@ -41,8 +41,13 @@ _BESIDE = (
     "scoring_batch",
     "trainer",
 )
-_OWN = ("seed", "noise", "method", "data.noise")  # what a table has rows and columns for
-_DETECTOR = ("backbone", "evaluation.mask_rule", "preset")  # what goes with the detector
+_TABLE_KEYS = (
+    "seed",
+    "noise",
+    "method",
+    "data.noise",
+)  # a table's rows and columns, and repetitions
+_DETECTOR_KEYS = ("backbone", "evaluation.mask_rule", "preset")  # these depend on the detector
 
 
 @dataclass(frozen=True)
@@ -76,12 +81,12 @@ class Run:
 
     @property
     def noise(self) -> float | None:
-        """The contamination asked for; ``None`` where images were taken as they are."""
+        """The requested contamination; ``None`` if images were taken as they are."""
         return None if self.config["noise"] is None else float(self.config["noise"])
 
     @property
     def data(self) -> str:
-        """The data set by name: its folder's, or that of what draws it."""
+        """The data set's name: its folder's, or that of its generator."""
         root = self.config["data"].get("root")
         source = str(self.config["data"]["source"]["_target_"]).rpartition(".")[2]
         return source.removeprefix("read_").split("_")[0] if root is None else Path(str(root)).name
@@ -93,33 +98,35 @@ class Run:
 
     @cached_property
     def values(self) -> dict[str, str]:
-        """The configuration that decides the results, by dotted keys."""
+        """The configuration that determines the results, by dotted keys."""
         encoder = _leaves(self.config.get("encoder", {}))
         values = {
             key: value
             for key, value in _leaves(self.config).items()
             # A detector repeats the encoder's settings and the seed.
-            if not _under(key, (*_BESIDE, "backbone.detector.encoder"))
+            if not _under(key, (*_IRRELEVANT, "backbone.detector.encoder"))
             and (key, value) != ("backbone.detector.seed", str(self.seed))
         }
         return values | {f"encoder.{key}": value for key, value in encoder.items()}
 
     @property
     def settings(self) -> Key:
-        """What must be equal before runs are compared: all but method, noise, seed, detector."""
-        return _chosen(self.values, without=(*_OWN, *_DETECTOR))
+        """What comparable runs share: everything but method, noise, seed and detector."""
+        return _without(self.values, without=(*_TABLE_KEYS, *_DETECTOR_KEYS))
 
     @property
     def detector(self) -> Key:
         """The detector's own settings."""
-        return tuple(item for item in sorted(self.values.items()) if _under(item[0], _DETECTOR))
+        return tuple(
+            item for item in sorted(self.values.items()) if _under(item[0], _DETECTOR_KEYS)
+        )
 
     def metric(self, name: str, category: str | None = None) -> float | None:
-        """Return a metric, or ``auprc`` or ``inspection_depth`` of the ranking.
+        """Return a metric by name, or ``auprc`` or ``inspection_depth`` of the ranking.
 
         Args:
-            name: Its name.
-            category: Of one category; default: the mean, and of the ranking the whole list.
+            name: The metric.
+            category: One category; default: the mean, and the whole list for the ranking.
         """
         if name in ("auprc", "inspection_depth"):
             ranking = self.metrics["ranking"]
@@ -135,7 +142,7 @@ def read_run(path: Path) -> Run:
     """Read the folder of a finished run.
 
     Raises:
-        UserError: If it holds none.
+        UserError: If there is none in it.
     """
     metrics, config = read_metrics(path), OmegaConf.to_container(read_config(path))
     run = Run(path, metrics, cast("dict[str, Any]", config))
@@ -143,9 +150,9 @@ def read_run(path: Path) -> Run:
         _ = run.backbone, run.seed, run.noise, run.categories
         if run.method not in METHODS:
             msg = f"method={run.method}"
-            raise ValueError(msg)  # noqa: TRY301 - told below, like all that is no run's
+            raise ValueError(msg)  # noqa: TRY301 - reported below, with all other faults
     except (KeyError, TypeError, ValueError) as error:
-        msg = f"{path}/config.yaml is no run's ({type(error).__name__}: {error})"
+        msg = f"{path}/config.yaml is no run's ({brief(error)})"
         raise UserError(msg) from None
     return run
 
@@ -157,15 +164,15 @@ def find_runs(root: Path) -> tuple[list[Run], list[Path]]:
         root: The folder of a sweep, or any folder above runs.
 
     Returns:
-        The finished runs, and the folders of those that began and did not finish, by path.
+        The finished runs, and the folders of unfinished ones, by path.
 
     Raises:
-        UserError: If there is no folder, or no run in it.
+        UserError: If there is no such folder, or no finished run in it.
     """
     if not root.is_dir():
         msg = f"{root}: no such folder; give the folder of a sweep"
         raise UserError(msg)
-    # Hydra leaves its own folder even where a job was refused before it began.
+    # Hydra leaves its own folder even if a job was refused before it began.
     begun = {file.parent for file in root.rglob("config.yaml") if file.parent.name != ".hydra"}
     begun |= {file.parent.parent for file in root.rglob(".hydra/config.yaml")}
     done = sorted(path for path in begun if (path / "config.yaml").is_file() and is_finished(path))
@@ -176,10 +183,10 @@ def find_runs(root: Path) -> tuple[list[Run], list[Path]]:
 
 
 def separate(runs: Sequence[Run]) -> list[tuple[list[Run], dict[str, str]]]:
-    """Divide runs into groups of the same settings, which may stand in one table.
+    """Divide runs into groups of the same settings, one for each table.
 
     Returns:
-        The runs of each group, and the settings that tell it from others on the same data.
+        The runs of each group, and the settings that distinguish it from others on the same data.
     """
     groups: dict[str, dict[Key, list[Run]]] = {}
     for run in runs:
@@ -192,7 +199,7 @@ def separate(runs: Sequence[Run]) -> list[tuple[list[Run], dict[str, str]]]:
 
 
 def differing(keys: Iterable[Key]) -> list[dict[str, str]]:
-    """Return for each key those of its values that the others do not share."""
+    """Return, for each key, the values that differ between the keys."""
     tables = [dict(key) for key in keys]
     names = sorted({name for table in tables for name in table})
     varied = [name for name in names if len({table.get(name) for table in tables}) > 1]
@@ -200,9 +207,9 @@ def differing(keys: Iterable[Key]) -> list[dict[str, str]]:
 
 
 def partner(run: Run, others: Sequence[Run], *, method: str = "plain") -> Run | None:
-    """Return the run of another method on the same data, noise, seed and detector, if it is there.
+    """Return the run of another method with the same data, noise, seed and detector, if any.
 
-    The steps count: a plain detector trained for less is no fair comparison.
+    The number of steps must agree, too, for a fair comparison.
     """
 
     def same(other: Run) -> bool:
@@ -213,11 +220,11 @@ def partner(run: Run, others: Sequence[Run], *, method: str = "plain") -> Run | 
 
 
 def _leaves(node: Mapping[str, Any]) -> dict[str, str]:
-    """Return a nested configuration as dotted keys and JSON texts."""
+    """Flatten a nested configuration into dotted keys and JSON values."""
     return {key: json.dumps(value, default=str) for key, value in flatten(node).items()}
 
 
-def _chosen(values: Mapping[str, str], *, without: tuple[str, ...]) -> Key:
+def _without(values: Mapping[str, str], *, without: tuple[str, ...]) -> Key:
     return tuple(item for item in sorted(values.items()) if not _under(item[0], without))
 
 

@@ -1,4 +1,4 @@
-"""The published figures of MeDS and of what it was compared with, for the tables of a sweep."""
+"""The paper's results for MeDS and the detectors it is compared with, for a sweep's tables."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 __all__ = ["NAMES", "published_dataset", "published_value"]
 
-# Our names of detectors, and the paper's.
+# Our names of detectors, and the paper's names.
 NAMES = {"dinomaly": "Dinomaly", "inp_former": "INP-Former", "hvq": "HVQ"}
 
-# Products tell a data set better than the reader does: many other sets come in the same layouts.
+# Categories identify a data set; other sets come in the same layouts.
 _CATEGORIES = {
     "mvtec": "bottle cable capsule carpet grid hazelnut leather metal_nut pill screw tile "
     "toothbrush transistor wood zipper",
@@ -26,12 +26,11 @@ _CATEGORIES = {
     "sim_card_set switch tape terminalblock toothbrush toy toy_brick transistor1 u_block usb "
     "usb_adaptor vcpill wooden_beads woodstick zipper",
 }
-# The ablation, and Dinomaly with and without MeDS: all of one detector, under our names.
-_ABLATION = "4"
+_ABLATION = "4"  # the table of the ablation, on Dinomaly, under our names of methods
 
 
 def published_dataset(categories: Collection[str]) -> str | None:
-    """Return the paper's data set that has exactly these categories, if one has."""
+    """Return the paper's data set that has exactly these categories, or ``None``."""
     names = set(categories)
     return next((k for k, text in _CATEGORIES.items() if names == set(text.split())), None)
 
@@ -39,34 +38,29 @@ def published_dataset(categories: Collection[str]) -> str | None:
 def published_value(
     dataset: str, backbone: str, method: str, metric: str, noise: float
 ) -> float | None:
-    """Return a published figure, in [0, 1].
+    """Return a published value in [0, 1], or ``None``.
 
     Args:
         dataset: ``mvtec``, ``visa`` or ``real_iad``.
         backbone: Our name of the detector.
-        method: Our name of the method; ``plain`` and ``meds`` are the main tables' rows, the
-            others the ablation's, which is on Dinomaly.
+        method: Our name of the method; ``plain`` and ``meds`` are rows of the main tables, the
+            others of the ablation, which is on Dinomaly.
         metric: One of the seven, of which four are published.
-        noise: Share of the normal training images, as the authors' lists have it.
+        noise: Share of the normal training images, as in the authors' lists.
 
     Source:
-        Paper, Tables 1 to 4. Table 4's row of the plain detector differs from Table 1's under
-        noise; Table 1's is given.
+        Paper, Tables 1 to 4. Tables 1 and 4 differ for the plain detector under noise; Table 1
+        counts.
     """
-    if backbone not in NAMES:
+    name = NAMES.get(backbone)
+    in_main = {"plain": name, "meds": f"{name}+MeDS"}
+    ablation = method not in in_main
+    if name is None or (ablation and backbone != "dinomaly"):
         return None
-    name = NAMES[backbone]
-    if method in ("plain", "meds"):
-        wanted = name if method == "plain" else f"{name}+MeDS"
-        found = [row for row in _rows() if row["method"] == wanted and row["table"] != _ABLATION]
-    else:
-        ablated = backbone == "dinomaly"
-        found = [
-            r for r in _rows() if r["table"] == _ABLATION and r["method"] == method and ablated
-        ]
-    for row in found:
-        same = row["dataset"] == dataset and row["metric"] == metric
-        if same and abs(float(row["noise_percent"]) - 100 * noise) < 1e-6:
+    wanted = (dataset, in_main.get(method, method), metric, ablation)
+    for row in _rows():
+        found = (row["dataset"], row["method"], row["metric"], row["table"] == _ABLATION)
+        if found == wanted and abs(float(row["noise_percent"]) - 100 * noise) < 1e-6:
             return float(row["value_percent"]) / 100
     return None
 

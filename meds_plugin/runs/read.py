@@ -1,4 +1,4 @@
-"""Reads a run's folder: its configuration, its results, its tables, and whether it is finished."""
+"""Reads a run's folder: configuration, results, tables, and whether the run is finished."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.errors import UserError, brief
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,8 +30,7 @@ def read_config(run: Path) -> DictConfig:
         config = DictConfig(OmegaConf.to_container(OmegaConf.load(file), resolve=True))
         _ = config.data, config.backbone.detector
     except Exception as error:  # YAML and interpolations fail in many ways
-        first = (str(error).strip().splitlines() or [""])[0]
-        msg = f"{file} is no configuration of a run ({type(error).__name__}: {first})"
+        msg = f"{file} is no configuration of a run ({brief(error)})"
         raise UserError(msg) from error
     return config
 
@@ -51,13 +50,13 @@ def read_metrics(run: Path) -> dict[str, Any]:
         _ = content["mean"], content["categories"], content["ranking"]["auprc"]
         _ = content["protocol"]["steps_done"] >= content["protocol"]["total_steps"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        msg = f"{file} is not of a finished run ({type(error).__name__}: {error})"
+        msg = f"{file} is not of a finished run ({brief(error)})"
         raise UserError(msg) from error
     return dict(content)
 
 
 def is_finished(run: Path) -> bool:
-    """Whether a run has sound results of all steps; ``trainer.max_steps`` may have cut it short."""
+    """Whether a run has valid results of all steps; ``trainer.max_steps`` may end it earlier."""
     try:
         protocol = read_metrics(run)["protocol"]
     except UserError:
@@ -66,7 +65,7 @@ def is_finished(run: Path) -> bool:
 
 
 def read_rows(file: Path) -> list[dict[str, str]]:
-    """Return the rows of a CSV file that a run wrote, by column; none where there is no file.
+    """Return the rows of a run's CSV file as dictionaries; none if there is no file.
 
     Raises:
         UserError: If it is damaged.

@@ -13,7 +13,7 @@ __all__ = ["print_report", "table"]
 def print_report(
     metrics: dict[str, Any], folder: Path, contamination: dict[str, Any] | None = None
 ) -> None:
-    """Print the metrics of every category, the ranking's quality, and where everything lies.
+    """Print the metrics of every category, the ranking's quality, and where the files are.
 
     Args:
         metrics: Content of ``metrics.json``.
@@ -45,7 +45,7 @@ def print_report(
 
 
 def _contamination(contamination: dict[str, Any]) -> str:
-    """Say in one line how contaminated the set is, or of which categories that cannot be told."""
+    """Describe the contamination in one line, and name the categories without an estimate."""
     categories = contamination["categories"]
     known = {name: row for name, row in categories.items() if row["estimate"] is not None}
     parts = [
@@ -56,13 +56,13 @@ def _contamination(contamination: dict[str, Any]) -> str:
         reasons = {categories[name]["reason"] for name in unknown}
         why = f": {reasons.pop()}" if len(reasons) == 1 else ""
         names = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
-        parts.append(f"cannot be told for {names}{why}")
+        parts.append(f"no estimate for {names}{why}")
     level = contamination["all"]["level"]
-    return f"contaminated, by the scores alone ({level:.0%} interval): {'; '.join(parts)}"
+    return f"contaminated, estimated from scores ({level:.0%} interval): {'; '.join(parts)}"
 
 
 def table(rows: dict[str, dict[str, float | None]]) -> str:
-    """Lay out metrics as text, a row a name, three decimals, ``-`` where there is no value."""
+    """Format metrics as text: a row for each name, three decimals, ``-`` for a missing value."""
     names = list(next(iter(rows.values())))
     width = max(len("category"), *(len(name) for name in rows))
     lines = ["category".ljust(width) + "".join(f"{name:>9}" for name in names)]

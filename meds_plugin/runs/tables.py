@@ -1,9 +1,9 @@
-"""The paper's tables from finished runs: a row a detector and method, a column a noise level."""
+"""The paper's tables from finished runs: rows are detectors and methods, columns noise levels."""
 
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from meds_plugin.metrics import UndefinedMetricError
@@ -31,7 +31,7 @@ _FIELDS = ("settings", "metric", "detector", "method", "noise", "mean", "std", "
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure in [0, 1]: mean, spread over seeds (``None`` of one run), and number of runs."""
+    """A value in [0, 1]: mean, deviation over seeds (``None`` for one run), number of runs."""
 
     mean: float
     std: float | None
@@ -39,7 +39,7 @@ class Cell:
 
     @property
     def text(self) -> str:
-        """In percent, as the paper."""
+        """In percent, as in the paper."""
         spread = "" if self.std is None else f" ± {100 * self.std:.2f}"
         return f"{100 * self.mean:.2f}{spread}"
 
@@ -49,11 +49,11 @@ class Table:
     """Runs of the same settings.
 
     Attributes:
-        title: Data, and the settings that tell this table from the sweep's others.
+        title: The data, and the settings that distinguish this table from the sweep's others.
         noises: The columns.
-        cells: By metric, detector, method and noise.
-        published: The paper's figures, by the same; only those of the same data set.
-        missing: Combinations or seeds that the others have, a line each.
+        cells: Values by metric, detector, method and noise.
+        published: The paper's values, likewise, if the data set is the same.
+        missing: A line for each combination or seed that other rows or columns have.
     """
 
     title: str
@@ -74,16 +74,16 @@ class Table:
 
 
 def build_tables(runs: Sequence[Run]) -> list[Table]:
-    """Collect runs into tables; runs of different settings come into different ones.
+    """Collect runs into tables, one for each combination of settings.
 
     Raises:
-        UserError: If two runs do not differ in anything: a mean over both would count one twice.
+        UserError: If two runs do not differ: their mean would count one run twice.
     """
     return [_table(group, note) for group, note in separate(runs)]
 
 
 def markdown(table: Table) -> str:
-    """Lay a table out in Markdown, in percent."""
+    """Format a table in Markdown, in percent."""
     lines = [f"### {table.title}", ""]
     for metric in table.metrics:
         heads = [_noise(noise) for noise in table.noises]
@@ -96,7 +96,7 @@ def markdown(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    """Lay a table out as a LaTeX ``tabular`` that needs no package."""
+    """Format a table as a LaTeX ``tabular`` that needs no package."""
     columns = "l" + "r" * len(table.noises)
     lines = [f"% {table.title}", f"\\begin{{tabular}}{{{columns}}}", "\\hline"]
     for metric in table.metrics:
@@ -111,21 +111,12 @@ def latex(table: Table) -> str:
 
 
 def csv_table(tables: Sequence[Table]) -> str:
-    """Return all tables as one CSV with a row a figure, in [0, 1]; ours and published apart."""
+    """Return all tables as one CSV with a row for each value, in [0, 1], ours or published."""
     rows: list[dict[str, object]] = []
     for table in tables:
-        for (metric, detector, method, noise), cell in table.cells.items():
-            key = (metric, detector, method, noise)
-            row = {
-                "settings": table.title,
-                "metric": metric,
-                "detector": detector,
-                "method": method,
-                "noise": noise,
-            }
-            rows.append(
-                {**row, "mean": cell.mean, "std": cell.std, "runs": cell.runs, "source": "ours"}
-            )
+        for key, cell in table.cells.items():
+            row: dict[str, object] = dict(zip(_FIELDS[:5], (table.title, *key), strict=True))
+            rows.append({**row, **asdict(cell), "source": "ours"})
             if key in table.published:
                 rows.append({**row, "mean": table.published[key], "source": "published"})
     return csv_text(_FIELDS, rows)
@@ -166,7 +157,7 @@ def _cell(values: Sequence[float]) -> Cell:
 
 
 def _add_stages(table: Table, detector: str, noise: float | None, runs: Sequence[Run]) -> None:
-    """Judge the rankings that the earlier stages of MeDS make, where no run of their own does."""
+    """Evaluate the rankings by earlier stages of MeDS, unless a run of their own does."""
     for stage, name in STAGES.items():
         if ("auprc", detector, stage, noise) in table.cells:
             continue
@@ -176,7 +167,7 @@ def _add_stages(table: Table, detector: str, noise: float | None, runs: Sequence
 
 
 def _stage_ranking(run: Run, stage: str) -> tuple[float, float] | None:
-    """Return AUPRC and inspection depth of a stage's scores, where they and the truth are known."""
+    """Return AUPRC and inspection depth of a stage's scores, if they and the truth are known."""
     rows = read_rows(run.path / "ranking.csv")
     if not rows or not all(row[stage] for row in rows):
         return None
@@ -189,10 +180,10 @@ def _stage_ranking(run: Run, stage: str) -> tuple[float, float] | None:
 
 
 def _paper(dataset: str | None, run: Run, metric: str) -> float | None:
-    """Return the paper's figure where data set, detector and noise are the run's."""
+    """Return the paper's value for the run's data set, detector, method and noise."""
     if dataset is None or run.noise is None:
         return None
-    lists = dataset == "real_iad"  # with lists of its own, whose noise is not ours
+    lists = dataset == "real_iad"  # has its own lists of contaminated images
     same = run.config["noise_definition"] == "normal" and run.config["noise_protocol"] == "overlap"
     if run.noise > 0 and (lists or not same):
         return None
@@ -200,7 +191,7 @@ def _paper(dataset: str | None, run: Run, metric: str) -> float | None:
 
 
 def _detectors(runs: Sequence[Run]) -> dict[object, str]:
-    """Return a name of each run's detector, with what tells it from one of the same kind."""
+    """Name each run's detector, with the settings that distinguish it from others of its kind."""
     labels: dict[object, str] = {}
     for backbone in {run.backbone for run in runs}:
         own = [run for run in runs if run.backbone == backbone]
@@ -217,7 +208,7 @@ def _detectors(runs: Sequence[Run]) -> dict[object, str]:
 def _missing(
     places: dict[tuple[str, str, float | None], list[Run]], noises: Sequence[float | None]
 ) -> list[str]:
-    """Name the combinations of a detector, method and noise, and the seeds, that are not there."""
+    """Name the combinations of detector, method and noise that lack seeds which others have."""
     lines = []
     seeds = sorted({run.seed for members in places.values() for run in members})
     methods = sorted({method for _, method, _ in places}, key=_order)
@@ -236,7 +227,7 @@ def _missing(
 
 
 def _lines(table: Table, metric: str) -> list[tuple[str, list[str]]]:
-    """Return labels and cells of a metric's rows, the published ones below ours."""
+    """Return labels and cells of a metric's rows, published values below ours."""
     result = []
     for detector, method in table.rows(metric):
         keys = [(metric, detector, method, noise) for noise in table.noises]

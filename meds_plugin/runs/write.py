@@ -1,4 +1,4 @@
-"""A run's folder: what each file holds, and how it is written."""
+"""Writes the files of a run's folder."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class RunFolder:
     """The files of one run.
 
     Args:
-        path: The folder; made if it is not there.
+        path: The folder; created if needed.
 
     Raises:
-        UserError: If it cannot be made or written to.
+        UserError: If it cannot be created or written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -64,7 +64,7 @@ class RunFolder:
 
     @property
     def config(self) -> Path:
-        """The run's whole configuration, resolved."""
+        """The run's complete configuration, resolved."""
         return self.path / "config.yaml"
 
     @property
@@ -79,7 +79,7 @@ class RunFolder:
 
     @property
     def manifest(self) -> Path:
-        """Exactly what is trained on, in order."""
+        """Exactly the training images, in order."""
         return self.path / "manifest.csv"
 
     def write_config(self, text: str) -> None:
@@ -87,10 +87,10 @@ class RunFolder:
         write_text(self.config, text)
 
     def write_manifest(self, rows: Sequence[ManifestRow]) -> None:
-        """Write ``manifest.csv``, or check that it is still true.
+        """Write ``manifest.csv``; an existing one must agree.
 
         Raises:
-            UserError: If the folder holds a run on other images: its scores belong to those.
+            UserError: If the folder's run has other images: its scores belong to those.
         """
         text = csv_text(
             ManifestRow._fields,
@@ -99,14 +99,14 @@ class RunFolder:
         # As bytes: a name may hold a carriage return.
         if self.manifest.exists() and self.manifest.read_bytes() != text.encode():
             msg = (
-                f"the training images are not those of the run any more ({self.manifest}): "
-                "put them back, or start a new run"
+                f"the training images are no longer those of the run ({self.manifest}): "
+                "restore them, or start a new run"
             )
             raise UserError(msg)
         write_text(self.manifest, text)
 
     def write_skipped(self, problems: Sequence[Problem]) -> None:
-        """Write ``skipped.csv``: images that are left out, where there are any."""
+        """Write ``skipped.csv``: images that are left out, if there are any."""
         if problems:
             write_csv(self.path / "skipped.csv", PROBLEMS, map(asdict, problems))
 
@@ -124,8 +124,8 @@ class RunFolder:
 
         Args:
             samples: The training images.
-            scores: What a fit found out about them.
-            probability: The chance that each is contaminated, where it is known.
+            scores: Their scores.
+            probability: The probability that each is contaminated; ``None`` where unknown.
         """
         chances = probability or [None] * len(samples)
         order = sorted(range(len(samples)), key=lambda i: (-float(scores.score[i]), i))
@@ -146,16 +146,16 @@ class RunFolder:
         write_csv(self.path / "ranking.csv", RANKING, rows)
 
     def write_selection(self, history: Sequence[dict[str, Any]]) -> None:
-        """Write ``selection.csv``: a row a refresh and category."""
+        """Write ``selection.csv``: a row for each refresh and category."""
         write_csv(self.path / "selection.csv", SELECTION, history)
 
     def write_thresholds(self, thresholds: AlarmThresholds | None) -> None:
-        """Write ``threshold.json``: where alarms begin, and what that was chosen from."""
+        """Write ``threshold.json``: alarm thresholds, and the scores they are derived from."""
         if thresholds is not None:
             write_json(self.path / "threshold.json", thresholds.as_json())
 
     def write_contamination(self, report: dict[str, Any]) -> None:
-        """Write ``contamination.json``: what the scores tell of each category's contamination."""
+        """Write ``contamination.json``: the estimated contamination of each category."""
         write_json(self.path / "contamination.json", report)
 
     def write_gap(self, rows: Sequence[dict[str, Any]]) -> None:
@@ -163,7 +163,7 @@ class RunFolder:
         write_csv(self.path / "gap.csv", GAP, rows)
 
     def write_examples(self, examples: Mapping[str, NDArray[Any]]) -> None:
-        """Write ``examples.npz``: some test images with masks and maps, where there are any."""
+        """Write ``examples.npz``: some test images with masks and maps, if there are any."""
         if examples:
             write_arrays(self.path / "examples.npz", examples)
 

@@ -1,7 +1,7 @@
-"""A sweep's folder: which job has which folder in it, and how far each has come.
+"""A sweep's folder: the folder and the progress of each job.
 
-A job is known by its settings, never by its number, so that a sweep may be stopped, put in another
-order, extended and started again.
+Settings identify a job, not its number, so a sweep may be stopped, reordered, extended and started
+again.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ __all__ = ["Job", "changes", "find_jobs", "job_name", "locked", "place", "read_j
 log = logging.getLogger(__name__)
 
 _RECORD = "job.json"
-_LONGEST = 100  # characters of a name; folders may have 255, paths on Windows 260
+_MAX_LENGTH = 100  # characters of a name; folders may have 255, paths on Windows 260
 
 
 @dataclass(frozen=True)
 class Job:
-    """What ``job.json`` in a job's folder holds.
+    """The content of ``job.json`` in a job's folder.
 
     Args:
-        overrides: The job's own, as Hydra gives them.
+        overrides: The job's overrides, as Hydra gives them.
         settings: The whole configuration, with absolute paths.
-        sweep: Which start of a sweep had to do with it last.
-        status: Its exit status; ``None`` while it runs, and where it was stopped.
+        sweep: Identifies the sweep's start that last handled the job.
+        status: Its exit status; ``None`` while it runs and if it was stopped.
         reason: Why it failed, in one line.
-        seconds: It took in its last process.
+        seconds: Duration of its last process.
     """
 
     overrides: list[str]
@@ -52,7 +52,7 @@ class Job:
 
 
 def read_job(folder: Path) -> Job | None:
-    """Return what is known of the job of a folder."""
+    """Return the job of a folder; ``None`` if the folder has none."""
     try:
         return Job(**json.loads((folder / _RECORD).read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -60,7 +60,7 @@ def read_job(folder: Path) -> Job | None:
 
 
 def write_job(folder: Path, job: Job, **changed: Any) -> None:
-    """Write down what is known of a job."""
+    """Write a job with some changed fields."""
     write_json(folder / _RECORD, asdict(replace(job, **changed)))
 
 
@@ -73,7 +73,7 @@ def find_jobs(sweep: Path) -> Iterator[tuple[Path, Job]]:
 
 
 def place(sweep: Path, name: str, settings: Mapping[str, Any]) -> Path:
-    """Return the folder of a job: that of the same settings, whatever it is called, or its own."""
+    """Return a job's folder: one with the same settings, whatever its name, or a new one."""
     own = sweep / name
     known = read_job(own)
     if known is None or known.settings != settings:
@@ -84,34 +84,37 @@ def place(sweep: Path, name: str, settings: Mapping[str, Any]) -> Path:
 
 
 def job_name(overrides: Sequence[str], swept: Collection[str]) -> str:
-    """Name a job by the overrides that tell it from the others of its sweep.
+    """Name a job by the overrides that distinguish it from the others of its sweep.
 
-    The order of the overrides does not matter. ``=`` and ``,`` would have to be quoted in
-    ``resume=FOLDER``.
+    The order of the overrides does not matter. The name contains no ``=`` or ``,``, which would
+    need quotes in ``resume=FOLDER``.
 
     Args:
-        overrides: Of the job, ``KEY=VALUE``.
+        overrides: The job's overrides, ``KEY=VALUE``.
         swept: The keys whose values differ between jobs.
 
     Returns:
-        Such as ``method-plain+noise-0.1``; ``job`` where nothing is swept.
+        A name such as ``method-plain+noise-0.1``; ``job`` if nothing is swept.
     """
     pairs = sorted(o.lstrip("+").partition("=")[::2] for o in overrides)
     chosen = [(key, value) for key, value in pairs if key in swept]
-    parts = [f"{_plain(key)}-{_plain(value)}" for key, value in chosen]
-    name = "+".join(parts)[:_LONGEST] or "job"
-    if any(re.search(r"[^\w.\-]", value, re.ASCII) for _, value in chosen) or len(name) == _LONGEST:
-        # Not all of it can stand in the name.
+    parts = [f"{_slug(key)}-{_slug(value)}" for key, value in chosen]
+    name = "+".join(parts)[:_MAX_LENGTH] or "job"
+    if (
+        any(re.search(r"[^\w.\-]", value, re.ASCII) for _, value in chosen)
+        or len(name) == _MAX_LENGTH
+    ):
+        # The name does not contain all of it.
         name += "-" + hashlib.sha256(repr(chosen).encode()).hexdigest()[:8]
     return name
 
 
-def _plain(text: str) -> str:
+def _slug(text: str) -> str:
     return re.sub(r"[^\w.\-]+", "-", text.strip("[]{}'\"/"), flags=re.ASCII)
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return which settings differ, such as ``steps.finetune: 14, now 20``."""
+    """Return the settings that differ, such as ``steps.finetune: 14, now 20``."""
     old, new = flatten(before), flatten(now)
     return [
         f"{key}: {old.get(key, 'not there')}, now {new.get(key, 'not there')}"

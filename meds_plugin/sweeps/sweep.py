@@ -1,9 +1,9 @@
 """Sweeps: each job in a process of its own, whichever launcher starts it.
 
-Distributed jobs leave environment variables and process groups behind that would change the next
-job in the same process. So what Hydra calls for a job, here or on another machine, only looks after
-it: it runs the job as a single run, in a process and session of its own, and writes down how it
-ended.
+Distributed jobs leave environment variables and process groups behind that would affect the next
+job in the same process. So the function that Hydra calls for a job, here or on another machine,
+only supervises it: it runs the job as a single run, in its own process and session, and records how
+it ended.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ __all__ = ["Sweep", "arguments_of", "current", "end_with_the_sweep"]
 log = logging.getLogger(__name__)
 
 _RECORD = "sweep.json"  # the command line that started it
-_DIR = "hydra.sweep.dir="
-_JOB = "MEDS_SWEEP_JOB"  # set in the processes of a job
+_SWEEP_DIR = "hydra.sweep.dir="
+_JOB_VARIABLE = "MEDS_SWEEP_JOB"  # set in the processes of a job
 _LOG = "output.log"  # in a job's folder: what it printed
-# Of Hydra's own settings, these belong to the sweep and not to its jobs.
-_OF_THE_SWEEP = (
+# Those of Hydra's settings that belong to the sweep, not to its jobs.
+_SWEEP_SETTINGS = (
     "hydra.mode=",
     "hydra.run.",
     "hydra.sweep.",
@@ -84,33 +84,33 @@ class Sweep(Callback):
         self._swept: set[str] = set()
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Learn where the sweep lies and which settings tell its jobs apart."""
+        """Learn the sweep's folder and which settings distinguish its jobs."""
         del kwargs
         hydra = config.hydra
         params = (hydra.sweeper.get("params") or {}).items()
         given = [*(f"{key}={value}" for key, value in params), *hydra.overrides.task]
         overrides = OverridesParser.create().parse_overrides(given)
         self._swept = {o.get_key_element().lstrip("+") for o in overrides if o.is_sweep_override()}
-        own = [o for o in hydra.overrides.hydra if not o.startswith(("hydra.mode=", _DIR))]
-        # Hydra takes no option amid the overrides.
+        own = [o for o in hydra.overrides.hydra if not o.startswith(("hydra.mode=", _SWEEP_DIR))]
+        # Hydra accepts options only before the overrides.
         arguments = ["-m", *self._options, *hydra.overrides.task, *own]
         with read_write(config), open_dict(config):
-            # A job's process writes these itself, into the job's folder.
+            # A job's process writes its configuration itself, into the job's folder.
             hydra.overrides.hydra.append("hydra.output_subdir=null")
         self.folder = Path(str(hydra.sweep.dir)).absolute()
-        with contextlib.suppress(OSError):  # Hydra itself is the next to write there
+        with contextlib.suppress(OSError):  # Hydra, which writes there next, reports it
             self.folder.mkdir(parents=True, exist_ok=True)
             write_json(self.folder / _RECORD, {"arguments": arguments, "cwd": str(self._cwd)})
 
     def run_job(self, config: DictConfig, hydra: HydraConf) -> None:
-        """Do one job, go on with it, or leave it, and write down how it ended.
+        """Run a job, resume it, or skip a finished one, and record how it ended.
 
         Args:
-            config: The job's.
-            hydra: Hydra's, of the job.
+            config: The job's configuration.
+            hydra: Hydra's configuration for the job.
 
         Raises:
-            UserError: If Hydra was given a configuration without `current` as a callback.
+            UserError: If the sweep's configuration lacks `current` as a callback.
         """
         if self.folder is None:
             msg = "the sweep's configuration has no hydra.callbacks.sweep"
@@ -139,7 +139,7 @@ class Sweep(Callback):
                 self._run(folder, before, hydra)
 
     def report(self) -> int:
-        """Tell which jobs failed and return the sweep's exit status.
+        """Print which jobs failed, and return the sweep's exit status.
 
         Returns:
             0 if none failed, 2 if all that failed had wrong input, otherwise 1.
@@ -161,11 +161,11 @@ class Sweep(Callback):
     def _run(self, folder: Path, before: Job, hydra: HydraConf) -> None:
         quoted = "'{}'".format(str(folder).replace("'", "\\'"))
         if (folder / "config.yaml").is_file():
-            log.info("%s: goes on from where it stopped", folder.name)
+            log.info("%s: continues where it stopped", folder.name)
             task = [f"resume={quoted}", "hydra.output_subdir=null"]
         else:
             log.info("%s: starts", folder.name)
-            own = [o for o in hydra.overrides.hydra if not o.startswith(_OF_THE_SWEEP)]
+            own = [o for o in hydra.overrides.hydra if not o.startswith(_SWEEP_SETTINGS)]
             task = [*hydra.overrides.task, *own]
         command = [
             *(sys.executable, "-m", "meds_plugin.run"),
@@ -181,7 +181,7 @@ class Sweep(Callback):
         self._end(folder, before, status=status, reason=reason, seconds=seconds)
 
     def _end(self, folder: Path, job: Job, *, status: int, reason: str, seconds: float) -> None:
-        """Write down and tell how a job ended; one that was refused keeps its settings."""
+        """Record and log how a job ended; a refused one keeps its settings."""
         status = status if status >= 0 else 1  # negative: ended by a signal
         write_job(folder, job, sweep=self._id, status=status, reason=reason, seconds=seconds)
         if status:
@@ -191,15 +191,15 @@ class Sweep(Callback):
 
     def _supervise(self, command: list[str], output: Path) -> int:
         """Run a command in a session of its own, which ends when this process does."""
-        environment = {**os.environ, _JOB: "1"}
+        environment = {**os.environ, _JOB_VARIABLE: "1"}
         if "SLURM_NTASKS" in environment:
-            # Lightning shall start the job's ranks, not look for them among SLURM's tasks.
+            # Makes Lightning start the job's ranks instead of taking SLURM's tasks for them.
             environment["SLURM_JOB_NAME"] = "interactive"
         with (
             output.open("ab") as file,
             subprocess.Popen(  # noqa: S603 - our own module
                 command,
-                stdin=subprocess.PIPE,  # closed when we die, however that happens
+                stdin=subprocess.PIPE,  # closed when this process ends, however that happens
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 cwd=self._cwd,
@@ -213,10 +213,10 @@ class Sweep(Callback):
                 _kill(process)
 
     def _wait(self, process: subprocess.Popen[bytes]) -> int:
-        """Wait for a job's end; a launcher's worker also sees when the sweep is dead.
+        """Wait for a job's end.
 
         Raises:
-            KeyboardInterrupt: If it is.
+            KeyboardInterrupt: In a launcher's worker, if the sweep's process has ended.
         """
         if os.getpid() == self._process:
             return process.wait()
@@ -233,10 +233,10 @@ _current = Sweep()
 
 
 def current(options: Sequence[str] | None = None) -> Sweep:
-    """Return this process's sweep; Hydra, which makes its callbacks itself, gets it from here.
+    """Return this process's sweep; Hydra calls this to construct its callback.
 
     Args:
-        options: Begin another, with these.
+        options: Begin another sweep with these options (see `Sweep`).
     """
     global _current
     if options is not None:
@@ -245,10 +245,10 @@ def current(options: Sequence[str] | None = None) -> Sweep:
 
 
 def arguments_of(folder: Path) -> list[str] | None:
-    """Return the command line that takes up a sweep, and go where it was given.
+    """Return the command line that continues a sweep, and change to its working directory.
 
     Args:
-        folder: The sweep's; ``None`` comes back where there is none.
+        folder: The sweep's folder; the result is ``None`` if it is not one.
     """
     try:
         record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
@@ -256,12 +256,12 @@ def arguments_of(folder: Path) -> list[str] | None:
         return None
     quoted = str(folder.absolute()).replace("'", "\\'")
     os.chdir(record["cwd"])
-    return [*record["arguments"], f"{_DIR}'{quoted}'"]
+    return [*record["arguments"], f"{_SWEEP_DIR}'{quoted}'"]
 
 
 def end_with_the_sweep() -> None:
-    """In a process of a job: end all of them as soon as what looks after the job is gone."""
-    if _JOB in os.environ:
+    """In a process of a job: end all of the job's processes when its supervisor ends."""
+    if _JOB_VARIABLE in os.environ:
         threading.Thread(target=_watch, daemon=True).start()
 
 
@@ -274,11 +274,11 @@ def _watch() -> None:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End a job's process and what it has started, ranks and loaders, if anything is left."""
+    """Kill whatever is left of a job: its process, ranks and data loaders."""
     if not hasattr(os, "killpg"):
         process.kill()
         return
-    # Nothing is left, or, on macOS, nothing that is alive.
+    # Nothing is left; on macOS, zombies at most.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
 

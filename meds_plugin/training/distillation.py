@@ -1,4 +1,4 @@
-"""The distillation loss: teach a detector's map the scores of the memory ensemble."""
+"""The distillation loss: trains a detector's map to match the memory ensemble's scores."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DistillLoss = Literal["l2", "l1"]
 
 
 def check_loss(kind: object) -> None:
-    """Refuse a loss that is not known.
+    """Refuse an unknown loss.
 
     Raises:
         UserError: Naming the key.
@@ -36,7 +36,7 @@ def distillation_loss(
         maps: ``[B, h, w]`` maps of the detector, higher = more anomalous, with gradient.
         targets: ``[B, H, W]`` memory scores, cosine distances in [0, 2].
         kind: Mean squared (``l2``, the reference's default) or mean absolute difference (``l1``).
-        weight: Factor in front; the reference uses 10.
+        weight: Factor of the loss; the reference uses 10.
 
     Returns:
         A scalar >= 0.
@@ -53,10 +53,10 @@ def distillation_loss(
 
 
 def match_grid(maps: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Bring a map and its target to one grid, the coarser of the two in each direction.
+    """Pool a map and its target to one grid, the coarser of the two in each direction.
 
-    A detector with a finer map than the memory's patches is compared by its mean over each patch.
-    Equal grids, the case of all reference detectors, pass unchanged.
+    A map finer than the memory's patches is compared by its mean over each patch. Equal grids, as
+    in all reference detectors, stay unchanged.
     """
     if maps.shape[-2:] == targets.shape[-2:]:
         return maps, targets

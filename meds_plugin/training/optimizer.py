@@ -1,10 +1,10 @@
-"""The optimiser and learning-rate schedule that the reference trains its detectors with."""
+"""The optimiser and learning-rate schedule of the reference."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.optim import Optimizer
@@ -14,24 +14,24 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-__all__ = ["OptimizerSettings", "StableAdamW", "warm_cosine"]
+__all__ = ["OptimizerSettings", "StableAdamW"]
 
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """Everything about the updates; the defaults are the reference's for Dinomaly.
+    """Settings of the optimiser and its schedule; defaults are the reference's for Dinomaly.
 
     Attributes:
         lr: Learning rate after the warm-up; INP-Former uses 1e-3.
         final_lr: Learning rate at the end of a stage; INP-Former uses 1e-4.
         warmup: Steps of linear warm-up at the start of each stage; the very first has rate 0.
-        weight_decay: Decoupled, times the learning rate, on every parameter.
+        weight_decay: Decoupled decay of every parameter, multiplied by the learning rate.
         betas: Decay rates of the two moments.
         eps: Added to the denominator of the update.
         amsgrad: Whether the denominator is the largest second moment so far.
-        clip_threshold: Largest root mean square of a parameter tensor's gradient over denominator;
-            larger ones shrink the step. None: no limit.
-        gradient_clip: Global L2 norm that gradients are clipped to before a step.
+        clip_threshold: Limit for the root mean square of a parameter tensor's gradient divided by
+            its denominator; above it, the step shrinks. None: no limit.
+        gradient_clip: Global L2 norm to which gradients are clipped before a step.
     """
 
     lr: float = 2e-3
@@ -45,43 +45,37 @@ class OptimizerSettings:
     gradient_clip: float = 0.1
 
     def lr_at(self, step: int, *, total: int) -> float:
-        """Return the learning rate of one step (see `warm_cosine`)."""
-        return warm_cosine(step, base=self.lr, final=self.final_lr, total=total, warmup=self.warmup)
+        """Return the learning rate of one step: a linear rise to `lr`, a cosine fall to `final_lr`.
 
+        Steps ``warmup - 1`` and ``warmup`` both have the full rate. A warm-up that would leave no
+        steps for the fall takes the first half of them.
 
-def warm_cosine(step: int, *, base: float, final: float, total: int, warmup: int) -> float:
-    """Return the learning rate of one step: a linear rise to ``base``, a cosine fall to ``final``.
+        Args:
+            step: Steps already made, 0 for the first.
+            total: Number of steps of the schedule; from then on, the rate is `final_lr`.
 
-    Args:
-        step: Steps already made, 0 for the first.
-        base: Rate at the top, reached in step ``warmup - 1`` and again used in step ``warmup``.
-        final: Rate from step ``total`` on.
-        total: Number of steps of the schedule.
-        warmup: Steps of the rise, which starts at 0. Where they would leave nothing for the fall
-            (``warmup >= total``), the rise takes the first half of the steps.
-
-    Source:
-        The reference's warm-up cosine schedule; the rule for short schedules is ours.
-    """
-    if step >= total:
-        return final
-    if warmup >= total:
-        warmup = total // 2
-    if step < warmup:
-        return base * step / max(warmup - 1, 1)
-    progress = (step - warmup) / (total - warmup)
-    return final + 0.5 * (base - final) * (1.0 + math.cos(math.pi * progress))
+        Source:
+            The reference's warm-up cosine schedule; the rule for short schedules is ours.
+        """
+        if step >= total:
+            return self.final_lr
+        warmup = self.warmup if self.warmup < total else total // 2
+        if step < warmup:
+            return self.lr * step / max(warmup - 1, 1)
+        progress = (step - warmup) / (total - warmup)
+        half = 0.5 * (self.lr - self.final_lr)
+        return self.final_lr + half * (1.0 + math.cos(math.pi * progress))
 
 
 class StableAdamW(Optimizer):
     """AdamW whose steps are shortened where a tensor's gradient outgrows its denominator.
 
-    All tensors of a group are updated by a few calls that take them together, and no number leaves
-    the device, so that an accelerator never has to be waited for.
+    A few calls update all tensors of a group together, and no number leaves the device, so that
+    nothing has to wait for an accelerator.
 
     Args:
         params: Parameters or parameter groups.
-        settings: The optimiser's constants; schedule and gradient clipping are left to the caller.
+        settings: The optimiser's constants; the caller applies schedule and gradient clipping.
 
     Source:
         docs/method.md, section 5; the reference's StableAdamW (Wortsman et al. 2023,
@@ -101,29 +95,22 @@ class StableAdamW(Optimizer):
         }
         super().__init__(params, defaults)
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Update every parameter that has a gradient.
 
         Args:
             closure: Computes gradients and returns the loss.
 
         Returns:
-            What the closure returned.
+            The loss, if there is a closure.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            # Corrections depend on the step and memory on the device: tensors of both alike go
-            # together. As a rule that is all of them.
+            # Tensors of the same step, device and type are updated together: usually all of them.
             alike: dict[tuple[int, torch.device, torch.dtype], list[Tensor]] = {}
             for param in group["params"]:
                 if param.grad is not None:
@@ -134,7 +121,7 @@ class StableAdamW(Optimizer):
         return loss
 
     def _advance(self, param: Tensor, *, amsgrad: bool) -> int:
-        """Return the number of the step that a parameter takes now; the first is 1."""
+        """Count a parameter's step and return its number; the first is 1."""
         state = self.state[param]
         if not state:
             state["step"] = 0

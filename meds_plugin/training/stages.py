@@ -1,4 +1,4 @@
-"""Which stage of the method a training step belongs to, for every row of the paper's ablation."""
+"""The training stages of each method: MeDS, and every row of the paper's ablation."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class Stage:
 
 @dataclass(frozen=True)
 class StagePlan:
-    """The whole run.
+    """The stages of a run.
 
     Attributes:
         stages: Stages in order, without gaps, none empty.
         uses_memory: Whether memory scores of the training images are needed.
-        selection_scores: What the first selection goes by: the ``distilled`` model, the
-            ``memory`` ensemble, or nothing (``None``).
+        selection_scores: Whose scores decide the first selection: the ``distilled`` model's or the
+            ``memory`` ensemble's; ``None`` without selection.
         reinitialise: Whether fine-tuning starts from the initial weights, not the distilled ones.
     """
 
@@ -57,24 +57,24 @@ class StagePlan:
         return self.stages[-1].end if self.stages else 0
 
     def at(self, step: int) -> Stage:
-        """Return the stage of a step: the last one past the end, an empty one in an empty plan."""
+        """Return a step's stage: the last one after the end, an empty one if there are none."""
         stages = self.stages or (Stage("train", 0, 0),)
         return next((stage for stage in stages if step < stage.end), stages[-1])
 
     def named(self, name: str) -> Stage | None:
-        """Return the stage of that name, if the plan has it."""
+        """Return the stage of that name, or ``None``."""
         return next((stage for stage in self.stages if stage.name == name), None)
 
 
 def plan_stages(method: Method, *, distill_steps: int, finetune_steps: int) -> StagePlan:
-    """Lay out the stages of a method.
+    """Return the stages of a method.
 
     Args:
         method: ``meds``: memory, distillation, selection and fine-tuning. ``plain``: the detector
-            alone for the same number of steps. ``memory``: the ensemble itself, no training.
-            ``distilled``: stop after distillation. ``memory_selected``: as ``meds``, but selection
-            starts from the memory scores instead of the distilled model's. ``random_init``: as
-            ``meds``, but fine-tuning starts from the initial weights.
+            alone, for the same number of steps. ``memory``: the ensemble alone, no training.
+            ``distilled``: stop after distillation. ``memory_selected``: like ``meds``, but
+            selection starts from the memory scores instead of the distilled model's.
+            ``random_init``: like ``meds``, but fine-tuning starts from the initial weights.
         distill_steps: Optimiser steps of distillation, >= 0.
         finetune_steps: Optimiser steps of fine-tuning, >= 0.
 
@@ -100,7 +100,7 @@ def plan_stages(method: Method, *, distill_steps: int, finetune_steps: int) -> S
     if method == "distilled":
         return StagePlan(_chain(("distill", distill_steps)), uses_memory=True)
     stages = _chain(("distill", distill_steps), ("finetune", finetune_steps))
-    # Without distillation there is no distilled model: the memory scores are all there is to go by.
+    # Without distillation there is no distilled model, only the memory scores.
     from_memory = method == "memory_selected" or distill_steps == 0
     return StagePlan(
         stages,

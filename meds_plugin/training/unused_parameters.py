@@ -1,4 +1,4 @@
-"""Which parameters a training stage leaves without a gradient: DDP has to be told."""
+"""Finds parameters that a training stage leaves without a gradient, for DDP."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def prepare_ddp(
 ) -> None:
     """Tell DDP, before it is set up, whether to look for parameters without gradient.
 
-    It raises an error where it does not look and there are some; looking takes time.
+    Looking takes time, but without it DDP fails if there are any.
 
     Args:
-        strategy: The trainer's; others than DDP are left alone.
-        module: What is going to be trained.
+        strategy: The trainer's strategy; only DDP is changed.
+        module: The module to train.
         images: The training images and the detector.
         stages: See `leaves_some_out`.
     """
@@ -63,11 +63,11 @@ def leaves_some_out(
 
     Args:
         view: The detector.
-        parameters: What DDP synchronises: the trainable ones are looked at.
-        images: ``[B, 3, H, W]`` to try it on, on the detector's device.
+        parameters: The parameters that DDP synchronises; only trainable ones matter.
+        images: ``[B, 3, H, W]`` to run it on, on the detector's device.
         stages: Names of the stages (see `stages.Stage`).
-        categories: The number of categories. What serves a single one is not reached by the images
-            of another, so the first and the last are tried.
+        categories: The number of categories. The first and the last are tried, because images of
+            one category do not reach parameters that serve another.
     """
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
     with untouched(view.detector, device=images.device), torch.enable_grad():
@@ -82,7 +82,7 @@ def leaves_some_out(
 
 
 def _loss(view: DetectorView, stage: str, encoded: Tensor, category: Tensor) -> Tensor:
-    """Return a scalar that depends on what the stage's loss depends on."""
+    """Return a scalar that depends on the same parameters as the stage's loss."""
     if stage != "distill":
         return view.loss(encoded, step=0, total_steps=1000, category=category)
     maps = view.anomaly_map(encoded, category=category).sum()

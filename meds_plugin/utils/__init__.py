@@ -1,1 +1,1 @@
-"""Small things that everything else may use: files, locks, progress bars, random generators."""
+"""Utilities for all packages: errors, files, locks, progress bars, random generators."""

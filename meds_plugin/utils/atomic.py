@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: written beside, then renamed."""
+"""Atomic writing of files: written under another name, then renamed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import os
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,10 +31,10 @@ __all__ = [
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give the name of a file to write, which takes the place of another when the block ends well.
+    """Provide the name of a file to write, which replaces another when the block succeeds.
 
     Args:
-        path: The other file; what is there stays there until then.
+        path: The file to replace; unchanged until then.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -64,7 +65,7 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file atomically; refuses NaN and infinity, which are no JSON."""
+    """Write a JSON file atomically; raises ValueError for NaN and infinity, which are no JSON."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
@@ -75,20 +76,10 @@ def write_csv(path: Path, fields: Sequence[str], rows: Iterable[Mapping[str, Any
 
 def csv_text(fields: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     """Return a CSV table with a header; ``None`` becomes an empty field."""
-    table = _Lines()
-    # The end of a line, as csv is told it, decides what is quoted: names may hold either half.
-    writer = csv.DictWriter(table, fieldnames=list(fields), lineterminator="\r\n")
+    lines: list[str] = []
+    file: Any = SimpleNamespace(write=lines.append)  # gets one row at a time
+    # csv quotes fields with characters of the line terminator, and names may contain either.
+    writer = csv.DictWriter(file, fieldnames=list(fields), lineterminator="\r\n")
     writer.writeheader()
     writer.writerows(rows)
-    return "".join(line.removesuffix("\r\n") + "\n" for line in table.lines)
-
-
-class _Lines:
-    """What csv writes into: it gives a row at a time."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def write(self, line: str) -> None:
-        """Take a row."""
-        self.lines.append(line)
+    return "".join(line.removesuffix("\r\n") + "\n" for line in lines)

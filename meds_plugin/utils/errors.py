@@ -1,29 +1,34 @@
-"""The errors that mean: the user's input is wrong; and the one line they are printed as."""
+"""Errors of the user's input, and how errors become one line."""
 
 from __future__ import annotations
 
 import sys
 
-__all__ = ["DetectorError", "UserError", "print_error"]
+__all__ = ["DetectorError", "UserError", "brief", "print_error"]
 
 
 class UserError(ValueError):
-    """Wrong input: the message is one line that says what, where, and what to do about it.
+    """Wrong input: the message is one line that says what is wrong, where, and what to do.
 
-    The command line prints it without a traceback and ends with status 2.
+    The command line prints it without a traceback and exits with status 2.
     """
 
 
 class DetectorError(UserError, TypeError):
-    """A detector that breaks the protocol; the line names the method and what to change."""
+    """A detector breaks the protocol; the message names the method and what to change."""
+
+
+def brief(error: Exception) -> str:
+    """Return an error's type and the first line of its message."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
 
 
 def print_error(message: object, *, rank: int | None = None) -> None:
     """Print a message as one line on standard error.
 
     Args:
-        message: Its line breaks become spaces.
-        rank: The process of a distributed job that it is about.
+        message: The message; line breaks become spaces.
+        rank: The rank of a distributed job that it concerns.
     """
     where = "" if rank is None else f"rank {rank}: "
     print(f"meds_plugin: {where}{' '.join(str(message).split())}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Images by group: category, view or both."""
+"""Groups images by name: category, view or both."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["group_indices"]
 
 
 def group_indices(groups: Sequence[Hashable]) -> dict[str, Tensor]:
-    """Return the ascending indices of every group's members, groups sorted by name."""
+    """Return the ascending indices of each group's members; groups are sorted by name."""
     members: dict[str, list[int]] = {}
     for index, name in enumerate(groups):
         members.setdefault(str(name), []).append(index)

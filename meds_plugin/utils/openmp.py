@@ -1,4 +1,4 @@
-"""How long an idle thread of torch keeps its core busy."""
+"""Limits how long idle threads of torch and faiss occupy their cores."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import os
 
 __all__ = ["limit_spinning"]
 
-# Either of them means that the user has decided.
+# If one of these is set, the user has decided.
 _GIVEN = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
-_SPINS = "20000"  # GNU OpenMP, which torch and faiss bring, spins 300 000 times by default
+_SPINS = "20000"  # GNU OpenMP, which torch and faiss use, spins 300 000 times by default
 
 
 def limit_spinning() -> None:
     """Let threads that wait for work soon free their cores for other programs.
 
-    By default they spin for a while, which slows a run down beside another program: its threads
-    wait for one that has no core. Call it before anything imports torch or faiss, whose OpenMP
-    reads the environment once. Processes that this one starts inherit it.
+    By default they spin for a while, which slows down a run that shares the machine: its threads
+    wait for one that has no core. Call this before torch or faiss is imported, whose OpenMP reads
+    the environment once. Child processes inherit the setting.
     """
     if not any(name in os.environ for name in _GIVEN):
         os.environ["GOMP_SPINCOUNT"] = _SPINS

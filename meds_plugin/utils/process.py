@@ -1,4 +1,4 @@
-"""Which of a job's processes this is, before they are connected."""
+"""The rank of a process before a job's processes are connected."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import os
 
 __all__ = ["launched_rank"]
 
-# Set to something else than 0 in every process but the first.
+# At least one is not 0 in every process but the first.
 _RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
 
 
 def launched_rank() -> int:
-    """Return the rank that the launcher gave this process: 0 means that it is the job's first."""
+    """Return the rank that the launcher has assigned to this process: 0 for the job's first."""
     given = (os.environ.get(name, "0") for name in _RANKS)
     return next((int(rank) for rank in given if rank != "0"), 0)

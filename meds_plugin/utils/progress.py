@@ -1,4 +1,4 @@
-"""Progress bars for the long phases outside Lightning's training loop."""
+"""Progress bars for long phases outside Lightning's training loop."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ T = TypeVar("T")
 def track(
     iterable: Iterable[T], *, description: str, total: int | None = None, enabled: bool = True
 ) -> Iterator[T]:
-    """Yield the items behind a bar on standard error, which stays when it is full.
+    """Yield the items of an iterable and show a bar on standard error.
 
-    Of the ranks of a distributed job, only the first shows one.
+    In a distributed job, only the first rank shows one.
 
     Args:
-        iterable: What to go through.
+        iterable: The items.
         description: The phase's name.
-        total: Number of items, where the iterable does not tell.
+        total: Number of items, if the iterable has no length.
         enabled: ``False`` shows nothing.
     """
     yield from tqdm(
@@ -43,7 +43,7 @@ def track(
 
 @contextlib.contextmanager
 def counter(description: str, *, enabled: bool = True) -> Iterator[Callable[[int, int], None]]:
-    """Give a function that takes what is done and the total, and moves a bar.
+    """Provide a function that moves a bar, given the numbers of finished and of all items.
 
     Args:
         description: The phase's name.
@@ -59,5 +59,5 @@ def counter(description: str, *, enabled: bool = True) -> Iterator[Callable[[int
 
 
 def pace() -> float:
-    """Return the least seconds between two updates of a bar: many on a screen, few in a log."""
+    """Return the seconds between two updates of a bar: few on a terminal, more in a log."""
     return 0.1 if sys.stderr.isatty() else 10.0

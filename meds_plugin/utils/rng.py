@@ -1,4 +1,4 @@
-"""Random generators keyed by seed and purpose, so that the order of calls never matters."""
+"""Random generators keyed by seed and purpose, so that the order of calls does not matter."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["derive_seed", "numpy_rng", "torch_generator", "torch_seeded"]
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:
-    """Derive an independent 63-bit seed from a run's seed and what the numbers are for.
+    """Derive an independent 63-bit seed from a run's seed and a purpose.
 
     Args:
         seed: The run's seed.
-        *purpose: What is sampled, e.g. ``("noise", "bottle")``; another purpose, other numbers.
+        *purpose: What is sampled, e.g. ``("noise", "bottle")``; each has its own numbers.
 
     Returns:
         An integer in [0, 2**63).
@@ -45,19 +45,19 @@ def torch_seeded(
 ) -> Iterator[None]:
     """Seed torch's global generators inside the block and restore them after it.
 
-    For code that can only use the global generator: weight initialisation and dropout.
+    For code that can only use the global generators: weight initialisation and dropout.
 
     Args:
         seed: The run's seed.
         *purpose: What is sampled (see `derive_seed`).
-        device: Also seed and restore the generator of this accelerator; the CPU's always is.
+        device: Also seed and restore this accelerator's generator, besides the CPU's.
     """
     devices = [] if device is None or device.type == "cpu" else [device]
     kind = devices[0].type if devices else "cuda"
     number = derive_seed(seed, *purpose)
     with torch.random.fork_rng(devices=devices, device_type=kind):
-        # torch.manual_seed would also note, each time, a seed for every kind of device that is not
-        # in use: milliseconds a training step, and memory that is not given back.
+        # torch.manual_seed would also queue a seed for every kind of device that is not in use:
+        # milliseconds per training step, and memory that is never freed.
         torch.default_generator.manual_seed(number)
         for each in devices:
             _seed_accelerator(each, number)

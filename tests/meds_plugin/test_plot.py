@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from meds_plugin.plot import main
+from meds_plugin.runs.read import read_rows
 from tests.made_up import write_run, write_sweep
-from tests.trained import called
+from tests.trained import called, train
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,3 +51,30 @@ def test_wrong_input_is_one_line(
     assert status == 2
     (line,) = err.splitlines()
     assert expected in line
+
+
+def test_theorem1_is_computed_from_the_runs_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train(tmp_path / "run", "noise=0.4", "method=memory").folder
+    assert not (run / "gap.csv").exists()
+    status, out, err = called(main, capsys, str(run), "theorem1=true")
+    assert status == 0, err
+    assert str(run / "figures" / "theorem1.png") in out.splitlines()
+    rows = read_rows(run / "gap.csv")
+    assert {row["category"] for row in rows} == {"gear", "weave"}
+    for row in rows:
+        difference = float(row["anomalous"]) - float(row["normal"])
+        assert float(row["gap"]) == pytest.approx(difference, abs=1e-5)
+        assert 0 <= float(row["auroc"]) <= 1
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("backbones.dinomaly.Dinomaly", "os.mkdir"))
+    status, _, err = called(main, capsys, str(run), "theorem1=true")
+    assert (status, "asks to call os.mkdir" in err) == (2, True)
+
+
+def test_theorem1_needs_known_defects(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = train(tmp_path / "run", "noise=0", "method=memory").folder
+    status, _, err = called(main, capsys, str(run), "theorem1=true")
+    assert (status, len(err.splitlines())) == (2, 1)
+    assert "needs contaminated training images with known masks" in err

@@ -38,14 +38,14 @@ def data_folder(root: str | os.PathLike[str] | None, expected: str) -> Path:
 
 
 def chosen_categories(
-    categories: Sequence[str] | str | None, found: Collection[str], root: Path
+    categories: Sequence[str] | str | None, found: Collection[str], source: str
 ) -> list[str]:
     """Return the categories to read, in natural order.
 
     Args:
         categories: Those that the user asked for; ``None``: all.
         found: Those that there are.
-        root: The data set's folder, for the message.
+        source: Where those are from, as on the command line, for the message.
 
     Raises:
         UserError: If one does not exist, or the list is empty.
@@ -56,7 +56,7 @@ def chosen_categories(
     unknown = sorted(wanted - set(found), key=natural_key)
     if unknown or not wanted:
         there = ", ".join(sorted(found, key=natural_key))
-        what = f"not in data.root={root}" if unknown else "no category is named"
+        what = f"not in {source}" if unknown else "no category is named"
         msg = f"data.categories=[{','.join(map(shown, unknown))}]: {what}; there are: {there}"
         raise UserError(msg)
     return sorted(wanted, key=natural_key)

@@ -79,7 +79,7 @@ def read_csv(
     folder = data_folder(beside if root is None else root, "the images that data.file lists")
     own_name = Path(os.path.normpath(folder.absolute())).name
     rows = [(row, row.cells.get("category", "").strip() or own_name) for row in table.rows]
-    names = chosen_categories(categories, {category for _, category in rows}, folder)
+    names = chosen_categories(categories, {category for _, category in rows}, source)
     found = Split([], [], folders=(folder,))
     if others := [shown(name) for name in table.columns if name not in _COLUMNS]:
         found.notes.append(f"{source}: other columns, kept as they are: {', '.join(others)}")

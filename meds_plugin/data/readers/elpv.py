@@ -77,7 +77,7 @@ def read_elpv(
         raise UserError(msg)
     folder = _package() if root is None else data_folder(root, "labels.csv of elpv-dataset")
     cells = _cells(folder)
-    names = chosen_categories(categories, {cell.kind for cell in cells}, folder)
+    names = chosen_categories(categories, {cell.kind for cell in cells}, "data=elpv")
     found = Split([], [], notes=[_LICENCE], folders=(folder,))
     for name in names:
         own = [cell for cell in cells if cell.kind == name]

@@ -115,7 +115,7 @@ def read_folder(
     if rules.unused:
         msg = f"{rules.unused[0].text} has no image in {source}; fix it or leave it out"
         raise UserError(msg)
-    names = chosen_categories(categories, {role.category for role in roles.values()}, folder)
+    names = chosen_categories(categories, {role.category for role in roles.values()}, source)
     roles = {image: role for image, role in roles.items() if role.category in names}
     split = Split([], [], notes=_passed_over(found), folders=(folder, *truth.folders, *outside))
     for unreadable, reason in found.unreadable.items():
@@ -123,8 +123,9 @@ def read_folder(
     for image, role in roles.items():
         name = "/".join(image)
         mask = truth.mask(name, role.places) if role.defect else None
-        file, known = found.images[image], role.injected
-        sample = Sample(name, role.category, role.defect, file, mask, injected=known)
+        sample = Sample(
+            name, role.category, role.defect, found.images[image], mask, injected=role.injected
+        )
         (split.test if role.test else split.train).append(sample)
     if not split.test and (other := known_layout(folder)):
         split.notes.append(f"{source} {other}, which tells its test images and masks apart")

@@ -63,7 +63,7 @@ def wrong_layout(root: str | os.PathLike[str], asked: str, expected: str) -> str
     for near in () if known else (*inside[:_MOST_NEAR], folder.absolute().parent):
         if _read_as(_known(near)) == asked:
             return f"{start}: {near} is; use data.root={near}"
-    if not known and asked != "folder" and _holds_image(folder):
+    if not known and _holds_image(folder):
         return f"{start}: it looks like folder; use data=folder"
     seen = ", ".join(path.name for path in inside[:5]) + (", ..." if len(inside) > 5 else "")
     return (

@@ -49,7 +49,7 @@ def read_mvtec(
     if not found:
         raise UserError(wrong_layout(folder, "mvtec", _LAYOUT))
     split = Split(train=[], test=[], folders=(folder,))
-    for name in chosen_categories(categories, found, folder):
+    for name in chosen_categories(categories, found, f"data.root={folder}"):
         each = read_category(folder, found[name], name)
         split.train.extend(each.train)
         split.test.extend(each.test)

@@ -80,7 +80,7 @@ def read_real_iad(
     tables = _tables(folder, variant)
     image_folder = _image_folder(folder, images)
     split = Split(train=[], test=[], folders=(folder,))
-    for name in chosen_categories(categories, tables, folder):
+    for name in chosen_categories(categories, tables, f"data.root={folder}"):
         listing = _parsed(tables[name], name)
         base = image_folder / listing.prefix
         if is_folder(base):
@@ -123,7 +123,7 @@ def _image_folder(root: Path, images: str | None) -> Path:
         for path in folders_in(root)
         if path.name.startswith("realiad_") and not path.name.startswith("realiad_jsons")
     ]
-    chosen = images or (_PREFERRED if _PREFERRED in there or len(there) != 1 else there[0])
+    chosen = images or (there[0] if len(there) == 1 else _PREFERRED)
     if is_plain_name(chosen) and is_folder(root / chosen):
         return root / chosen
     if images:

@@ -98,7 +98,7 @@ def _read_converted(
     root: Path, found: dict[str, Path], categories: Sequence[str] | str | None
 ) -> Split:
     split = Split(train=[], test=[], folders=(root,))
-    for name in chosen_categories(categories, found, root):
+    for name in chosen_categories(categories, found, f"data.root={root}"):
         each = read_category(root, found[name], name)
         above = found[name].relative_to(root).as_posix()
         for samples, known in ((each.train, split.train), (each.test, split.test)):
@@ -149,7 +149,7 @@ def _read_original(root: Path, table: Path, categories: Sequence[str] | str | No
     if not found:
         msg = f"{table} lists no category of data.root={root}: {', '.join(there)}; check both"
         raise UserError(msg)
-    for name in chosen_categories(categories, found, root):
+    for name in chosen_categories(categories, found, f"data.root={root}"):
         masks = is_folder(root / name / "Data" / "Masks")
         train: list[Entry] = []
         test: list[Entry] = []

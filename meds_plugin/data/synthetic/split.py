@@ -8,22 +8,23 @@ variation of one. A detector that trains for long on contaminated images can lea
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from meds_plugin.data.readers.arguments import chosen_categories
 from meds_plugin.data.samples import Sample, Split
 from meds_plugin.data.synthetic.board import board
 from meds_plugin.data.synthetic.defects import FLAWS, Place
 from meds_plugin.data.synthetic.gear import gear
 from meds_plugin.data.synthetic.textures import weave, wood
+from meds_plugin.data.transforms import height_and_width
 from meds_plugin.utils.errors import UserError
 from meds_plugin.utils.progress import track
 from meds_plugin.utils.rng import numpy_rng
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from meds_plugin.data.samples import Pixels
     from meds_plugin.data.synthetic.canvas import Canvas, Pose
@@ -79,13 +80,19 @@ def synthetic_split(
     Raises:
         UserError: If a category does not exist or a size or a count is out of range.
     """
-    side = _side(size)
-    counts = {
-        "train_normal": train_normal,
-        "test_normal": test_normal,
-        "test_defective": test_defective,
-    }
-    chosen = _checked_categories(categories, counts)
+    sides = height_and_width(size, "data.image_size")
+    if min(sides) < _MIN_SIZE or max(sides) > _MAX_SIZE:
+        msg = f"data.image_size={size}: data=synthetic needs {_MIN_SIZE} to {_MAX_SIZE} pixels"
+        raise UserError(msg)
+    for name, count in (
+        ("train_normal", train_normal),
+        ("test_normal", test_normal),
+        ("test_defective", test_defective),
+    ):
+        if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+            msg = f"data.source.{name} must be a whole number of at least 0, got {count!r}"
+            raise UserError(msg)
+    chosen = chosen_categories(categories, CATEGORIES, "data=synthetic")
     wanted: list[tuple[str, str, str, int]] = []
     for category in chosen:
         kinds = sorted(FLAWS[category])
@@ -95,36 +102,10 @@ def synthetic_split(
         for kind, count in sorted({**defects, "good": test_normal}.items()):
             wanted += [(category, "test", kind, n) for n in range(count)]
     split = Split([], [])
-    for name in track(wanted, description="synthetic images", total=len(wanted), enabled=progress):
-        (split.train if name[1] == "train" else split.test).append(_sample(*name, seed, side))
+    for image in track(wanted, description="synthetic images", enabled=progress):
+        sample = _sample(*image, seed, max(sides))
+        (split.train if image[1] == "train" else split.test).append(sample)
     return split
-
-
-def _side(size: object) -> int:
-    """Return the side of the images; `Preprocess` validates sizes further."""
-    given = list(size) if isinstance(size, Sequence) and not isinstance(size, str) else [size]
-    sides = [int(side) for side in given if isinstance(side, int)]
-    fits = 1 <= len(given) == len(sides) <= 2
-    if not fits or min(sides) < _MIN_SIZE or max(sides) > _MAX_SIZE:
-        msg = f"data.image_size={size}: data=synthetic needs {_MIN_SIZE} to {_MAX_SIZE} pixels"
-        raise UserError(msg)
-    return max(sides)
-
-
-def _checked_categories(categories: Sequence[str] | None, counts: Mapping[str, int]) -> list[str]:
-    chosen = sorted(set(CATEGORIES if categories is None else categories))
-    unknown = [name for name in chosen if name not in CATEGORIES]
-    if unknown or not chosen:
-        msg = (
-            f"data.categories: {', '.join(unknown) or 'an empty list'} does not exist in "
-            f"data=synthetic; choose from {', '.join(CATEGORIES)}"
-        )
-        raise UserError(msg)
-    for name, count in counts.items():
-        if not isinstance(count, int) or isinstance(count, bool) or count < 0:
-            msg = f"data.source.{name} must be a whole number of at least 0, got {count!r}"
-            raise UserError(msg)
-    return chosen
 
 
 def _sample(category: str, split: str, kind: str, number: int, seed: int, size: int) -> Sample:

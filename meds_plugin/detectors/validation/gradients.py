@@ -1,4 +1,4 @@
-"""The parts of a detector's check that look at values and their gradients."""
+"""Checks of the gradients that a detector's map and loss carry."""
 
 from __future__ import annotations
 
@@ -12,25 +12,11 @@ from meds_plugin.utils.errors import DetectorError
 if TYPE_CHECKING:
     from meds_plugin.detectors.view import DetectorView
 
-__all__ = ["check_finite", "check_gradient", "reached"]
-
-
-def check_finite(name: str, value: Tensor) -> None:
-    """Refuse values that are no numbers.
-
-    Raises:
-        DetectorError: Naming the method.
-    """
-    if not bool(torch.isfinite(value).all()):
-        msg = (
-            f"{name} returned values that are not finite: look for a logarithm, a root, or a "
-            "division by something that can be 0"
-        )
-        raise DetectorError(msg)
+__all__ = ["check_gradient", "reached"]
 
 
 def check_gradient(view: DetectorView, name: str, what: str, value: Tensor) -> None:
-    """Check that a value can train something, by a finite gradient.
+    """Check that a value carries a finite gradient to parameters that train.
 
     Raises:
         DetectorError: Naming the method and the fault.
@@ -54,7 +40,7 @@ def check_gradient(view: DetectorView, name: str, what: str, value: Tensor) -> N
             "e.g. (x + 1e-6).sqrt()"
         )
         raise DetectorError(msg)
-    # A loss may be 0 at its start.
+    # A loss may start at 0.
     if what == "map" and not any(bool(grad.any()) for grad in grads if grad is not None):
         msg = (
             f"the gradient of {name} is 0 everywhere: leave out rounding and signs, and start a "
@@ -64,7 +50,7 @@ def check_gradient(view: DetectorView, name: str, what: str, value: Tensor) -> N
 
 
 def _gradients(value: Tensor, view: DetectorView) -> list[Tensor | None]:
-    # Places weigh differently: the plain sum of a map that is normalised is a constant.
+    # Unequal weights, because the plain sum of a normalised map is constant.
     weight = torch.linspace(0.5, 1.5, value.numel(), device=value.device).view_as(value)
     total = (weight * value).sum()
     parameters = view.trainable_parameters()
@@ -72,7 +58,7 @@ def _gradients(value: Tensor, view: DetectorView) -> list[Tensor | None]:
 
 
 def reached(value: Tensor, view: DetectorView) -> list[str]:
-    """Return the names of the parameters to train that a value carries a gradient to."""
+    """Return the names of the parameters that a value would train."""
     if not value.requires_grad:
         return []
     names = {id(parameter): name for name, parameter in view.detector.named_parameters()}

@@ -1,4 +1,4 @@
-"""What can be seen to be wrong with a detector without running it."""
+"""Faults of a detector that show without running it."""
 
 from __future__ import annotations
 
@@ -21,33 +21,25 @@ def check_signatures(view: DetectorView) -> None:
     """Refuse a detector whose methods or parameters cannot work.
 
     Raises:
-        DetectorError: If a method has another signature, or if the parameters to train are none,
-            frozen, given twice or not the detector's.
+        DetectorError: If ``forward`` is missing, ``loss`` has another signature, or if there are no
+            parameters to train, or some are frozen, given twice or not the detector's.
     """
     name = type(view.detector).__name__
     if view.own("anomaly_map") is None and type(view.detector).forward is nn.Module.forward:
         msg = f"{name} has no forward: write forward(images) that returns an anomaly map [B, h, w]"
         raise DetectorError(msg)
-    if view.own("loss"):
-        _check_signature(view, "loss", "(encoded, *, step, total_steps)", step=0, total_steps=1)
+    if (loss := view.own("loss")) is not None:
+        category = {"category": 0} if takes_category(loss) else {}
+        try:
+            inspect.signature(loss).bind(None, step=0, total_steps=1, **category)
+        except TypeError as error:
+            msg = f"{view.name_of('loss')} must take (encoded, *, step, total_steps): {error}"
+            raise DetectorError(msg) from None
     _check_parameters(view)
 
 
-def _check_signature(view: DetectorView, method: str, signature: str, **keywords: int) -> None:
-    own = view.own(method)
-    if own is None:
-        return
-    if takes_category(own):
-        keywords["category"] = 0
-    try:
-        inspect.signature(own).bind(None, **keywords)
-    except TypeError as error:
-        msg = f"{view.name_of(method)} must take {signature}: {error}"
-        raise DetectorError(msg) from None
-
-
 def _check_parameters(view: DetectorView) -> None:
-    """Check what the optimiser is to get."""
+    """Check the parameters that the optimiser gets."""
     name, method = type(view.detector).__name__, view.name_of("parameter_groups")
     names = {id(parameter): key for key, parameter in view.detector.named_parameters()}
     seen: set[int] = set()
@@ -68,9 +60,7 @@ def _check_parameters(view: DetectorView) -> None:
                 raise DetectorError(msg)
             seen.add(id(parameter))
     if not seen:
-        msg = (
-            f"{name} has no trainable parameter: none has requires_grad=True"
-            if view.own("parameter_groups") is None
-            else f"{name} has no trainable parameter: {method} gives none"
-        )
+        given = view.own("parameter_groups") is not None
+        why = f"{method} gives none" if given else "none has requires_grad=True"
+        msg = f"{name} has no trainable parameter: {why}"
         raise DetectorError(msg)

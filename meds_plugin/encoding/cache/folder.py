@@ -32,7 +32,7 @@ __all__ = ["CacheFolder"]
 log = logging.getLogger(__name__)
 
 # The folder's size is counted again after writing this share of the limit.
-_RECOUNT = 0.01
+_RECOUNT_SHARE = 0.01
 
 
 class CacheFolder:
@@ -48,12 +48,12 @@ class CacheFolder:
         self.path = path
         self._limit = limit_gb * 1e9
         self._id = uuid.uuid4().hex[:12]
-        self._named: set[str] = set()
+        self._listed: set[str] = set()
         self._checked: set[str] = set()
         self._promised = 0
         self._temporaries = 0
-        self._complained = False
-        self._size = self._since = 0  # of all files, and of those written since the last count
+        self._warned = False
+        self._size = self._written = 0  # of all files, and of those written since the last count
         self._uses: BinaryIO | None = None
 
     def open(self) -> None:
@@ -89,7 +89,7 @@ class CacheFolder:
         Args:
             name: Letters, digits and one slash, as in `write`.
         """
-        self._use(name)  # first, so that no other process removes the file before it is read
+        self._list(name)  # first, so that no other process removes the file before it is read
         path = self._file(name)
         try:
             with safe_open(path, framework="pt") as file:
@@ -98,11 +98,11 @@ class CacheFolder:
         except FileNotFoundError:
             return None
         except (OSError, SafetensorError) as error:
-            self._drop(path, f"cannot be read ({error})")
+            self._remove_damaged(path, f"cannot be read ({error})")
             return None
         unchecked = name not in self._checked
         if facts.get("name") != name or (unchecked and facts.get("crc32") != _checksum(tensor)):
-            self._drop(path, "does not hold what was written")
+            self._remove_damaged(path, "does not hold what was written")
             return None
         if unchecked:
             self._checked.add(name)
@@ -116,7 +116,7 @@ class CacheFolder:
         An existing file stays: its name determines its content.
         """
         path = self._file(name)
-        self._use(name)
+        self._list(name)
         if path.exists():
             return True
         tensor = tensor.detach().cpu().contiguous()
@@ -129,9 +129,9 @@ class CacheFolder:
             temporary.write_bytes(content)
             temporary.replace(path)
         except OSError as error:
-            if not self._complained:
+            if not self._warned:
                 log.warning("cache: %s cannot be written (%s)", path, error)
-            self._complained = True
+            self._warned = True
             return False
         finally:
             temporary.unlink(missing_ok=True)
@@ -190,24 +190,24 @@ class CacheFolder:
         with self.path.joinpath("lock").open("ab") as file, lock(file):
             yield
 
-    def _use(self, name: str) -> None:
+    def _list(self, name: str) -> None:
         """Add a file to the list of those in use."""
         if self._uses is None:
             msg = "the cache folder is not open"
             raise RuntimeError(msg)
-        if name not in self._named:
-            self._named.add(name)
+        if name not in self._listed:
+            self._listed.add(name)
             self._uses.write(f"{name}\n".encode())
             self._uses.flush()
 
     def _make_room(self, size: int) -> bool:
         """Remove old files until there is room for one more; return whether there is."""
-        self._since += size
-        if self._size + size <= self._limit and self._since <= _RECOUNT * self._limit:
+        self._written += size
+        if self._size + size <= self._limit and self._written <= _RECOUNT_SHARE * self._limit:
             return True
         with self._locked():
             self._clean()
-            self._size, self._since = self._count(), size
+            self._size, self._written = self._count(), size
             if self._size + size > self._limit:
                 self._evict(self._size + size - self._limit)
         return self._size + size <= self._limit
@@ -256,7 +256,7 @@ class CacheFolder:
         self._temporaries += 1
         return self.path / f"{self._id}-{self._temporaries}.tmp"
 
-    def _drop(self, path: Path, fault: str) -> None:
+    def _remove_damaged(self, path: Path, fault: str) -> None:
         log.warning("cache: %s %s; its image is encoded again", path, fault)
         path.unlink(missing_ok=True)
 

@@ -95,9 +95,9 @@ class OutputStore:
         self._dtype = dtype
         self._folder = folder
         self._shared = shared
-        self._decided = limit <= 0 and folder is None
-        self._space = ""
-        self._original: torch.dtype | None = None
+        self._placed = limit <= 0 and folder is None
+        self._subfolder = ""
+        self._original_dtype: torch.dtype | None = None
         self._memory: Tensor | None = None
         self._keys: list[str] = [""] * count
         self._rows: dict[str, int] = {}
@@ -105,12 +105,12 @@ class OutputStore:
     @property
     def active(self) -> bool:
         """Whether outputs are cached, or may be once their size is known."""
-        return not self._decided or self._memory is not None or self._folder is not None
+        return not self._placed or self._memory is not None or self._folder is not None
 
     @property
     def may_be_shared(self) -> bool:
         """Whether other runs' files may hold outputs, but no `place` has been chosen yet."""
-        return not self._decided and self._folder is not None and self._shared
+        return not self._placed and self._folder is not None and self._shared
 
     def complete(self, indices: Sequence[int] | None = None) -> bool:
         """Whether the outputs of all images, or of some, are cached."""
@@ -129,7 +129,7 @@ class OutputStore:
 
     def disable(self) -> None:
         """Cache nothing: the outputs of an image vary."""
-        self._decided, self._memory, self._folder = True, None, None
+        self._placed, self._memory, self._folder = True, None, None
 
     def place(self, example: Tensor, name: Callable[[], str]) -> None:
         """Decide where to cache outputs, unless that has been decided.
@@ -138,17 +138,17 @@ class OutputStore:
             example: ``[B, ...]`` outputs of any images.
             name: Returns a name for what computes them; called only if files are used.
         """
-        if self._decided:
+        if self._placed:
             return
-        self._decided = True
-        self._original = example.dtype
+        self._placed = True
+        self._original_dtype = example.dtype
         one = self._rounded(example[:1].cpu())
         size = one.nbytes * len(self._keys)
         if size <= self._limit:
             self._memory = one.new_empty(len(self._keys), *one.shape[1:])
         wanted = self._shared or self._memory is None
         if self._folder is not None and wanted and self._folder.promise(size):
-            self._space = name()
+            self._subfolder = name()
         else:
             self._folder = None
 
@@ -158,7 +158,7 @@ class OutputStore:
 
     def restore(self, values: Tensor) -> Tensor:
         """Convert cached outputs back to the type in which they were computed."""
-        return values.to(self._original) if self.active and self._original else values
+        return values.to(self._original_dtype) if self.active and self._original_dtype else values
 
     def put(self, indices: Sequence[int], keys: Sequence[str], values: Tensor) -> None:
         """Cache rounded outputs ``[B, ...]`` of images with these content keys."""
@@ -168,7 +168,7 @@ class OutputStore:
         for index, key, value in zip(indices, keys, values, strict=True):
             cached = self._memory is not None
             if self._folder is not None:
-                cached = self._folder.write(f"{self._space}/{key}", value) or cached
+                cached = self._folder.write(f"{self._subfolder}/{key}", value) or cached
             if cached:
                 self._keys[index] = key
                 self._rows[key] = index
@@ -185,12 +185,12 @@ class OutputStore:
         """Return the output, not restored, of an image with that content key, or None."""
         if self._memory is not None and key in self._rows:
             return self._memory[self._rows[key]]
-        if self._folder is None or not self._space:
+        if self._folder is None or not self._subfolder:
             return None
-        return self._folder.read(f"{self._space}/{key}")
+        return self._folder.read(f"{self._subfolder}/{key}")
 
     def _rounded(self, values: Tensor) -> Tensor:
-        return values.to(self._dtype) if self._original == torch.float32 else values
+        return values.to(self._dtype) if self._original_dtype == torch.float32 else values
 
 
 def content_key(image: Tensor) -> str:

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from backbones.anomalib import AnomalibDetector
-from meds_plugin.detectors.outputs import check_maps
+from meds_plugin.detectors.outputs import check_finite, check_maps
 from meds_plugin.detectors.validation.signatures import check_signatures
 from meds_plugin.detectors.view import DetectorView
 from meds_plugin.metrics import image_score
@@ -35,6 +35,7 @@ def test_maps_are_differentiable_and_the_same_size_in_both_modes(library: Any, n
     evaluating = detector.eval()(batch)
     for maps in (training, evaluating):
         check_maps(maps, batch=2, name=name)
+        check_finite(maps, name=name)
         assert maps.requires_grad
         assert float(maps.detach().min()) >= 0
     assert training.shape == evaluating.shape

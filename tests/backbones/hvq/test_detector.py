@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from meds_plugin.detectors.outputs import check_maps
+from meds_plugin.detectors.outputs import check_finite, check_maps
 from meds_plugin.detectors.validation.signatures import check_signatures
 from meds_plugin.detectors.view import DetectorView
 from meds_plugin.encoders.build import build_encoder
@@ -67,6 +67,7 @@ def test_it_runs_on_encoders_of_both_kinds(model: str, size: int, layers: list[i
     for mode in (True, False):
         maps = detector.train(mode)(images).detach()
         check_maps(maps, batch=2, name="HVQ")
+        check_finite(maps, name="HVQ")
         assert tuple(maps.shape[1:]) == encoder.grid
         assert float(maps.min()) >= 0.0
         assert float(maps.max()) <= 2.0

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from backbones.dinomaly import Dinomaly
 from backbones.inp_former import INPFormer
-from meds_plugin.detectors.outputs import check_maps
+from meds_plugin.detectors.outputs import check_finite, check_maps
 from meds_plugin.detectors.validation.signatures import check_signatures
 from meds_plugin.detectors.view import DetectorView
 from meds_plugin.encoders.build import build_encoder
@@ -81,6 +81,7 @@ def test_groups_of_any_size_on_a_grid_that_is_not_square(
         maps.append(1.0 - F.cosine_similarity(targets[index], reconstructed[index], dim=1))
     found = model(images)
     check_maps(found, batch=2, name=type(model).__name__)
+    check_finite(found, name=type(model).__name__)
     assert found.shape == (2, 2, 5)
     torch.testing.assert_close(found, torch.stack(maps).mean(0))
 
@@ -174,6 +175,7 @@ def test_a_group_of_a_pyramid_is_its_stages_channels_one_after_another(
     ]
     maps = model.anomaly_map(encoded)
     check_maps(maps, batch=2, name=kind.__name__)
+    check_finite(maps, name=kind.__name__)
     torch.testing.assert_close(maps, torch.stack(distances).mean(0).view(2, 4, 8))
     targets, on_grid = model.reconstruct(images)
     for flat, laid in zip([*wanted, *reconstructed], [*targets, *on_grid], strict=True):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from meds_plugin.detectors.outputs import check_maps, grid_of
+from meds_plugin.detectors.outputs import check_finite, check_maps, grid_of
 from meds_plugin.detectors.protocol import Detector
 from meds_plugin.detectors.validation.signatures import check_signatures
 from meds_plugin.detectors.view import DetectorView
@@ -142,7 +142,7 @@ def test_an_image_score_of_its_own_goes_before_the_share_of_the_top() -> None:
     plain = DetectorView(BareDetector(), no_encoder)
     torch.testing.assert_close(plain.image_score(maps, top=0.0), maps.amax((1, 2)))
     Scored.image_score = lambda self, maps: maps.amin(1)  # type: ignore[method-assign]
-    with pytest.raises(DetectorError, match=r"one score an image, shape \[B\]; for 3 maps"):
+    with pytest.raises(DetectorError, match=r"one score per image, shape \[B\]; for 3 maps"):
         DetectorView(Scored(), no_encoder).image_score(maps, top=0.5)
 
 
@@ -179,9 +179,10 @@ def test_refuses_maps_of_a_wrong_shape(shape: tuple[int, ...]) -> None:
         check_maps(torch.zeros(shape), batch=2, name="Net")
 
 
-def test_refuses_maps_that_are_not_finite() -> None:
-    with pytest.raises(ValueError, match="not finite"):
-        check_maps(torch.full((1, 2, 2), torch.inf), batch=1, name="Net")
+@pytest.mark.parametrize("value", [torch.inf, torch.nan])
+def test_refuses_values_that_are_not_finite(value: float) -> None:
+    with pytest.raises(ValueError, match="Net returned values that are not finite"):
+        check_finite(torch.tensor([0.0, value]), name="Net")
 
 
 @pytest.mark.parametrize(

@@ -73,9 +73,9 @@ def test_undefined_metrics_are_none_with_a_reason(
 
 def test_category_metrics_refuse_wrong_input(category: tuple[Tensor, Tensor, Tensor]) -> None:
     maps, masks, labels = category
-    with pytest.raises(ValueError, match="scores have shape .* but labels"):
+    with pytest.raises(ValueError, match=r"scores have shape .* but labels"):
         metrics_of(maps, masks[:, :8], labels)
-    with pytest.raises(ValueError, match="scores have shape .* but labels"):
+    with pytest.raises(ValueError, match=r"scores have shape .* but labels"):
         metrics_of(maps, None, labels[:-1])
     maps[1, 0, 0] = torch.nan
     with pytest.raises(ValueError, match=r"1 of 6 images .* not finite"):

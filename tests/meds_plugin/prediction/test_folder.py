@@ -30,8 +30,6 @@ def test_no_two_images_share_a_file_name() -> None:
 @pytest.mark.parametrize("name", ["../a.png", "/a.png", "a/../../b.png", "", ".."])
 def test_names_stay_in_the_folder(name: str) -> None:
     assert not is_inside(name)
-    with pytest.raises(ValueError, match="leads out"):
-        png_name(name)
 
 
 def test_a_folder_with_something_in_it_is_not_written_into(tmp_path: Path) -> None:

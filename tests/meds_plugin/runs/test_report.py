@@ -52,7 +52,7 @@ def test_a_folder_below_a_file_is_refused(tmp_path: Path) -> None:
         RunFolder(tmp_path / "file" / "run")
 
 
-def test_report_says_how_dirty_the_set_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_says_how_contaminated_the_set_is(capsys: pytest.CaptureFixture[str]) -> None:
     unknown = {"estimate": None, "low": None, "high": None, "level": 0.9, "images": 9}
     nut = {"estimate": 0.12, "low": 0.08, "high": 0.31, "level": 0.9, "images": 90, "reason": None}
     contamination = {
@@ -69,6 +69,6 @@ def test_report_says_how_dirty_the_set_is(capsys: pytest.CaptureFixture[str]) ->
     }
     print_report(metrics, Path("run"), contamination)
     assert (
-        "contaminated, by the scores alone (90% interval): nut 12% (8% to 31%); "
-        "cannot be told for tile: too few to tell"
+        "contaminated, estimated from scores (90% interval): nut 12% (8% to 31%); "
+        "no estimate for tile: too few to tell"
     ) in capsys.readouterr().out

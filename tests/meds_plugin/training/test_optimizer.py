@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from meds_plugin.training.optimizer import OptimizerSettings, StableAdamW, warm_cosine
+from meds_plugin.training.optimizer import OptimizerSettings, StableAdamW
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,26 +53,25 @@ def test_every_step_is_the_references(golden: Golden, run: str) -> None:
 def test_the_schedule_is_the_references(golden: Golden) -> None:
     data = golden("warm_cosine")
     for step, lr in enumerate(data["lr_1000_100_2e-3_2e-4"]):
-        own = warm_cosine(step, base=2e-3, final=2e-4, total=1000, warmup=100)
-        assert abs(own - float(lr)) <= 1e-12
+        assert abs(OptimizerSettings().lr_at(step, total=1000) - float(lr)) <= 1e-12
     base, final, total, warmup = (float(v) for v in data["second.params_base_final_total_warmup"])
+    settings = OptimizerSettings(lr=base, final_lr=final, warmup=int(warmup))
     for step, lr in enumerate(data["second.lr"]):
-        own = warm_cosine(step, base=base, final=final, total=int(total), warmup=int(warmup))
-        assert abs(own - float(lr)) <= 1e-12
+        assert abs(settings.lr_at(step, total=int(total)) - float(lr)) <= 1e-12
 
 
 def test_the_schedule_without_reference_files() -> None:
-    rates = [warm_cosine(i, base=1.0, final=0.1, total=12, warmup=4) for i in range(14)]
+    settings = OptimizerSettings(lr=1.0, final_lr=0.1, warmup=4)
+    rates = [settings.lr_at(i, total=12) for i in range(14)]
     assert rates[:5] == pytest.approx([0.0, 1 / 3, 2 / 3, 1.0, 1.0])
     assert rates[8] == pytest.approx(0.55)
     assert rates[12:] == [0.1, 0.1]
-    settings = OptimizerSettings(lr=1.0, final_lr=0.1, warmup=4)
-    assert [settings.lr_at(i, total=12) for i in range(14)] == rates
 
 
 @pytest.mark.parametrize("total", [1, 2, 3, 10, 100])
 def test_a_run_shorter_than_the_warm_up_still_rises_and_falls(total: int) -> None:
-    rates = [warm_cosine(i, base=1.0, final=0.1, total=total, warmup=100) for i in range(total)]
+    settings = OptimizerSettings(lr=1.0, final_lr=0.1, warmup=100)
+    rates = [settings.lr_at(i, total=total) for i in range(total)]
     top = rates.index(max(rates))
     assert max(rates) == 1.0
     assert rates[: top + 1] == sorted(rates[: top + 1])
@@ -81,8 +80,8 @@ def test_a_run_shorter_than_the_warm_up_still_rises_and_falls(total: int) -> Non
 
 
 def test_no_steps_and_no_warm_up_are_fine() -> None:
-    assert warm_cosine(0, base=1.0, final=0.1, total=0, warmup=100) == 0.1
-    assert warm_cosine(0, base=1.0, final=0.1, total=5, warmup=0) == 1.0
+    assert OptimizerSettings(final_lr=0.1).lr_at(0, total=0) == 0.1
+    assert OptimizerSettings(lr=1.0, warmup=0).lr_at(0, total=5) == 1.0
 
 
 def test_a_gradient_spike_shortens_the_step() -> None:

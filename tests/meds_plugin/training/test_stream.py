@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Subset
 from meds_plugin.detectors.view import DetectorView
 from meds_plugin.encoding.cache.settings import CacheSettings
 from meds_plugin.encoding.cache.store import FrozenCache
-from meds_plugin.encoding.encoded_images import EncodedImages, chunked
+from meds_plugin.encoding.encoded_images import EncodedImages
 from meds_plugin.encoding.reader import ImageReader, images_of
 from meds_plugin.training.stream import TrainingStream
 from tests.toys import BareDetector, FullDetector, ToyImages, loader
@@ -205,7 +205,3 @@ def test_finds_the_images_of_common_batches() -> None:
         images_of({"pixels": images})
     with pytest.raises(TypeError, match=r"floating-point and normalised, got torch\.uint8"):
         images_of(images.byte())
-
-
-def test_cuts_indices_in_order() -> None:
-    assert chunked(range(5), 2) == [[0, 1], [2, 3], [4]]

@@ -246,7 +246,7 @@ def test_categories(root: Path) -> None:
     split = _read(root, text, categories=["a"])
     assert Counter(s.category for s in split.train) == {"a": 1}
     assert split.problems == []  # of rows that are not read
-    assert "data.categories=[c]: not in data.root=" in _failure(root, text, categories=["c"])
+    assert "data.categories=[c]: not in data.file=" in _failure(root, text, categories=["c"])
 
 
 def test_a_category_without_training_images(root: Path) -> None:

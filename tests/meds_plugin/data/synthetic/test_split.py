@@ -161,7 +161,7 @@ def test_unknown_categories_are_named_with_what_exists() -> None:
     with pytest.raises(UserError, match=r"bottle.*board, gear, weave, wood") as caught:
         synthetic_split(categories=["board", "bottle"])
     assert "\n" not in str(caught.value)
-    with pytest.raises(UserError, match="empty list"):
+    with pytest.raises(UserError, match="no category is named"):
         synthetic_split(categories=[])
 
 

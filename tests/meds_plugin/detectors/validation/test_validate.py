@@ -64,7 +64,7 @@ class Sized(BareDetector):
 # The six or so that come first.
 MAPS = [
     (lambda maps: maps.flatten(1), "Net.forward must return anomaly maps of shape [B, h, w]"),
-    (lambda maps: maps.mean((1, 2, 3)), "a score for every place is needed, not one an image"),
+    (lambda maps: maps.mean((1, 2, 3)), "a score for every place is needed, not one per image"),
     (lambda maps: maps.expand(-1, 3, -1, -1), "average over the channels"),
     (lambda maps: {"map": maps}, "Net.forward must return one tensor; it returned a dict"),
     (lambda maps: (maps, maps), "Net.forward must return one tensor; it returned a tuple"),
@@ -130,7 +130,7 @@ METHODS: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"features": lambda self, images: self.squeeze(images)},
-        "Net.features uses squeeze.weight, which is to train: memory features must be frozen",
+        "Net.features uses squeeze.weight, which trains: memory features must be frozen",
     ),
     (
         {"features": lambda self, images: torch.ones(2, 17, 8)},
@@ -146,7 +146,7 @@ METHODS: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"image_score": lambda self, maps: maps.amax()},
-        "Net.image_score must return one score an image",
+        "Net.image_score must return one score per image",
     ),
     (
         {"image_score": lambda self, maps: maps.mean((1, 2)) / 0},
@@ -187,7 +187,7 @@ ENCODED: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"encode": lambda self, images: self.head(self.encoder(images))},
-        "Net.encode uses head.weight, which is to train, but encode runs once an image",
+        "Net.encode uses head.weight, which trains, but encode runs once per image",
     ),
     (
         {"encode": lambda self, images: self.encoder(images).squeeze()[: len(images)]},
@@ -229,7 +229,7 @@ def test_nothing_to_train_is_named() -> None:
 @pytest.mark.parametrize(
     ("detector", "line"),
     [
-        (BareDetector, r"the detector is the class BareDetector: make one, BareDetector\(\)"),
+        (BareDetector, r"the detector is a class: pass an instance, BareDetector\(\)"),
         (lambda images: images.mean(1), "must be a torch.nn.Module .* got a function"),
         (None, "got None"),
     ],
