@@ -16,12 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["autocast_as", "choose_device", "evaluating"]
 
-_HALF = {
-    "bf16-mixed": torch.bfloat16,
-    "bf16": torch.bfloat16,
-    "16-mixed": torch.float16,
-    "16": torch.float16,
-}
+_HALF = {"bf16": torch.bfloat16, "16": torch.float16}
 
 
 @contextlib.contextmanager
@@ -40,10 +35,11 @@ def autocast_as(precision: str, device: torch.device) -> contextlib.AbstractCont
     """Return a context in which a detector computes as in a trainer with that precision.
 
     Args:
-        precision: Lightning's name, such as ``bf16-mixed`` or ``16-mixed``; others mean float32.
+        precision: Lightning's name: ``bf16-mixed`` or ``16-mixed``, also without ``-mixed``; others
+            mean float32.
         device: Where it computes.
     """
-    dtype = _HALF.get(precision)
+    dtype = _HALF.get(precision.removesuffix("-mixed"))
     return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype)
 
 

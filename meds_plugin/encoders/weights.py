@@ -73,13 +73,13 @@ def check_state_dict(
         "unexpected": sorted(state.keys() - expected.keys()),
         "of another shape": sorted(wrong),
     }
-    told = [
+    shown = [
         f"{len(keys)} {kind} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
         for kind, keys in faults.items()
         if keys
     ]
-    if told:
-        msg = f"{source} does not fit the model: {'; '.join(told)}; take the weights of this model"
+    if shown:
+        msg = f"{source} does not fit the model: {'; '.join(shown)}; take the weights of this model"
         raise UserError(msg)
 
 

@@ -107,20 +107,17 @@ class CachedOutputs:
             for place in range(len(keys))
             if any(values[place] is None for values in found.values())
         ]
-        computed: dict[Kind, Tensor] = {}
+        outputs: dict[Kind, Tensor] = {}
         if missing:
             some = pixels if len(missing) == len(pixels) else pixels[missing]
-            computed = self._run(kinds, some.to(device))
-            for kind, values in computed.items():
+            outputs = self._run(kinds, some.to(device))
+            for kind, values in outputs.items():
                 # The very first outputs show how much room all will take.
                 self._place(kind, values, pixels, device)
-                computed[kind] = self.rounding(kind).round(values)
-        outputs: dict[Kind, Tensor] = {}
+                outputs[kind] = self.rounding(kind).round(values)
         for kind in kinds:
-            if len(missing) == len(keys):
-                outputs[kind] = computed[kind]
-            else:
-                fresh = dict(zip(missing, computed[kind].cpu() if missing else (), strict=True))
+            if len(missing) < len(keys):
+                fresh = dict(zip(missing, outputs[kind].cpu() if missing else (), strict=True))
                 each = [fresh.get(place, found[kind][place]) for place in range(len(keys))]
                 outputs[kind] = torch.stack([value for value in each if value is not None])
             if self.stores[kind].active:

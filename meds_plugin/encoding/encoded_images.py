@@ -172,12 +172,8 @@ class EncodedImages:
         cached = store.complete(indices)
         if not cached:
             self._check_repeatable()
-        batches = track(
-            plan if cached else self.reader.batches(plan),
-            description=progress or "",
-            total=len(plan),
-            enabled=progress is not None,
-        )
+        source = plan if cached else self.reader.batches(plan)
+        batches = track(source, description=progress, total=len(plan))
         start = 0
         with evaluating(self.view.detector):
             for some, batch in zip(plan, batches, strict=True):

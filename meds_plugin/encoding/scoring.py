@@ -51,13 +51,7 @@ def anomaly_maps(
     plan = my_chunks(indices, _batch_size(images, device))
     results: list[Tensor] = []
     with evaluating(images.view.detector):
-        batches = track(
-            images.batches(plan),
-            description=progress or "",
-            total=len(plan),
-            enabled=progress is not None,
-        )
-        for batch in batches:
+        for batch in track(images.batches(plan), description=progress, total=len(plan)):
             on_device = {key: value.to(device) for key, value in batch.items()}
             with images.precision():
                 encoded = images.encoded(on_device)

@@ -11,7 +11,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.errors import UserError, brief
 from meds_plugin.utils.values import is_number
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class AlarmThresholds:
         try:
             return cls._parse(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            msg = f"{path} is no threshold file of a run ({type(error).__name__}: {error})"
+            msg = f"{path} is no threshold file of a run ({brief(error)})"
             raise UserError(msg) from error
 
     @classmethod

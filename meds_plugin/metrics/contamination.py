@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 __all__ = ["Contamination", "contamination_report", "estimate_contamination", "pooled"]
 
 LEVEL = 0.9  # how often an interval is meant to contain the true share
-MIN_IMAGES = 20  # images without which there is no estimate
+MIN_IMAGES = 20  # fewer images give no estimate
 _MAX_WIDTH = 0.6  # wider intervals are uninformative
 _MIN_EVIDENCE = 8.0  # twice the log likelihood that a second group must gain
 _INFLATION = 1.5  # of the likelihood interval: the fit also picks the shape of the normal scores
 _SEPARATION = 2.5  # deviations between the means of the two groups
-_HIDDEN = 1.0  # contaminated images assumed hidden at most, for each that stands apart
+_HIDDEN = 1.0  # assumed limit of hidden contaminated images, for each that stands apart
 _SHARES = np.concatenate(
     [[0, 0.005, 0.01, 0.015], np.arange(0.02, 0.06, 0.01), np.arange(0.06, 0.501, 0.02)]
 )
@@ -38,7 +38,7 @@ class Contamination:
 
     Attributes:
         images: Number of images.
-        reason: Why there is no estimate, and nothing below either; ``None`` where there is one.
+        reason: Why there is no estimate, and all below is ``None``; ``None`` where there is one.
         estimate: Contaminated share in [0, 1]: the images that stand apart and, hidden among the
             others, half as many.
         low: Lower end of the interval: no image is hidden.

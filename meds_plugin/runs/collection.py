@@ -41,13 +41,9 @@ _IRRELEVANT = (
     "scoring_batch",
     "trainer",
 )
-_TABLE_KEYS = (
-    "seed",
-    "noise",
-    "method",
-    "data.noise",
-)  # a table's rows and columns, and repetitions
-_DETECTOR_KEYS = ("backbone", "evaluation.mask_rule", "preset")  # these depend on the detector
+# A table's rows, columns and repetitions, and what depends on the detector.
+_TABLE_KEYS = ("seed", "noise", "method", "data.noise")
+_DETECTOR_KEYS = ("backbone", "evaluation.mask_rule", "preset")
 
 
 @dataclass(frozen=True)
@@ -112,14 +108,14 @@ class Run:
     @property
     def settings(self) -> Key:
         """What comparable runs share: everything but method, noise, seed and detector."""
-        return _without(self.values, without=(*_TABLE_KEYS, *_DETECTOR_KEYS))
+        others = (*_TABLE_KEYS, *_DETECTOR_KEYS)
+        return tuple(item for item in sorted(self.values.items()) if not _under(item[0], others))
 
     @property
     def detector(self) -> Key:
         """The detector's own settings."""
-        return tuple(
-            item for item in sorted(self.values.items()) if _under(item[0], _DETECTOR_KEYS)
-        )
+        items = sorted(self.values.items())
+        return tuple(item for item in items if _under(item[0], _DETECTOR_KEYS))
 
     def metric(self, name: str, category: str | None = None) -> float | None:
         """Return a metric by name, or ``auprc`` or ``inspection_depth`` of the ranking.
@@ -152,7 +148,7 @@ def read_run(path: Path) -> Run:
             msg = f"method={run.method}"
             raise ValueError(msg)  # noqa: TRY301 - reported below, with all other faults
     except (KeyError, TypeError, ValueError) as error:
-        msg = f"{path}/config.yaml is no run's ({brief(error)})"
+        msg = f"{path}/config.yaml is not a run's configuration ({brief(error)})"
         raise UserError(msg) from None
     return run
 
@@ -222,10 +218,6 @@ def partner(run: Run, others: Sequence[Run], *, method: str = "plain") -> Run | 
 def _leaves(node: Mapping[str, Any]) -> dict[str, str]:
     """Flatten a nested configuration into dotted keys and JSON values."""
     return {key: json.dumps(value, default=str) for key, value in flatten(node).items()}
-
-
-def _without(values: Mapping[str, str], *, without: tuple[str, ...]) -> Key:
-    return tuple(item for item in sorted(values.items()) if not _under(item[0], without))
 
 
 def _under(key: str, names: tuple[str, ...]) -> bool:

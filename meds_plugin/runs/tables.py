@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import asdict, dataclass, field
+from itertools import product
 from typing import TYPE_CHECKING
 
 from meds_plugin.metrics import UndefinedMetricError
@@ -212,17 +213,14 @@ def _missing(
     lines = []
     seeds = sorted({run.seed for members in places.values() for run in members})
     methods = sorted({method for _, method, _ in places}, key=_order)
-    for detector in sorted({detector for detector, _, _ in places}):
-        for method in methods:
-            for noise in noises:
-                have = {run.seed for run in places.get((detector, method, noise), [])}
-                lacking = [str(seed) for seed in seeds if seed not in have]
-                if lacking:
-                    name = "seed" if len(lacking) == 1 else "seeds"
-                    lines.append(
-                        f"{detector}, method={method}, noise={_noise(noise)}: "
-                        f"no {name} {', '.join(lacking)}"
-                    )
+    detectors = sorted({detector for detector, _, _ in places})
+    for detector, method, noise in product(detectors, methods, noises):
+        have = {run.seed for run in places.get((detector, method, noise), [])}
+        lacking = [str(seed) for seed in seeds if seed not in have]
+        if lacking:
+            name = "seed" if len(lacking) == 1 else "seeds"
+            where = f"{detector}, method={method}, noise={_noise(noise)}"
+            lines.append(f"{where}: no {name} {', '.join(lacking)}")
     return lines
 
 

@@ -44,12 +44,23 @@ class RunFolder:
     Args:
         path: The folder; created if needed.
 
+    Attributes:
+        path: The folder.
+        config: The run's complete configuration, resolved.
+        checkpoint: Trainable weights, stage, selection and data order.
+        metrics: The results; written last, so it marks a finished run.
+        manifest: Exactly the training images, in order.
+
     Raises:
         UserError: If it cannot be created or written.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.config = path / "config.yaml"
+        self.checkpoint = path / "model.ckpt"
+        self.metrics = path / "metrics.json"
+        self.manifest = path / "manifest.csv"
         try:
             path.mkdir(parents=True, exist_ok=True)
             probe = path / ".probe"
@@ -61,26 +72,6 @@ class RunFolder:
                 "give another one with hydra.run.dir=DIR"
             )
             raise UserError(msg) from None
-
-    @property
-    def config(self) -> Path:
-        """The run's complete configuration, resolved."""
-        return self.path / "config.yaml"
-
-    @property
-    def checkpoint(self) -> Path:
-        """Trainable weights, stage, selection and data order."""
-        return self.path / "model.ckpt"
-
-    @property
-    def metrics(self) -> Path:
-        """The results; written last, so it marks a finished run."""
-        return self.path / "metrics.json"
-
-    @property
-    def manifest(self) -> Path:
-        """Exactly the training images, in order."""
-        return self.path / "manifest.csv"
 
     def write_config(self, text: str) -> None:
         """Write ``config.yaml``."""

@@ -19,7 +19,11 @@ T = TypeVar("T")
 
 
 def track(
-    iterable: Iterable[T], *, description: str, total: int | None = None, enabled: bool = True
+    iterable: Iterable[T],
+    *,
+    description: str | None,
+    total: int | None = None,
+    enabled: bool = True,
 ) -> Iterator[T]:
     """Yield the items of an iterable and show a bar on standard error.
 
@@ -27,7 +31,7 @@ def track(
 
     Args:
         iterable: The items.
-        description: The phase's name.
+        description: The phase's name; ``None`` shows nothing.
         total: Number of items, if the iterable has no length.
         enabled: ``False`` shows nothing.
     """
@@ -35,7 +39,7 @@ def track(
         iterable,
         desc=description,
         total=total,
-        disable=not enabled or launched_rank() > 0,
+        disable=description is None or not enabled or launched_rank() > 0,
         dynamic_ncols=True,
         mininterval=pace(),
     )
