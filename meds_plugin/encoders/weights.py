@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +22,9 @@ __all__ = ["check_state_dict", "read_weights", "resize_pos_embed", "to_timm_name
 
 _UNUSED = ("mask_token", "head.", "rope.", "fc.", "classifier.", "_fc.")  # classifiers, mostly
 _COUNTER = ".num_batches_tracked"
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
+_WRAPPERS = ("teacher", "student", "model", "state_dict", "model_state_dict", "module", "backbone")
+_PREFIXES = ("module.", "backbone.")
 
 
 def resize_pos_embed(pos_embed: Tensor, grid: tuple[int, int], *, prefix_tokens: int) -> Tensor:
@@ -87,36 +91,61 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a file of named tensors without running code from it.
 
     Args:
-        path: ``.safetensors``, ``.pth`` or ``.pt``; a dictionary under ``model`` or ``state_dict``
-            is unwrapped.
+        path: ``.safetensors``, or what `torch.save` wrote: ``.pth``, ``.pt``, ``.bin``, ``.ckpt``,
+            ``.pth.tar``. A state dict is found under the names that trainers put it under
+            (``model``, ``state_dict``, ``teacher`` before ``student``, ...), and the prefixes
+            ``module.`` and ``backbone.`` are removed; what lies beside a backbone is left out.
 
     Raises:
         UserError: If the file is missing, damaged, of another kind, or contains no named tensors.
     """
-    state: Any = None
+    source = f"encoder.weights={path}"
+    kind = path.suffix.lower()
     if not path.is_file():
-        fault = "there is no such file"
-    elif path.suffix not in {".safetensors", ".pth", ".pt"}:
-        fault = "give a .safetensors, .pth or .pt file"
-    else:
-        try:
-            fault = "holds no named tensors; give a state dict"
-            if path.suffix == ".safetensors":
-                state = load_file(path)
-            else:
-                state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            fault = f"cannot be read as weights ({brief(error)}); get the file again"
-    for wrapper in ("model", "state_dict"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        msg = f"encoder.weights={path}: {fault}"
+        msg = f"{source}: there is no such file"
+        raise UserError(msg)
+    if kind not in _SUFFIXES:
+        msg = f"{source}: give a file that ends in {', '.join(_SUFFIXES)}"
+        raise UserError(msg)
+    content: Any
+    try:
+        if kind == ".safetensors":
+            content = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        code = isinstance(error, pickle.UnpicklingError) and "global" in str(error).lower()
+        fault = (
+            "holds code, not only tensors: load it where you trust it and save its state_dict()"
+            if code
+            else f"cannot be read as weights ({brief(error)}); get the file again"
+        )
+        msg = f"{source}: {fault}"
+        raise UserError(msg) from error
+    state = _state_dict(content)
+    if not state:
+        names = [str(name) for name in content][:5] if isinstance(content, dict) else []
+        found = f", only {', '.join(names)}" if names else ""
+        msg = f"{source} holds no named tensors{found}; save the network's state_dict()"
         raise UserError(msg)
     for name, value in state.items():
-        if not bool(torch.isfinite(value).all()):
-            msg = f"encoder.weights={path}: {name} holds values that are not finite; get it again"
+        if not name.endswith("bias_mask") and not bool(torch.isfinite(value).all()):
+            msg = f"{source}: {name} holds values that are not finite; get it again"
             raise UserError(msg)
+    return state
+
+
+def _state_dict(content: Any) -> dict[str, Tensor]:
+    """Return the named tensors of a file's content, without a trainer's wrappings."""
+    wrapper = next((key for key in _WRAPPERS if isinstance(content, dict) and key in content), None)
+    if wrapper is not None and isinstance(content[wrapper], dict):
+        return _state_dict(content[wrapper])
+    if not isinstance(content, dict):
+        return {}
+    state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    for prefix in _PREFIXES:
+        while own := {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}:
+            state = own
     return state
 
 
@@ -124,10 +153,12 @@ def to_timm_names(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -
     """Rename weights to timm's names and drop those that an encoder does not use.
 
     Args:
-        state: Weights in the naming of timm, the official DINOv2, or the EfficientNet of the HVQ
-            reference.
+        state: Weights in the naming of timm, the official DINOv2 or DINOv3, or the EfficientNet of
+            the HVQ reference.
         expected: The weights of timm's model.
     """
+    if "storage_tokens" in state:
+        state = _from_dinov3(state, expected)
     official = "register_tokens" in state or "mask_token" in state
     port = is_port(state)
     names = {"register_tokens": "reg_token", "mlp.w12.": "mlp.fc1.", "mlp.w3.": "mlp.fc2."}
@@ -146,3 +177,28 @@ def to_timm_names(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -
     # Old files lack the counters of batch norm, which evaluation does not use.
     counters = {key: value for key, value in expected.items() if key.endswith(_COUNTER)}
     return {**counters, **renamed}
+
+
+def _from_dinov3(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the official DINOv3's weights; timm computes its rotary periods itself.
+
+    Biases of queries, keys and values are split as timm has them, or left out where its model has
+    none and they are zero, as in the distilled models.
+    """
+    names = {"storage_tokens": "reg_token", "ls1.gamma": "gamma_1", "ls2.gamma": "gamma_2"}
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        key = name
+        for old, new in names.items():
+            key = key.replace(old, new)
+        block = key.removesuffix("qkv.bias")
+        if block == key:
+            unused = key.startswith(("rope_embed.", "local_cls_norm.")) or "bias_mask" in key
+            renamed |= {} if unused or key == "mask_token" else {key: tensor}
+            continue
+        query, keys, value = tensor.chunk(3)
+        if bool(keys.any()) or (f"{block}q_bias" not in expected and bool(tensor.any())):
+            renamed[key] = tensor  # timm's model has no place for it, which is told
+        elif f"{block}q_bias" in expected:
+            renamed |= {f"{block}q_bias": query, f"{block}v_bias": value}
+    return renamed

@@ -6,9 +6,10 @@ import pickle
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import timm
 import torch
 
-from meds_plugin.encoders.weights import read_weights, resize_pos_embed
+from meds_plugin.encoders.weights import read_weights, resize_pos_embed, to_timm_names
 from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -55,14 +56,16 @@ def test_files_that_are_no_weights(tmp_path: Path) -> None:
     (tmp_path / "cut.pth").write_bytes(b"\x80")
     (tmp_path / "trap.pth").write_bytes(pickle.dumps(Trap(), protocol=2))
     (tmp_path / "weights.npz").write_bytes(b"")
-    torch.save({"epoch": 3}, tmp_path / "other.pt")
+    torch.save({"epoch": 3, "args": {}}, tmp_path / "other.pt")
+    torch.save(torch.nn.Linear(1, 1), tmp_path / "module.pt")
     torch.save({"weight": torch.tensor([1.0, float("nan")])}, tmp_path / "nan.pt")
     for name, told in {
         "cut.safetensors": "cannot be read",
         "cut.pth": "cannot be read",
-        "trap.pth": "cannot be read",
-        "weights.npz": "give a .safetensors",
-        "other.pt": "no named tensors",
+        "trap.pth": "holds code, not only tensors",
+        "module.pt": "holds code, not only tensors",
+        "weights.npz": "give a file that ends in .safetensors",
+        "other.pt": "no named tensors, only epoch, args;",
         "absent.pth": "no such file",
         "nan.pt": "weight holds values that are not finite",
     }.items():
@@ -70,5 +73,63 @@ def test_files_that_are_no_weights(tmp_path: Path) -> None:
             read_weights(tmp_path / name)
         message = str(caught.value)
         assert "\n" not in message
+        assert "\x1b" not in message
         assert told in message
         assert name in message
+
+
+@pytest.mark.parametrize(
+    ("name", "wrap"),
+    [
+        ("plain.PTH", lambda state: state),
+        ("run.ckpt", lambda state: {"state_dict": state, "epoch": 3}),
+        ("run.pth.tar", lambda state: {"model_state_dict": state, "optimizer": {}}),
+        ("model.bin", lambda state: {"model": state}),
+        ("ddp.pt", lambda state: {"model": {f"module.{k}": v for k, v in state.items()}}),
+        (
+            "dino.pth",
+            lambda state: {
+                "student": {f"backbone.{k}": v + 1 for k, v in state.items()},
+                "teacher": {
+                    **{f"module.backbone.{k}": v for k, v in state.items()},
+                    "module.dino_head.weight": torch.ones(2),
+                },
+            },
+        ),
+        ("parts.pt", lambda state: {"teacher": {"backbone": state}}),
+        ("with_more.pt", lambda state: {**state, "version": 2}),
+    ],
+)
+def test_wrappings_of_trainers_are_taken_off(
+    tmp_path: Path, name: str, wrap: Callable[[Any], Any]
+) -> None:
+    state = {"blocks.0.weight": torch.ones(2), "norm.bias": torch.zeros(1)}
+    torch.save(wrap(state), tmp_path / name)
+    found = read_weights(tmp_path / name)
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[key], value) for key, value in state.items())
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_the_official_dinov3_has_its_names(biased: bool) -> None:
+    variant = "_qkvb" if biased else ""
+    model = timm.create_model(
+        f"vit_small_patch16_dinov3{variant}", num_classes=0, img_size=32, depth=2
+    )
+    expected = model.state_dict()
+    official = {"mask_token": torch.zeros(1), "rope_embed.periods": torch.ones(4)}
+    for key, value in expected.items():
+        name = key.replace("reg_token", "storage_tokens")
+        for number in "12":
+            name = name.replace(f"gamma_{number}", f"ls{number}.gamma")
+        if not key.endswith(("q_bias", "v_bias")):
+            official[name] = value
+    for block in ("blocks.0.attn.", "blocks.1.attn."):
+        parts = [expected.get(f"{block}{kind}_bias", torch.zeros(384)) for kind in "qv"]
+        official[f"{block}qkv.bias"] = torch.cat([parts[0], torch.zeros(384), parts[1]])
+        official[f"{block}qkv.bias_mask"] = torch.ones(3 * 384)
+    found = to_timm_names(official, expected)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], value) for key, value in expected.items())
+    official["blocks.1.attn.qkv.bias"] = torch.ones(3 * 384)  # keys have none in timm
+    assert "blocks.1.attn.qkv.bias" in to_timm_names(official, expected)
