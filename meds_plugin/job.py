@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import time
 import warnings
@@ -14,10 +15,11 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig, OmegaConf
 
-from meds_plugin.callbacks.run_checkpoint import RunCheckpoint
+from meds_plugin.callbacks.run_checkpoint import RunCheckpoint, check_checkpoint
 from meds_plugin.callbacks.stage_bar import StageBar
 from meds_plugin.callbacks.trainer import shows_progress
-from meds_plugin.config.build import build_datamodule, build_detector, plain
+from meds_plugin.config.build import build_datamodule, build_detector, build_settings, plain
+from meds_plugin.config.mistakes import check_names
 from meds_plugin.config.paths import anchor_paths
 from meds_plugin.data import BadFilesError
 from meds_plugin.detectors.example_images import random_images
@@ -120,6 +122,7 @@ def resume(path: Path, overrides: list[str]) -> None:
     if is_finished(path):
         log.info("%s is finished: nothing to do", path)
         return
+    check_checkpoint(RunFolder(path).checkpoint)
     given = OmegaConf.from_dotlist([o.lstrip("+") for o in overrides if "trainer." in o])
     run(DictConfig(OmegaConf.merge(config, given)), path, resuming=True)
 
@@ -136,7 +139,7 @@ def _prepare(config: DictConfig, path: Path, *, resuming: bool) -> _Job:
         if not isinstance(config[key], bool):
             msg = f"{key} must be true or false, got {config[key]!r}"
             raise UserError(msg)
-    protocol = EvaluationProtocol(**plain(config.evaluation))
+    protocol = build_settings(EvaluationProtocol, config.evaluation)
     rate = check_false_alarm_rate(config.false_alarm_rate)
     anchor_paths(config)
     datamodule = build_datamodule(config)
@@ -151,6 +154,10 @@ def _prepare(config: DictConfig, path: Path, *, resuming: bool) -> _Job:
         if first:
             folder.write_problems(error.problems)
         raise
+    if config.data.range == "auto":  # settled now, for all that reads images later
+        config.data.range = list(datamodule.preprocess.value_range or ()) or "full"
+        if first:
+            folder.write_config(OmegaConf.to_yaml(config, resolve=True))
     if first:
         print(datamodule.summary)
         folder.write_skipped(datamodule.skipped)
@@ -237,9 +244,9 @@ def _report(job: _Job, results: _Results) -> None:
 
 
 def _model(config: DictConfig, datamodule: AnomalyDataModule, folder: RunFolder) -> MeDSWrapper:
-    memory = MemorySettings(**plain(config.memory))
-    optimizer = OptimizerSettings(**plain(config.backbone.optimizer))
-    cache = CacheSettings(**plain(config.cache))
+    memory = build_settings(MemorySettings, config.memory)
+    optimizer = build_settings(OptimizerSettings, config.backbone.optimizer)
+    cache = build_settings(CacheSettings, config.cache)
     if cache.dir is None:
         cache = replace(cache, dir=str(folder.path / "cache"), shared=False)
     # The wrapper checks this again, but only once an encoder is there, perhaps downloaded.
@@ -266,11 +273,12 @@ def _model(config: DictConfig, datamodule: AnomalyDataModule, folder: RunFolder)
 
 
 def _trainer(config: DictConfig, folder: RunFolder, model: MeDSWrapper) -> L.Trainer:
-    settings = {key: value for key, value in plain(config.trainer).items() if value is not None}
-    settings.setdefault("max_steps", model.total_steps)
-    if str(settings["precision"]).endswith("-true") and settings["precision"] != "32-true":
+    given = {key: value for key, value in plain(config.trainer).items() if value is not None}
+    check_names(given, inspect.signature(L.Trainer).parameters, "trainer")
+    given.setdefault("max_steps", model.total_steps)
+    if str(given["precision"]).endswith("-true") and given["precision"] != "32-true":
         msg = (
-            f"trainer.precision={settings['precision']}: scores need float32 weights; "
+            f"trainer.precision={given['precision']}: scores need float32 weights; "
             "take 32-true, bf16-mixed or 16-mixed"
         )
         raise UserError(msg)
@@ -281,7 +289,7 @@ def _trainer(config: DictConfig, folder: RunFolder, model: MeDSWrapper) -> L.Tra
         callbacks.append(StageBar(model.plan))
     try:
         return L.Trainer(
-            **settings,
+            **given,
             callbacks=callbacks,
             logger=CSVLogger(folder.path, name="logs"),
             enable_checkpointing=False,
@@ -319,6 +327,7 @@ def _protocol(job: _Job) -> dict[str, Any]:
         "batch_size": config.data.batch_size,
         "image_size": plain(config.data.image_size),
         "crop": plain(config.data.crop),
+        "range": plain(config.data.range),
         "input_size": plain(config.encoder.image_size),
         "normalization": asdict(model.normalization),
         "memory": plain(config.memory),

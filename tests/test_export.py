@@ -226,6 +226,7 @@ def test_a_package_that_is_missing_is_named(one: Trained, monkeypatch: pytest.Mo
         (("format=torch", "output=a.onnx"), "a file that ends in .pt2: a.onnx"),
         (("ckpt=none.ckpt",), "there is no such file"),
         (("opset=0",), "opset must be a whole number"),
+        (("opset=16",), "opset=16: torch writes this model with 18; give opset=18"),
         (("false_alarm_rate=0",), "false_alarm_rate must be"),
         (("images=a",), "'images=a' is not an option"),
     ],

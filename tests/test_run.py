@@ -18,8 +18,9 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
+from meds_plugin.config.overrides import config_options
 from meds_plugin.review.build import rebuild_review
-from meds_plugin.run import config_options, main
+from meds_plugin.run import main
 from tests.processes import run, start
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def test_ranking_goes_from_most_to_least_suspicious(finished: tuple[Path, str]) 
 def test_the_review_page_shows_every_training_image(finished: tuple[Path, str]) -> None:
     page = finished[0] / "review.html"
     assert f"open {page} in a browser" in finished[1]
-    found = re.search(r'id="facts">(.*?)</script>', page.read_text())
+    found = re.search(r'id="data">(.*?)</script>', page.read_text())
     assert found is not None
     facts = json.loads(found[1])
     ranking = rows(finished[0] / "ranking.csv")
@@ -420,7 +421,7 @@ def test_image_size_that_is_no_multiple_of_the_stride(refuse: Refuse) -> None:
         ("encoder.normalization={std:[1,0,1]}", "encoder.normalization: std must be above 0"),
         ("+encoder.pyramid.strid=8", "encoder.pyramid has no strid"),
         ("encoder.layers=[1,2]", "encoder.pyramid.weights=[1, 1, 1, 0.5] must be one for each"),
-        ("backbone.detector.width=0", "backbone.detector.width=0"),
+        ("backbone.detector.width=0", "backbone.detector.width must be"),
         ("resume=/no/such/run", "/no/such/run"),
         ("trainer.devices=none", "trainer"),
         ("trainer.accelerator=tpu", "trainer"),

@@ -191,15 +191,36 @@ def test_a_split_file_says_what_is_trained_on(tree: Path, tmp_path: Path) -> Non
 def test_a_table_of_images(tree: Path, tmp_path: Path) -> None:
     lines = ["path;split;label;category;line"]
     lines += [f"nut/train/good/{i}.png;train;;nut;3" for i in range(5)]
-    lines += [f"nut/test/good/{i}.png;test;good;nut;3" for i in range(3)]
+    lines += [f"nut/test/good/{i}.png;test;PASS;nut;3" for i in range(3)]
     lines += [f"nut/test/bent/{i}.png;test;bent;nut;4" for i in range(3)]
     table = tree / "images.csv"
     table.write_text("\n".join(lines))
-    metrics, _ = finished(tmp_path / "run", "data=csv", f"data.file={table}")
+    metrics, out = finished(tmp_path / "run", "data=csv", f"data.file={table}")
+    assert "normal: PASS 3 (test); defective: bent 3 (test); unknown: 5 (train)\n" in out
     assert metrics["mean"]["I-AUROC"] is not None
     assert metrics["mean"]["P-AUROC"] is None
     assert metrics["skipped"]["nut"]["P-AP"] == "there are no masks"
     assert len(rows(tmp_path / "run" / "manifest.csv")) == 5
+
+
+def test_a_table_of_doubtful_labels(tree: Path, tmp_path: Path) -> None:
+    lines = ["image_path,subset,Label"]
+    lines += [f"nut/train/good/{i}.png,train,good" for i in range(5)]
+    lines += [f"nut/test/good/{i}.png,test,OK" for i in range(3)]
+    lines += [f"nut/test/bent/{i}.png,test,n.i.O." for i in range(3)]
+    table = tree / "images.csv"
+    table.write_text("\n".join(lines))
+    ask = ("data=csv", f"data.file={table}", "method=memory")
+    status, _, err = run(*SHORT, *ask, f"hydra.run.dir={tmp_path / 'stopped'}")
+    assert status == 2
+    assert len(err.strip().splitlines()) == 1
+    assert "good and OK are different words for normal" in err
+    assert "'data.normal=[good,OK]'" in err
+
+    metrics, out = finished(tmp_path / "run", *ask, "data.normal=[good,OK]")
+    assert "normal: good 5 (train), OK 3 (test); defective: n.i.O. 3 (test)\n" in out
+    assert metrics["mean"]["I-AUROC"] is not None
+    assert {row["injected"] for row in rows(tmp_path / "run" / "ranking.csv")} == {"0"}
 
 
 def test_images_are_selected_within_their_view(tmp_path: Path) -> None:

@@ -317,7 +317,7 @@ def test_a_stopped_sweep_runs_only_what_is_missing_and_ends_like_single_runs(
     assert status == 0, err
     assert "4 of 4 jobs are finished" in out
     assert out.count("finished before, skipped") == 2
-    assert "noise-0.4+trainer.devices-1: goes on" in out
+    assert "noise-0.4+trainer.devices-1: continues" in out
     assert "noise-0.4+trainer.devices-2: starts" in out
     assert all(file.stat().st_mtime_ns == time for file, time in done.items())
     for name, devices, noise in (("noise-0.4", 1, 0.4), ("noise-0", 2, 0.0)):

@@ -1,27 +1,78 @@
-"""Keeps one checkpoint of a run up to date, so that nothing is lost when it is killed."""
+"""Keeps one checkpoint of a run up to date, so that nothing is lost when it is stopped."""
 
 from __future__ import annotations
 
+import io
+import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 
 from meds_plugin.distributed.ranks import from_all
+from meds_plugin.utils.atomic import replacing
 from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.stopping import Stopped, catch_signals, defer_stop, stop_requested
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from meds_plugin.training.stages import StagePlan
 
-__all__ = ["RunCheckpoint"]
+__all__ = ["RunCheckpoint", "check_checkpoint"]
+
+
+class _AtomicFiles(TorchCheckpointIO):
+    """Replace a checkpoint only by a complete one, and leave nothing beside it.
+
+    Lightning's own goes through the system's folder of temporary files.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        """Write a checkpoint."""
+        del storage_options
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        with replacing(Path(path)) as temporary:
+            temporary.write_bytes(content.getbuffer())
+
+
+def check_checkpoint(file: Path) -> None:
+    """Refuse a run's checkpoint that is not whole.
+
+    Args:
+        file: A run goes on without one, too.
+
+    Raises:
+        UserError: If it is damaged or not of a run.
+    """
+    if not file.is_file():
+        return
+    try:
+        with zipfile.ZipFile(file) as archive:
+            whole = archive.testzip() is None  # torch does not compare the checksums
+        saved = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        whole = whole and saved["meds"] is not None
+    except Exception:  # reading a foreign file fails in many ways
+        whole = False
+    if not whole:
+        msg = (
+            f"{file} is damaged, or not of this run: replace it with an intact copy, or delete it "
+            "to let resume restart the training"
+        )
+        raise UserError(msg)
 
 
 class RunCheckpoint(L.Callback):
     """Write the checkpoint after stage 1, every so many steps, and at the end of every stage.
 
+    A run that is asked to stop ends after its current step, once that is written, too. Asked again,
+    it ends at once.
+
     Args:
-        path: The file; replaced only by a complete one.
+        path: The file.
         plan: The stages.
         every: Steps between two checkpoints.
 
@@ -39,12 +90,13 @@ class RunCheckpoint(L.Callback):
         self._saved = -1
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Make sure that all ranks have the same folder.
+        """Make sure that all ranks have the same folder, and that checkpoints appear complete.
 
         Raises:
-            UserError: If they do not.
+            UserError: If folders differ.
         """
-        del trainer, pl_module, stage
+        del pl_module, stage
+        trainer.strategy.checkpoint_io = _AtomicFiles()
         paths = sorted({str(path) for path in from_all(self.path.resolve().parent)})
         if len(paths) > 1:
             msg = f"the ranks' run folders differ ({', '.join(paths)}): give one, hydra.run.dir=DIR"
@@ -53,6 +105,8 @@ class RunCheckpoint(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save what stage 1 found; a resumed run has it already."""
         del pl_module
+        catch_signals()  # Lightning has just taken them
+        defer_stop(deferred=True)
         self._saved = trainer.global_step
         if trainer.global_step == 0:
             self.save(trainer)
@@ -62,6 +116,16 @@ class RunCheckpoint(L.Callback):
         del pl_module
         if trainer.global_step != self._saved:
             self.save(trainer)
+        defer_stop(deferred=False)
+        if ending := max(from_all(stop_requested())):
+            raise Stopped(ending)
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Wait for no other step."""
+        del trainer, pl_module, exception
+        defer_stop(deferred=False)
 
     def on_train_batch_end(
         self,
@@ -71,16 +135,15 @@ class RunCheckpoint(L.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Save if it is time."""
+        """Save if it is time, or if the run is to end here."""
         del pl_module, outputs, batch, batch_idx
-        step = trainer.global_step
-        if step != self._saved and (step % self.every == 0 or step in self._ends):
+        step, ending = trainer.global_step, max(from_all(stop_requested()))
+        if step != self._saved and (ending or step % self.every == 0 or step in self._ends):
             self.save(trainer)
+        if ending:
+            raise Stopped(ending)
 
     def save(self, trainer: L.Trainer) -> None:
         """Write the checkpoint; call it on every rank."""
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        trainer.save_checkpoint(temporary)
-        if trainer.is_global_zero:
-            temporary.replace(self.path)
+        trainer.save_checkpoint(self.path)
         self._saved = trainer.global_step

@@ -87,6 +87,13 @@ class StageBar(ProgressBar):
         del trainer, pl_module
         self._close()
 
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """End the bar's line."""
+        del trainer, pl_module, exception
+        self._close()
+
     def _close(self) -> None:
         if self._bar is not None:
             self._bar.close()

@@ -6,16 +6,18 @@ anything.
 
 from __future__ import annotations
 
+import inspect
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from meds_plugin.config.location import conf_dir
+from meds_plugin.config.mistakes import check_names
 from meds_plugin.config.registry import GROUP
 from meds_plugin.data import AnomalyDataModule, DataSettings
 from meds_plugin.utils.errors import UserError
@@ -27,7 +29,16 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from torch import nn
 
-__all__ = ["build", "build_datamodule", "build_detector", "check_targets", "plain"]
+__all__ = [
+    "build",
+    "build_datamodule",
+    "build_detector",
+    "build_settings",
+    "check_targets",
+    "plain",
+]
+
+T = TypeVar("T")
 
 
 def build(node: DictConfig) -> Any:
@@ -49,6 +60,17 @@ def build(node: DictConfig) -> Any:
             msg = f"{key} ({target}) cannot be made: {type(cause).__name__}: {cause}"
             raise UserError(msg) from error
         raise
+
+
+def build_settings(kind: type[T], node: DictConfig) -> T:
+    """Make a dataclass of settings from its part of the configuration.
+
+    Raises:
+        UserError: If the part has a key that the dataclass does not, or a value is wrong.
+    """
+    given = plain(node)
+    check_names(given, inspect.signature(kind).parameters, node._get_full_key(None))
+    return kind(**given)
 
 
 def build_detector(config: DictConfig) -> nn.Module:
@@ -83,6 +105,8 @@ def build_datamodule(config: DictConfig) -> AnomalyDataModule:
             max_pixels=data.max_pixels,
             outside_links=data.outside_links,
             check=data.check,
+            value_range=plain(data.range),
+            mask_values=data.mask_values,
         ),
         seed=config.seed,
         image_size=plain(data.image_size),

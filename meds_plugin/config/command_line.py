@@ -13,6 +13,7 @@ from meds_plugin.config.flatten import flatten
 from meds_plugin.config.location import conf_dir
 from meds_plugin.utils.errors import UserError, print_error
 from meds_plugin.utils.openmp import limit_spinning
+from meds_plugin.utils.stopping import Stopped, stoppable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -141,7 +142,8 @@ def run_command(
         positional: See `Options`.
 
     Returns:
-        0, or 2 after one line on standard error where the input is wrong.
+        0; or, after one line on standard error, 2 if the input is wrong, and 130 or 143 if a signal
+        ended the command.
     """
     given = sys.argv[1:] if arguments is None else arguments
     if {"-h", "--help"} & set(given):
@@ -149,10 +151,14 @@ def run_command(
         return 0
     limit_spinning()
     try:
-        command(Options(name, given, positional=positional))
+        with stoppable():
+            command(Options(name, given, positional=positional))
     except UserError as error:
         print_error(error)
         return 2
+    except Stopped as stopped:
+        print_error(f"{stopped}: give the command again")
+        return stopped.status
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,5 +24,5 @@ def anchor_paths(config: DictConfig) -> None:
     ):
         value = node.get(key)
         if value is not None and value != "random":
-            # A name such as 2024 comes as a number.
-            node[key] = str(Path(str(value)).expanduser().absolute())
+            # A name such as 2024 comes as a number. Path.expanduser raises for `~nobody`.
+            node[key] = str(Path(os.path.expanduser(str(value))).absolute())  # noqa: PTH111

@@ -2,7 +2,8 @@
 
 from meds_plugin.data.check import CheckReport, check_samples
 from meds_plugin.data.dataset import ImageDataset
-from meds_plugin.data.images import read_image, read_mask
+from meds_plugin.data.images import read_image
+from meds_plugin.data.masks import read_mask
 from meds_plugin.data.module import AnomalyDataModule, ManifestRow
 from meds_plugin.data.noise import NoiseReport, contaminate
 from meds_plugin.data.prepare import BadFilesError, DataSettings, Prepared, prepare

@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+import numpy as np
+
 from meds_plugin.data.decoding import MAX_PIXELS, checked_limit, decode, unreadable
 from meds_plugin.data.faults import shown, writable
-from meds_plugin.data.images import checked_array, to_mask, to_rgb
+from meds_plugin.data.images import checked_array, to_rgb
+from meds_plugin.data.masks import array_to_mask, to_mask
 from meds_plugin.data.samples import Problem
 from meds_plugin.utils.errors import UserError
 from meds_plugin.utils.progress import track
@@ -21,6 +24,9 @@ from meds_plugin.utils.progress import track
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from meds_plugin.data.decoding import Decoded
+    from meds_plugin.data.images import ValueRange
+    from meds_plugin.data.masks import MaskReading, MaskValues
     from meds_plugin.data.samples import Pixels, Sample
 
     Key: TypeAlias = tuple[Path | int, str]
@@ -28,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CheckReport",
     "ImageFacts",
+    "MaskFacts",
     "check_samples",
     "image_key",
     "libtiff_silenced",
@@ -44,6 +51,7 @@ class ImageFacts:
         mode: Pillow's mode of the file; ``RGB`` for an array.
         bits: Bits per value (see `Decoded`).
         digest: BLAKE2b of the file's bytes, or of an array's shape and values, in hexadecimal.
+        largest: The largest value in a file of 16 bits a value; ``None`` for others.
     """
 
     width: int
@@ -51,6 +59,26 @@ class ImageFacts:
     mode: str
     bits: int
     digest: str
+    largest: int | None = None
+
+
+@dataclass(frozen=True)
+class MaskFacts:
+    """Properties of a usable mask, as it was read.
+
+    Attributes:
+        width: In pixels, after EXIF orientation.
+        height: Likewise.
+        share: Share of defective pixels.
+        border: That of the outermost pixels.
+        doubt: See `MaskReading`.
+    """
+
+    width: int
+    height: int
+    share: float
+    border: float
+    doubt: str | None
 
 
 @dataclass(frozen=True)
@@ -62,12 +90,14 @@ class CheckReport:
             those of the samples, with escapes for what is not UTF-8.
         unusable: Paths of all samples with a problem, exactly as the samples give them.
         images: Properties of each usable image, by its file or the ``id`` of its array.
+        masks: Those of each usable mask, likewise.
         arrays: The arrays, kept alive so that no other gets the same ``id``.
     """
 
     problems: list[Problem]
     unusable: frozenset[str]
     images: Mapping[Path | int, ImageFacts]
+    masks: Mapping[Path | int, MaskFacts]
     arrays: tuple[Pixels, ...] = ()
 
     def facts_of(self, sample: Sample) -> ImageFacts | None:
@@ -75,7 +105,13 @@ class CheckReport:
         return self.images.get(image_key(sample.image))
 
 
-def check_samples(samples: Sequence[Sample], *, max_pixels: int = MAX_PIXELS) -> CheckReport:
+def check_samples(
+    samples: Sequence[Sample],
+    *,
+    max_pixels: int = MAX_PIXELS,
+    mask_values: MaskValues = "auto",
+    value_range: ValueRange = None,
+) -> CheckReport:
     """Decode every image and mask once, so that bad files are known before training.
 
     A file that several samples share is read once. Every size from 1x1 pixel on is usable. A
@@ -84,10 +120,12 @@ def check_samples(samples: Sequence[Sample], *, max_pixels: int = MAX_PIXELS) ->
     Args:
         samples: What to check.
         max_pixels: Larger images and masks are problems.
+        mask_values: How masks are read (see `to_mask`).
+        value_range: How images of more than 8 bits are read (see `read_image`).
 
     Returns:
         All problems: files that are missing, unreadable, damaged, too large or of another kind,
-        and masks of another size than their image; and the properties of the other images.
+        and masks of another size than their image; and the properties of the others.
 
     Raises:
         UserError: If ``max_pixels`` is not a number of at least 1.
@@ -103,7 +141,8 @@ def check_samples(samples: Sequence[Sample], *, max_pixels: int = MAX_PIXELS) ->
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     with libtiff_silenced(sources.values()):
         try:
-            answers = pool.map(lambda key: _facts(sources[key], key[1], limit), sources)
+            how = (limit, mask_values, value_range)
+            answers = pool.map(lambda key: _facts(sources[key], key[1], *how), sources)
             bar = track(answers, description="check images", total=len(sources), enabled=shows)
             results = dict(zip(sources, bar, strict=True))
         finally:
@@ -113,11 +152,8 @@ def check_samples(samples: Sequence[Sample], *, max_pixels: int = MAX_PIXELS) ->
     return CheckReport(
         problems=[Problem(writable(path), reason) for path, reason in found],
         unusable=frozenset(path for path, _ in found),
-        images={
-            name: result
-            for (name, kind), result in results.items()
-            if kind == "image" and isinstance(result, ImageFacts)
-        },
+        images={k[0]: facts for k, facts in results.items() if isinstance(facts, ImageFacts)},
+        masks={k[0]: facts for k, facts in results.items() if isinstance(facts, MaskFacts)},
         arrays=tuple(source for source in sources.values() if not isinstance(source, Path)),
     )
 
@@ -127,31 +163,57 @@ def image_key(source: Path | Pixels) -> Path | int:
     return source if isinstance(source, Path) else id(source)
 
 
-def _facts(source: Path | Pixels, kind: str, max_pixels: int) -> ImageFacts | str:
+def _facts(
+    source: Path | Pixels,
+    kind: str,
+    max_pixels: int,
+    mask_values: MaskValues,
+    value_range: ValueRange,
+) -> ImageFacts | MaskFacts | str:
     """Return the properties of an image or mask, or what is wrong with it."""
-    if not isinstance(source, Path):
-        try:
-            height, width = checked_array(source, kind).shape[:2]
-        except ValueError as error:
-            return str(error)
-        digest = _digest(repr(source.shape).encode() + source.tobytes())
-        return ImageFacts(width, height, "RGB", 8, digest)
     try:
+        if not isinstance(source, Path):
+            array = checked_array(source, kind)
+            if kind == "mask":
+                return _mask_facts(array_to_mask(array, mask_values))
+            height, width = array.shape[:2]
+            digest = _digest(repr(source.shape).encode() + source.tobytes())
+            return ImageFacts(width, height, "RGB", 8, digest)
         decoded = decode(source, max_pixels=max_pixels)
-        width, height = (to_rgb if kind == "image" else to_mask)(decoded, source).size
-        digest = _digest(source.read_bytes()) if kind == "image" else ""
+        if kind == "mask":
+            return _mask_facts(to_mask(decoded, source, mask_values))
+        width, height = to_rgb(decoded, source, value_range).size
+        digest = _digest(source.read_bytes())
     except UserError as error:
         return str(error)
     except Exception as error:
-        return str(unreadable(source, error))
-    return ImageFacts(width, height, decoded.image.mode, decoded.bits, digest)
+        return str(unreadable(source, error) if isinstance(source, Path) else error)
+    return ImageFacts(width, height, decoded.image.mode, decoded.bits, digest, _largest(decoded))
+
+
+def _mask_facts(reading: MaskReading) -> MaskFacts:
+    image, doubt = reading
+    defective = np.asarray(image) > 0
+    edges = (defective[0], defective[-1], defective[:, 0], defective[:, -1])
+    border = float(np.concatenate(edges).mean())
+    return MaskFacts(image.width, image.height, float(defective.mean()), border, doubt)
+
+
+def _largest(decoded: Decoded) -> int | None:
+    """Return the largest value of 16 bits; of colours, only the highest 8 bits are known."""
+    if decoded.bits != 16 and decoded.image.mode != "I":
+        return None
+    image = decoded.image
+    if image.mode.startswith("I"):
+        return int(np.asarray(image).max())
+    return int(np.asarray(image.convert("RGB")).max()) << 8 | 0xFF
 
 
 def _digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def _reasons(sample: Sample, results: Mapping[Key, ImageFacts | str]) -> Iterator[str]:
+def _reasons(sample: Sample, results: Mapping[Key, ImageFacts | MaskFacts | str]) -> Iterator[str]:
     """Yield what is wrong with a sample, one line each."""
     name = shown(sample.path)
     image = results[image_key(sample.image), "image"]
@@ -163,7 +225,7 @@ def _reasons(sample: Sample, results: Mapping[Key, ImageFacts | str]) -> Iterato
     where = shown(str(sample.mask)) if isinstance(sample.mask, Path) else f"the mask of {name}"
     if isinstance(mask, str):
         yield mask if isinstance(sample.mask, Path) else f"{where}: {mask}"
-    elif isinstance(image, ImageFacts) and (mask.width, mask.height) != (image.width, image.height):
+    elif not isinstance(image, str) and (mask.width, mask.height) != (image.width, image.height):
         yield (
             f"{where} has {mask.width}x{mask.height} pixels (width x height) "
             f"but its image has {image.width}x{image.height}: give it a mask of its own size"

@@ -5,18 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import os
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from meds_plugin.data.faults import shown
 from meds_plugin.utils.errors import UserError
 
-if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
-
 __all__ = ["CsvRow", "CsvTable", "first_line", "parse_csv", "read_table", "read_text"]
 
 _DELIMITERS = ",;\t"
+Known: TypeAlias = Collection[str] | Callable[[Sequence[str]], list[str]]
 
 
 class CsvRow(NamedTuple):
@@ -34,10 +33,17 @@ class CsvRow(NamedTuple):
 
 
 class CsvTable(NamedTuple):
-    """The names of the columns, and the rows that are not empty."""
+    """A table.
+
+    Attributes:
+        columns: The names of the columns.
+        rows: The rows that are not empty.
+        header: The names as the file has them.
+    """
 
     columns: list[str]
     rows: list[CsvRow]
+    header: list[str]
 
 
 def read_text(file: str | os.PathLike[str], key: str) -> str:
@@ -67,7 +73,7 @@ def read_text(file: str | os.PathLike[str], key: str) -> str:
 def read_table(
     file: str | os.PathLike[str],
     key: str,
-    known: Collection[str],
+    known: Known,
     *,
     needed: Sequence[str],
     advice: str,
@@ -98,7 +104,7 @@ def parse_csv(
     text: str,
     file: str | os.PathLike[str],
     key: str,
-    known: Collection[str],
+    known: Known,
     *,
     needed: str = "path",
 ) -> CsvTable | None:
@@ -111,7 +117,7 @@ def parse_csv(
         file: The file, for messages.
         key: The setting that names it, for messages.
         known: Names of columns that are matched in any case. Other columns keep their names; one
-            without a name is called ``column N``.
+            without a name is called ``column N``. Or a function that names all columns of a header.
         needed: One of the known names, without which the text is not such a table.
 
     Returns:
@@ -120,12 +126,13 @@ def parse_csv(
     Raises:
         UserError: If two columns have the same name, or a quote is not closed.
     """
-    delimiter, columns = max(
-        ((d, _columns(text, d, known, needed)) for d in _DELIMITERS),
-        key=lambda found: len(found[1]),
-    )
-    if not columns:
+    headers = {delimiter: _header(text, delimiter) for delimiter in _DELIMITERS}
+    named = {delimiter: _named(header, known) for delimiter, header in headers.items()}
+    fitting = [delimiter for delimiter, columns in named.items() if needed in columns]
+    if not fitting:
         return None
+    delimiter = max(fitting, key=lambda each: len(named[each]))
+    columns = named[delimiter]
     if twice := sorted({name for name in columns if columns.count(name) > 1}):
         msg = f"{key}={shown(str(file))} has several columns named {shown(twice[0])}; keep one"
         raise UserError(msg)
@@ -135,17 +142,17 @@ def parse_csv(
         for number, cells in enumerate(reader, start=1):
             if any(cell.strip() for cell in cells):
                 padded = cells + [""] * (len(columns) - len(cells))
-                named = dict(zip(columns, padded, strict=False))
-                rows.append(CsvRow(number, named, cells[len(columns) :]))
+                cells_by_name = dict(zip(columns, padded, strict=False))
+                rows.append(CsvRow(number, cells_by_name, cells[len(columns) :]))
     except csv.Error as error:
         where = f"{key}={shown(str(file))}, line {reader.line_num}"
         msg = f'{where}: {error}; a name with a quote in it is written "a ""b"".png"'
         raise UserError(msg) from error
-    return CsvTable(columns, rows[1:])
+    return CsvTable(columns, rows[1:], headers[delimiter])
 
 
-def _columns(text: str, delimiter: str, known: Collection[str], needed: str) -> list[str]:
-    """Return the columns by one delimiter; none if the needed one is not among them."""
+def _header(text: str, delimiter: str) -> list[str]:
+    """Return the first row that is not empty, without empty cells at its end."""
     try:
         rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         header = next((row for row in rows if any(cell.strip() for cell in row)), [])
@@ -154,9 +161,15 @@ def _columns(text: str, delimiter: str, known: Collection[str], needed: str) -> 
     names = [cell.strip() for cell in header]
     while names and not names[-1]:  # delimiters at the end of each row
         names.pop()
-    plain = [name.casefold() if name.casefold() in known else name for name in names]
-    named = [name or f"column {number}" for number, name in enumerate(plain, start=1)]
-    return named if needed in named else []
+    return names
+
+
+def _named(header: Sequence[str], known: Known) -> list[str]:
+    if callable(known):
+        names = known(header)
+    else:
+        names = [name.casefold() if name.casefold() in known else name for name in header]
+    return [name or f"column {number}" for number, name in enumerate(names, start=1)]
 
 
 def first_line(text: str) -> str:

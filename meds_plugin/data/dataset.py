@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from meds_plugin.data.decoding import MAX_PIXELS, checked_limit
-from meds_plugin.data.images import read_image, read_mask
+from meds_plugin.data.images import read_image
+from meds_plugin.data.masks import read_mask
 from meds_plugin.data.transforms import apply_variation
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
+    from meds_plugin.data.masks import MaskValues
     from meds_plugin.data.samples import Sample
     from meds_plugin.data.transforms import Preprocess
     from meds_plugin.encoders.normalization import Normalization
@@ -36,8 +38,9 @@ class ImageDataset(Dataset[Item]):
 
     Args:
         samples: The images. Those with a variation are rotated and scaled by it, masks included.
-        preprocess: Turns a decoded image into a tensor.
+        preprocess: Turns a decoded image into a tensor, and says how deep files are decoded.
         max_pixels: Larger files are refused.
+        mask_values: How masks are read (see `to_mask`).
 
     Attributes:
         augments: False: reading an image again gives the same tensor.
@@ -63,6 +66,7 @@ class ImageDataset(Dataset[Item]):
         preprocess: Preprocess,
         *,
         max_pixels: int = MAX_PIXELS,
+        mask_values: MaskValues = "auto",
     ) -> None:
         self.samples = list(samples)
         self.preprocess = preprocess
@@ -72,6 +76,7 @@ class ImageDataset(Dataset[Item]):
         self.injected = [sample.injected for sample in self.samples]
         self.labels = torch.tensor([sample.is_anomaly for sample in self.samples], dtype=torch.bool)
         self._max_pixels = checked_limit(max_pixels)
+        self._mask_values = mask_values
 
     @property
     def normalization(self) -> Normalization:
@@ -89,7 +94,9 @@ class ImageDataset(Dataset[Item]):
     def rgb_image(self, index: int) -> Image.Image:
         """Return an image in RGB, before it is resized, cropped and normalised."""
         sample = self.samples[index]
-        return _varied(read_image(sample.image, max_pixels=self._max_pixels), sample)
+        value_range = self.preprocess.value_range
+        image = read_image(sample.image, max_pixels=self._max_pixels, value_range=value_range)
+        return _varied(image, sample)
 
     def mask(self, index: int) -> Tensor | None:
         """Return the mask of an image.
@@ -103,7 +110,7 @@ class ImageDataset(Dataset[Item]):
             return torch.zeros(self.preprocess.input_size)
         if sample.mask is None:
             return None
-        mask = read_mask(sample.mask, max_pixels=self._max_pixels)
+        mask = read_mask(sample.mask, values=self._mask_values, max_pixels=self._max_pixels)
         return self.preprocess.mask(_varied(mask, sample))
 
 

@@ -23,7 +23,8 @@ __all__ = [
     "search_folder",
 ]
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+_KINDS = "bmp gif j2k jp2 jpeg jpg pbm pgm png pnm ppm tif tiff webp"
+IMAGE_SUFFIXES = frozenset(f".{kind}" for kind in _KINDS.split())
 
 
 def is_folder(path: Path) -> bool:

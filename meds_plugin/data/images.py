@@ -1,9 +1,9 @@
-"""Reads images and masks in any common format as 8-bit pixels."""
+"""Reads images in any common format as 8-bit RGB."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -15,10 +15,41 @@ if TYPE_CHECKING:
 
     from meds_plugin.data.samples import Pixels
 
-__all__ = ["checked_array", "read_image", "read_mask", "to_mask", "to_rgb"]
+    # Values of black and white; None: those of the file's kind.
+    ValueRange: TypeAlias = tuple[float, float] | None
+
+__all__ = ["Levels", "checked_array", "deep_levels", "read_image", "to_rgb"]
 
 
-def read_image(source: Path | Pixels, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+class Levels(NamedTuple):
+    """Pixels of more than 8 bits.
+
+    Attributes:
+        values: ``[H, W]``, or ``[H, W, 3]`` for colours, higher = brighter.
+        black: The value of black; lower ones are black, too.
+        white: The value of white; likewise.
+    """
+
+    values: NDArray[Any]
+    black: float
+    white: float
+
+    def eight_bits(self) -> Pixels:
+        """Return them as uint8: integers by their highest bits, floats rounded."""
+        span = self.white - self.black
+        if np.issubdtype(self.values.dtype, np.floating):
+            clipped = np.clip(self.values, self.black, self.white)
+            scaled = np.rint((clipped - self.black) * (255 / span))
+        else:
+            clipped = np.clip(self.values.astype(np.float64), self.black, self.white)
+            scaled = (clipped - self.black) * (256 / (span + 1))
+        pixels: Pixels = scaled.astype(np.uint8)
+        return pixels
+
+
+def read_image(
+    source: Path | Pixels, *, max_pixels: int = MAX_PIXELS, value_range: ValueRange = None
+) -> Image.Image:
     """Read an image as 8-bit RGB, in its EXIF orientation.
 
     Pixels are converted as follows:
@@ -29,55 +60,40 @@ def read_image(source: Path | Pixels, *, max_pixels: int = MAX_PIXELS) -> Image.
     * 16 and 12 bits are reduced to their highest 8.
     * 32-bit integers count as 16 bits if the largest is in 256..65535, floats as shares of white
       if all are in [0, 1]. Others are refused: one image does not tell their range.
+    * With a range, all images of more than 8 bits are scaled by it, and clipped.
     * The first of several pages or frames is taken.
 
     Args:
-        source: PNG, JPEG, BMP, TIFF or WebP file, or uint8 ``[H, W, 3]``.
+        source: PNG, JPEG, BMP, TIFF, WebP, GIF, PNM or JPEG 2000 file, or uint8 ``[H, W, 3]``.
         max_pixels: Larger files are refused.
+        value_range: The values of black and white of files with more than 8 bits.
 
     Raises:
         UserError: If the file is missing, empty, damaged, too large or in another format.
         ValueError: If the array has another shape or type.
     """
     if isinstance(source, Path):
-        return to_rgb(decode(source, max_pixels=max_pixels), source)
+        decoded = decode(source, max_pixels=max_pixels, all_bits=value_range is not None)
+        return to_rgb(decoded, source, value_range)
     return Image.fromarray(checked_array(source, "image"))
 
 
-def read_mask(source: Path | Pixels, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Read a mask as 8-bit grey, 255 = defective.
-
-    The largest of several channels counts; otherwise as `read_image`. A mask without any value in
-    the upper half of its range, such as one of 0 and 1, holds labels: non-zero ones are defective.
-
-    Args:
-        source: File as for `read_image`, or uint8 ``[H, W]``.
-        max_pixels: As for `read_image`.
-
-    Raises:
-        UserError: As `read_image`.
-        ValueError: As `read_image`.
-    """
-    if isinstance(source, Path):
-        return to_mask(decode(source, max_pixels=max_pixels), source)
-    return _labelled(checked_array(source, "mask"), top=255)
-
-
-def to_rgb(decoded: Decoded, path: Path) -> Image.Image:
+def to_rgb(decoded: Decoded, path: Path, value_range: ValueRange = None) -> Image.Image:
     """Convert a decoded file to 8-bit RGB (see `read_image`).
 
     Raises:
         UserError: If its pixel format is not supported.
     """
+    levels = deep_levels(decoded, path, value_range)
+    if levels is not None:
+        small = decoded.bits == 32 and np.issubdtype(levels.values.dtype, np.integer)
+        if small and value_range is None and 0 < levels.values.max() < 256:
+            reason = "has 32-bit pixels of at most 8 bits, so white is unknown: save it with 8 bits"
+            raise unusable(path, reason)
+        return Image.fromarray(levels.eight_bits()).convert("RGB")
     image = decoded.image
     if image.mode == "RGB":
         return image
-    if _is_deep(image):
-        values, top = _deep_values(decoded, path)
-        if decoded.bits == 32 and image.mode != "F" and 0 < values.max() < 256:
-            reason = "has 32-bit pixels of at most 8 bits, so white is unknown: save it with 8 bits"
-            raise unusable(path, reason)
-        return Image.fromarray(_eight_bits(values, top)).convert("RGB")
     # Pillow would warn about some values, or convert to RGBA first.
     image.info.pop("transparency", None)
     try:
@@ -85,20 +101,6 @@ def to_rgb(decoded: Decoded, path: Path) -> Image.Image:
     except Exception as error:  # such as a conversion that this build lacks
         msg = f"has colours of kind {image.mode} ({error}): save it as RGB"
         raise unusable(path, msg) from error
-
-
-def to_mask(decoded: Decoded, path: Path) -> Image.Image:
-    """Convert a decoded file to an 8-bit grey mask (see `read_mask`).
-
-    Raises:
-        UserError: As `to_rgb`.
-    """
-    image = decoded.image
-    if _is_deep(image):
-        return _labelled(*_deep_values(decoded, path))
-    if image.mode in {"1", "L"}:
-        return _labelled(np.asarray(image.convert("L")), top=255)
-    return _labelled(np.asarray(to_rgb(decoded, path)).max(axis=2), top=255)
 
 
 def checked_array(array: Pixels, kind: str) -> Pixels:
@@ -119,33 +121,35 @@ def checked_array(array: Pixels, kind: str) -> Pixels:
     return array
 
 
-def _is_deep(image: Image.Image) -> bool:
-    """Whether pixels are grey with more than 8 bits; Pillow reduces colours to 8 itself."""
-    return image.mode == "F" or image.mode.startswith("I")
+def deep_levels(decoded: Decoded, path: Path, value_range: ValueRange = None) -> Levels | None:
+    """Return pixels of more than 8 bits; ``None`` if Pillow gives 8.
 
+    Args:
+        decoded: The file.
+        path: Where it lies, for messages.
+        value_range: Values of black and white; ``None``: those of the file's kind.
 
-def _deep_values(decoded: Decoded, path: Path) -> tuple[NDArray[Any], int]:
-    """Return the values and the upper end of their range, which begins at 0."""
-    values = np.asarray(decoded.image)
-    if decoded.image.mode == "F":
-        top = 1
-        fits = bool(values.min() >= 0 and values.max() <= 1)  # false if one is NaN
+    Raises:
+        UserError: If pixels lie outside the range of their kind.
+    """
+    values = decoded.colours
+    if values is None:
+        if decoded.image.mode != "F" and not decoded.image.mode.startswith("I"):
+            return None
+        values = np.asarray(decoded.image)
+    if np.issubdtype(values.dtype, np.floating):
+        black, white = value_range or (0.0, 1.0)
         what = "floating-point pixels outside 0..1"
     else:
-        top = 0xFFF if decoded.bits == 12 else 0xFFFF
-        fits = bool(values.min() >= 0 and values.max() <= top)
+        black, white = value_range or (0, 0xFFF if decoded.bits == 12 else 0xFFFF)
         what = "32-bit pixels of unknown range"
+    if value_range is None:
+        fits = bool(values.min() >= black and values.max() <= white)  # false if one is NaN
+    else:
+        fits, what = bool(np.isfinite(values).all()), "pixels that are no numbers"
     if not fits:
-        raise unusable(path, f"has {what}: save it with 8 or 16 bits")
-    return top - values if decoded.inverted else values, top
-
-
-def _eight_bits(values: NDArray[Any], top: int) -> Pixels:
-    scaled = np.rint(values * 255) if top == 1 else values >> (top.bit_length() - 8)
-    return np.asarray(scaled, np.uint8)
-
-
-def _labelled(values: NDArray[Any], top: int) -> Image.Image:
-    if values.max() <= top / 2:
-        return Image.fromarray(np.where(values > 0, 255, 0).astype(np.uint8))
-    return Image.fromarray(values if top == 255 else _eight_bits(values, top))
+        advice = "save it with 8 or 16 bits, or for images give data.range=[LOW,HIGH]"
+        raise unusable(path, f"has {what}: {advice}")
+    if decoded.inverted:
+        values = black + white - np.clip(values, black, white)
+    return Levels(values, black, white)

@@ -12,7 +12,7 @@ from meds_plugin.data.faults import shown
 from meds_plugin.data.file_search import natural_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from meds_plugin.data.check import CheckReport, ImageFacts
     from meds_plugin.data.samples import Sample, Split
@@ -21,6 +21,8 @@ __all__ = ["duplicates", "inventory_table"]
 
 _KINDS = {"L": "grey", "LA": "grey+alpha", "P": "palette", "PA": "palette+alpha", "F": "float"}
 _SHORTEST_PATH = 24
+_MOST_WORDS = 8
+_LONGEST_WORD = 40
 _GAP = "  "
 
 
@@ -42,7 +44,8 @@ def inventory_table(split: Split, report: CheckReport | None, *, width: int = 12
 
     Returns:
         A row per category: numbers of images, sizes, pixel formats and the first path; below it,
-        the notes and the duplicates. A ``?`` stands for an unknown number.
+        which labels were taken for normal and for defective, the notes and the duplicates. A ``?``
+        stands for an unknown number.
     """
     names = sorted(split.categories, key=natural_key)
     rows = []
@@ -58,7 +61,7 @@ def inventory_table(split: Split, report: CheckReport | None, *, width: int = 12
     table = _aligned([over, [*heads, "pixels", "kind", "first image"], *rows], width)
     notes = [f"note: {note}" for note in split.notes]
     found = duplicates(split, report) if report else ["identical files: not looked for"]
-    return "\n".join([*table, *notes, *found])
+    return "\n".join([*table, *_labels(split), *notes, *found])
 
 
 def duplicates(split: Split, report: CheckReport) -> list[str]:
@@ -99,7 +102,7 @@ def duplicates(split: Split, report: CheckReport) -> list[str]:
 
 
 def _counts(train: Sequence[Sample], test: Sequence[Sample]) -> list[str]:
-    known = sum(sample.is_anomaly or bool(sample.injected) for sample in train)
+    known = sum(_is_defective(sample) for sample in train)
     unknown = any(sample.injected is None and not sample.is_anomaly for sample in train)
     defects = sum(sample.is_anomaly for sample in test)
     masks = sum(sample.mask is not None for sample in test)
@@ -109,6 +112,39 @@ def _counts(train: Sequence[Sample], test: Sequence[Sample]) -> list[str]:
     if unknown:
         texts[1] = f"{known}+?" if known else "?"
     return texts
+
+
+def _labels(split: Split) -> list[str]:
+    """Say in a line what was taken for normal and for defective, in the data set's own words."""
+    counts: dict[str, dict[str, Counter[str]]] = {
+        kind: defaultdict(Counter) for kind in ("normal", "defective", "unknown")
+    }
+    for part, samples in (("train", split.train), ("test", split.test)):
+        for sample in samples:
+            known = part == "test" or sample.injected is not None
+            kind = "defective" if _is_defective(sample) else "normal" if known else "unknown"
+            counts[kind][sample.label or sample.defect or ""][part] += 1
+    if counts["defective"]:
+        counts["normal"] = counts["normal"] or {"none": Counter()}
+    parts = [f"{kind}: {_words(words)}" for kind, words in counts.items() if words]
+    return ["; ".join(parts)] if parts else []
+
+
+def _words(counts: Mapping[str, Counter[str]]) -> str:
+    order = sorted(counts, key=lambda word: -counts[word].total())
+    texts = []
+    for word in order[:_MOST_WORDS]:
+        numbers = " + ".join(f"{number} ({part})" for part, number in counts[word].items())
+        named = repr(word) if word.isdecimal() else _shortened(shown(word), _LONGEST_WORD)
+        texts.append(f"{named} {numbers}".strip())
+    if rest := order[_MOST_WORDS:]:
+        images = sum(counts[word].total() for word in rest)
+        texts.append(f"{len(rest)} more ({images} images)")
+    return ", ".join(texts)
+
+
+def _is_defective(sample: Sample) -> bool:
+    return sample.is_anomaly or bool(sample.injected)
 
 
 def _looks(samples: Sequence[Sample], report: CheckReport | None) -> list[str]:

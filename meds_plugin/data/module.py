@@ -55,7 +55,7 @@ class AnomalyDataModule(L.LightningDataModule):
 
     Attributes:
         preprocess: Turns images into tensors; its normalization may be changed before images are
-            read.
+            read. `setup` settles its range of values.
 
     Raises:
         UserError: If an argument is wrong; in `setup`, if the images are.
@@ -128,10 +128,17 @@ class AnomalyDataModule(L.LightningDataModule):
         prepared = prepare(found, self._settings, seed=self._seed)
         _require_unique_names(prepared.split.train, "training")
         _require_unique_names(prepared.split.test, "test")
+        self.preprocess.value_range = prepared.value_range
         return prepared
 
     def _dataset(self, samples: Sequence[Sample]) -> ImageDataset:
-        return ImageDataset(samples, self.preprocess, max_pixels=self._settings.max_pixels)
+        settings = self._settings
+        return ImageDataset(
+            samples,
+            self.preprocess,
+            max_pixels=settings.max_pixels,
+            mask_values=settings.mask_values,
+        )
 
     def _loader(self, dataset: ImageDataset) -> DataLoader[Item]:
         return DataLoader(

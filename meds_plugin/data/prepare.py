@@ -11,14 +11,19 @@ from meds_plugin.data.exclude import exclude, read_exclude
 from meds_plugin.data.faults import bad_name, writable
 from meds_plugin.data.inventory import inventory_table
 from meds_plugin.data.links import links_out
+from meds_plugin.data.mask_notes import mask_notes
+from meds_plugin.data.masks import checked_mask_values
 from meds_plugin.data.noise import checked_protocol, checked_ratio, contaminate, recounted
 from meds_plugin.data.samples import Problem
+from meds_plugin.data.value_range import checked_range, choose_range
 from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from meds_plugin.data.images import ValueRange
+    from meds_plugin.data.masks import MaskValues
     from meds_plugin.data.noise import NoiseReport
     from meds_plugin.data.samples import Sample, Split
 
@@ -63,7 +68,10 @@ class DataSettings:
         outside_links: Whether links may lead out of the data set's folder; otherwise, images
             reached by such links cannot be used.
         check: Decode every file once beforehand; otherwise a bad file stops the run when it is
-            reached, and sizes and duplicates are unknown.
+            reached, and sizes, duplicates, odd masks and the largest value are unknown.
+        value_range: Values of black and white in files of more than 8 bits: ``auto``, ``full`` or
+            both numbers (see `choose_range`).
+        mask_values: Which values of masks are defective (see `to_mask`).
 
     Raises:
         UserError: If a setting is invalid.
@@ -78,6 +86,8 @@ class DataSettings:
     max_pixels: int = MAX_PIXELS
     outside_links: bool = False
     check: bool = True
+    value_range: Literal["auto", "full"] | Sequence[float] = "auto"
+    mask_values: MaskValues = "auto"
 
     def __post_init__(self) -> None:
         """Validate the settings."""
@@ -91,6 +101,8 @@ class DataSettings:
             if not isinstance(getattr(self, key), bool):
                 msg = f"data.{key} must be true or false, got {getattr(self, key)!r}"
                 raise UserError(msg)
+        checked_range(self.value_range)
+        checked_mask_values(self.mask_values)
 
 
 @dataclass(frozen=True)
@@ -102,12 +114,14 @@ class Prepared:
         noise: The contamination asked for and achieved, after exclusion.
         skipped: Images left out because they cannot be used.
         summary: A description of the data set for the user.
+        value_range: Values of black and white in files of more than 8 bits.
     """
 
     split: Split
     noise: NoiseReport
     skipped: list[Problem] = field(default_factory=list)
     summary: str = ""
+    value_range: ValueRange = None
 
 
 def prepare(found: Split, settings: DataSettings, *, seed: int = 0) -> Prepared:
@@ -134,7 +148,12 @@ def prepare(found: Split, settings: DataSettings, *, seed: int = 0) -> Prepared:
     report = None
     if settings.check:
         fit = [sample for sample in everything if sample.path not in unfit]
-        report = check_samples(fit, max_pixels=settings.max_pixels)
+        report = check_samples(
+            fit,
+            max_pixels=settings.max_pixels,
+            mask_values=settings.mask_values,
+            value_range=checked_range(settings.value_range),
+        )
         problems += report.problems
         bad |= report.unusable
     if problems and settings.on_error == "stop":
@@ -144,6 +163,8 @@ def prepare(found: Split, settings: DataSettings, *, seed: int = 0) -> Prepared:
         train=[sample for sample in found.train if sample.path not in bad],
         test=[sample for sample in found.test if sample.path not in bad],
     )
+    # Of all images, so that it does not depend on which are injected or excluded.
+    value_range, notes = choose_range(settings.value_range, everything, report)
     split, noise = contaminate(
         split,
         settings.noise,
@@ -158,10 +179,13 @@ def prepare(found: Split, settings: DataSettings, *, seed: int = 0) -> Prepared:
         if noise.counts:
             noise = recounted(noise, split.train)
     _require_training(found.train, split.train)
+    notes += mask_notes([*split.train, *split.test], report) if report else []
+    split = replace(split, notes=[*split.notes, *notes])
     lines = [inventory_table(split, report)]
     if count := len({problem.path for problem in problems}):
         lines.append(f"left out because they cannot be used: {count} images")
-    return Prepared(split, noise, problems, "\n".join(line for line in lines if line))
+    summary = "\n".join(line for line in lines if line)
+    return Prepared(split, noise, problems, summary, value_range)
 
 
 def _without(split: Split, names: Iterable[str], file: str | Path | None) -> Split:

@@ -46,6 +46,7 @@ class Sample:
             within each view.
         variation: Set where a noise protocol repeats an image with small changes.
         extra: Further columns of the data set's table.
+        label: What the data set calls it: a word for normal, or for its defect.
     """
 
     path: str
@@ -57,6 +58,7 @@ class Sample:
     view: str | None = None
     variation: Variation | None = None
     extra: Mapping[str, str] = field(default_factory=dict)
+    label: str | None = None
 
     @property
     def is_anomaly(self) -> bool:

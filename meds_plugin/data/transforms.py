@@ -16,6 +16,7 @@ from meds_plugin.utils.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from meds_plugin.data.images import ValueRange
     from meds_plugin.data.samples import Variation
     from meds_plugin.encoders.normalization import Normalization
 
@@ -35,12 +36,14 @@ class Preprocess:
         crop: Size of the centre crop, in the same form; ``None``: no crop.
         normalization: What the detector's encoder was trained with: mean, standard deviation, and
             the filter that resizes images (Pillow's, antialiased).
+        value_range: Values of black and white in files of more than 8 bits (see `read_image`).
 
     Attributes:
         image_size: Height and width before the crop.
         input_size: Height and width of the tensors.
         offset: Row and column of the resized image at which the crop begins.
         normalization: As given; may be replaced.
+        value_range: Likewise. It is applied where files are read, before all else.
 
     Raises:
         UserError: If a size is not a positive number or pair, or the crop is larger than the image.
@@ -54,7 +57,9 @@ class Preprocess:
         crop: Size | None = None,
         *,
         normalization: Normalization = IMAGENET,
+        value_range: ValueRange = None,
     ) -> None:
+        self.value_range = value_range
         self.image_size = height_and_width(image_size, "data.image_size")
         self.input_size = self.image_size if crop is None else height_and_width(crop, "data.crop")
         height, width = self.image_size

@@ -72,7 +72,8 @@ class PredictionDataset(Dataset[LoadedImage]):
         """Read a file."""
         file = self.files[index]
         try:
-            image = read_image(file, max_pixels=self._max_pixels)
+            value_range = self._preprocess.value_range
+            image = read_image(file, max_pixels=self._max_pixels, value_range=value_range)
             size = (image.height, image.width)
             pixels = np.array(image) if self._with_pixels else None
             return LoadedImage(index, self._preprocess(image), size, pixels)

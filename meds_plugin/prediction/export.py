@@ -81,6 +81,8 @@ def export_bytes(
     try:
         with _quiet():
             content = _onnx(module, example, opset) if kind == "onnx" else _torch(module, example)
+    except UserError:
+        raise
     except Exception as error:  # exporters fail in any way on code they do not know
         msg = f"backbone={predictor.backbone} cannot be exported to {kind}: {brief(error)}"
         raise UserError(msg) from error
@@ -113,6 +115,8 @@ def describe(
         },
         "preprocessing": {
             "colours": "RGB, 8 bits",
+            # Of black and white in files of more than 8 bits.
+            "range": list(preprocess.value_range) if preprocess.value_range else "full",
             "resize": list(preprocess.image_size),
             "interpolation": f"{normalization.interpolation} with antialiasing (Pillow), the whole "
             "image whatever its aspect, rounded to 8 bits",
@@ -150,7 +154,12 @@ def _onnx(module: nn.Module, example: Tensor, opset: int) -> bytes:
         dynamo=True,
         verbose=False,
     )
-    return bytes(program.model_proto.SerializeToString())
+    model = program.model_proto
+    written = next(each.version for each in model.opset_import if not each.domain)
+    if written != opset:
+        msg = f"opset={opset}: torch writes this model with {written}; give opset={written}"
+        raise UserError(msg)
+    return bytes(model.SerializeToString())
 
 
 @torch.no_grad()  # a change of this mode inside would become a part that cannot be loaded again

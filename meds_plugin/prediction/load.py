@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from meds_plugin.config.build import build_detector, check_targets, plain
 from meds_plugin.data.transforms import Preprocess
+from meds_plugin.data.value_range import checked_range
 from meds_plugin.detectors.frozen_part import FrozenPart, check_saved, without
 from meds_plugin.detectors.inference import choose_device
 from meds_plugin.detectors.view import DetectorView
@@ -115,7 +116,11 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
 def _preparation(config: DictConfig, source: Path) -> tuple[Preprocess, EvaluationProtocol]:
     """Return how images become tensors, and maps scores."""
     try:
-        preprocess = Preprocess(plain(config.data.image_size), plain(config.data.crop))
+        preprocess = Preprocess(
+            plain(config.data.image_size),
+            plain(config.data.crop),
+            value_range=checked_range(plain(config.data.range)),
+        )
         return preprocess, EvaluationProtocol(**plain(config.evaluation))
     except UserError:
         raise

@@ -150,7 +150,7 @@ class Predictor:
         for start in range(0, len(items), batch_size):
             part = items[start : start + batch_size]
             if not isinstance(part, Tensor):
-                part = torch.stack([self.preprocess(_read(image)) for image in part])
+                part = torch.stack([self.preprocess(self._read(image)) for image in part])
             score, evaluated = self.score_batch(part, names[start : start + batch_size])
             scores.append(score)
             maps.append(evaluated)
@@ -240,21 +240,22 @@ class Predictor:
             stored.pixel if alarm.pixel is None else alarm.pixel,
         )
 
-
-def _read(image: OneImage) -> Image.Image:
-    """Return an image as 8-bit RGB."""
-    if isinstance(image, (str, os.PathLike)):
-        return read_image(Path(image))
-    if isinstance(image, Image.Image):
-        bits = 16 if image.mode.startswith("I;16") else 32
-        return to_rgb(Decoded(image.copy(), bits, inverted=False), Path("a Pillow image"))
-    if isinstance(image, np.ndarray):
-        try:
-            return read_image(image)
-        except ValueError as error:
-            raise UserError(str(error)) from None
-    msg = f"images must be files, Pillow images, uint8 arrays or a tensor, got {type(image)}"
-    raise UserError(msg)
+    def _read(self, image: OneImage) -> Image.Image:
+        """Return an image as 8-bit RGB."""
+        value_range = self.preprocess.value_range
+        if isinstance(image, (str, os.PathLike)):
+            return read_image(Path(image), value_range=value_range)
+        if isinstance(image, Image.Image):
+            bits = 16 if image.mode.startswith("I;16") else 32
+            decoded = Decoded(image.copy(), bits, inverted=False)
+            return to_rgb(decoded, Path("a Pillow image"), value_range)
+        if isinstance(image, np.ndarray):
+            try:
+                return read_image(image)
+            except ValueError as error:
+                raise UserError(str(error)) from None
+        msg = f"images must be files, Pillow images, uint8 arrays or a tensor, got {type(image)}"
+        raise UserError(msg)
 
 
 def _listed(images: OneImage | Sequence[OneImage]) -> Sequence[OneImage]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 import shlex
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["Applied", "apply_decisions"]
 
 _COLUMNS = ("path", "category", "decision")
-_UNQUOTED = re.compile(r"[\w./-]+")  # a path that needs no quotes in an override
 
 
 class Applied(NamedTuple):
@@ -125,12 +123,5 @@ def _suffixes() -> itertools.chain[str]:
 
 def _command(run: Path, file: Path, target: Path) -> str:
     words = ["--config-path", str(run.absolute()), "--config-name", "config"]
-    words += [f"data.exclude={_override(file)}", f"hydra.run.dir={_override(target)}"]
+    words += [f"data.exclude={file.absolute()}", f"hydra.run.dir={target.absolute()}"]
     return shlex.join(["python", "-m", "meds_plugin.run", *words])
-
-
-def _override(path: Path) -> str:
-    """Return a path as the value of a Hydra override."""
-    text = str(path.absolute())
-    quoted = text.replace("'", "\\'")
-    return text if _UNQUOTED.fullmatch(text) else f"'{quoted}'"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from meds_plugin.config.flatten import flatten
 from meds_plugin.utils.atomic import write_json
+from meds_plugin.utils.errors import UserError
 from meds_plugin.utils.file_locks import lock, try_lock
 
 if TYPE_CHECKING:
@@ -52,11 +53,19 @@ class Job:
 
 
 def read_job(folder: Path) -> Job | None:
-    """Return the job of a folder; ``None`` if the folder has none."""
+    """Return the job of a folder; ``None`` if the folder has none.
+
+    Raises:
+        UserError: If its record is damaged.
+    """
+    file = folder / _RECORD
     try:
-        return Job(**json.loads((folder / _RECORD).read_text(encoding="utf-8")))
+        return Job(**json.loads(file.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
+    except (ValueError, TypeError) as error:
+        msg = f"{file} is damaged ({error}): remove the job's folder to run it again"
+        raise UserError(msg) from error
 
 
 def write_job(folder: Path, job: Job, **changed: Any) -> None:
@@ -100,10 +109,8 @@ def job_name(overrides: Sequence[str], swept: Collection[str]) -> str:
     chosen = [(key, value) for key, value in pairs if key in swept]
     parts = [f"{_slug(key)}-{_slug(value)}" for key, value in chosen]
     name = "+".join(parts)[:_MAX_LENGTH] or "job"
-    if (
-        any(re.search(r"[^\w.\-]", value, re.ASCII) for _, value in chosen)
-        or len(name) == _MAX_LENGTH
-    ):
+    changed = any(re.search(r"[^\w.\-]", value, re.ASCII) for _, value in chosen)
+    if changed or len(name) == _MAX_LENGTH:
         # The name does not contain all of it.
         name += "-" + hashlib.sha256(repr(chosen).encode()).hexdigest()[:8]
     return name

@@ -12,7 +12,6 @@ import contextlib
 import json
 import logging
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import OmegaConf, open_dict, read_write
 
+from meds_plugin.config.overrides import quote, requote
 from meds_plugin.config.paths import anchor_paths
 from meds_plugin.runs.read import is_finished
 from meds_plugin.sweeps.folder import (
@@ -40,6 +40,7 @@ from meds_plugin.sweeps.folder import (
 )
 from meds_plugin.utils.atomic import write_json
 from meds_plugin.utils.errors import UserError, print_error
+from meds_plugin.utils.stopping import Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,6 +55,7 @@ log = logging.getLogger(__name__)
 _RECORD = "sweep.json"  # the command line that started it
 _SWEEP_DIR = "hydra.sweep.dir="
 _JOB_VARIABLE = "MEDS_SWEEP_JOB"  # set in the processes of a job
+_GRACE = 10.0  # seconds for a job to end after its current step
 _LOG = "output.log"  # in a job's folder: what it printed
 # Those of Hydra's settings that belong to the sweep, not to its jobs.
 _SWEEP_SETTINGS = (
@@ -154,19 +156,17 @@ class Sweep(Callback):
             print_error(f"job {folder.name} {end}")
         if not failed:
             return 0
-        again = shlex.quote(f"resume={self.folder}")
-        print_error(f"{again} runs what is missing, and nothing else")
         return 2 if all(job.status == 2 for _, job in failed) else 1
 
     def _run(self, folder: Path, before: Job, hydra: HydraConf) -> None:
-        quoted = "'{}'".format(str(folder).replace("'", "\\'"))
+        quoted = quote(str(folder))
         if (folder / "config.yaml").is_file():
             log.info("%s: continues where it stopped", folder.name)
             task = [f"resume={quoted}", "hydra.output_subdir=null"]
         else:
             log.info("%s: starts", folder.name)
             own = [o for o in hydra.overrides.hydra if not o.startswith(_SWEEP_SETTINGS)]
-            task = [*hydra.overrides.task, *own]
+            task = [*map(requote, hydra.overrides.task), *own]
         command = [
             *(sys.executable, "-m", "meds_plugin.run"),
             *(*self._options, *task, f"hydra.run.dir={quoted}"),
@@ -209,6 +209,11 @@ class Sweep(Callback):
         ):
             try:
                 return self._wait(process)
+            except Stopped:
+                process.terminate()  # the job saves what it has done
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_GRACE)
+                raise
             finally:
                 _kill(process)
 
@@ -249,14 +254,23 @@ def arguments_of(folder: Path) -> list[str] | None:
 
     Args:
         folder: The sweep's folder; the result is ``None`` if it is not one.
+
+    Raises:
+        UserError: If its record is damaged, or the working directory is gone.
     """
-    try:
-        record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    file = folder / _RECORD
+    if not file.is_file():
         return None
-    quoted = str(folder.absolute()).replace("'", "\\'")
-    os.chdir(record["cwd"])
-    return [*record["arguments"], f"{_SWEEP_DIR}'{quoted}'"]
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        os.chdir(record["cwd"])
+        return [*record["arguments"], f"{_SWEEP_DIR}{quote(str(folder.absolute()))}"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        msg = (
+            f"{file} cannot be used ({type(error).__name__}: {error}): give the sweep's own "
+            f"command again, with {_SWEEP_DIR}{folder}"
+        )
+        raise UserError(msg) from error
 
 
 def end_with_the_sweep() -> None:

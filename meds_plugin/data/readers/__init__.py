@@ -3,8 +3,10 @@
 A new layout needs two files: a module here whose ``read_NAME(root, categories, ...)`` returns a
 `Split`, and ``conf/data/NAME.yaml``, which names it as the source. Readers share `arguments` (the
 root and the categories), `by_category` (order, and notes on what is missing), `listed_images`
-(files that a list names), `safe_paths` and `layout_guess` (which reader fits a folder). Parts of
-`folder` are in ``folder_*.py``; `csv_dataset` is the reader of ``data=csv``.
+(files that a list names), `part_folders` (``train``, ``test`` and ``good`` by other names),
+`safe_paths` and `layout_guess` (which reader fits a folder). What labels mean is in `data.words`.
+Parts of `folder` are in ``folder_*.py``; `csv_dataset` is the reader of ``data=csv``, with
+`csv_columns` and `csv_labels`.
 """
 
 from meds_plugin.data.readers.csv_dataset import read_csv

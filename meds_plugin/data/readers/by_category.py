@@ -31,7 +31,7 @@ def sort_by_category(found: Split, categories: Sequence[str], *, source: str, ma
         The images by category, and by name within each.
 
     Raises:
-        UserError: If a category has no training image.
+        UserError: If a category has no training image, or all are labelled as defective.
     """
     split = replace(found, train=[], test=[], notes=list(found.notes))
     trains, tests = _by_category(found.train), _by_category(found.test)
@@ -40,6 +40,8 @@ def sort_by_category(found: Split, categories: Sequence[str], *, source: str, ma
         train, test = trains[name], tests[name]
         if not train:
             raise UserError(_nothing_to_train_on(found, name, test, source))
+        if all(sample.is_anomaly for sample in train):
+            raise UserError(_only_defects(name, train, source))
         split.train.extend(train)
         split.test.extend(test)
         notes += [*category_notes(name, test, masks), *_one_sided(name, test)]
@@ -90,3 +92,13 @@ def _nothing_to_train_on(found: Split, category: str, test: Sequence[Sample], so
         count = f"{len(found.problems)} cannot be used"
         message += f"; {count}, the first because {found.problems[0].reason}"
     return f"{message}; add some, or leave it out with data.categories=[...]"
+
+
+def _only_defects(category: str, train: Sequence[Sample], source: str) -> str:
+    words = dict.fromkeys(shown(sample.label or sample.defect or "") for sample in train)
+    some = ", ".join([*list(words)[:3], *(["..."] if len(words) > 3 else [])])
+    return (
+        f"{source}: category {shown(category)}: the labels of all {len(train)} training images "
+        f"({some}) are taken for defects; name the word for normal, as in data.normal=WORD, "
+        "correct them, or rename a column that holds something else"
+    )

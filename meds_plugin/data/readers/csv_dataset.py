@@ -7,37 +7,41 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from meds_plugin.data.csv_table import read_table
 from meds_plugin.data.faults import shown
 from meds_plugin.data.readers.arguments import chosen_categories, data_folder
 from meds_plugin.data.readers.by_category import sort_by_category
+from meds_plugin.data.readers.csv_columns import (
+    COLUMNS,
+    asks_for_defect,
+    is_label_column,
+    read_image_table,
+)
+from meds_plugin.data.readers.csv_labels import Labels
 from meds_plugin.data.readers.listed_images import EntryError, listed_file
 from meds_plugin.data.samples import Problem, Sample, Split
+from meds_plugin.data.words import Meaning, is_missing, meaning, part_of
 from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from meds_plugin.data.csv_table import CsvRow
+    from meds_plugin.data.readers.csv_labels import NormalWords
 
 __all__ = ["read_csv"]
-
-_COLUMNS = ("path", "split", "label", "mask", "category")
-_NAMES = ", ".join(_COLUMNS)
-_NORMAL = frozenset({"0", "0.0", "false", "normal", "good", "ok"})
-_NAMELESS = frozenset({"1", "1.0", "true"})
-# What programs write for missing values: it may mean unknown, or no defect.
-_UNCLEAR = frozenset({"nan", "na", "n/a", "none", "null", "unknown", "?", "-", "-1", "-1.0"})
 
 
 def read_csv(
     file: str | os.PathLike[str] | None,
     root: str | os.PathLike[str] | None = None,
     categories: Sequence[str] | str | None = None,
+    *,
+    normal: NormalWords = None,
 ) -> Split:
     r"""List the images in a table, one per row.
 
-    The table is CSV in UTF-8 with commas, semicolons or tabs. Columns, in any order and case:
+    The table is CSV in UTF-8 with commas, semicolons or tabs. Columns, in any order and case, and
+    by other usual names (``image_path``, ``label_index``, see `csv_columns`):
 
     | column | holds | if empty or not there |
     |---|---|---|
@@ -47,117 +51,149 @@ def read_csv(
     | mask | the mask, like path; used for images known to show a defect | no mask |
     | category | the product or texture | the root's name |
 
-    Labels ``0 false normal good ok`` mean normal, ``1 true`` a defect of the kind ``anomaly``, and
-    any other word a defect of that kind; ``nan`` and the like are a problem, since they may mean
-    normal or unknown. Training images with a label have ``injected`` set. Other columns go into
-    `Sample.extra`. Images are not opened.
+    Labels are read as `words.meaning` says: ``0 good OK normal PASS i.O.`` mean normal, ``1`` a
+    defect of the kind ``anomaly``, and words that mean neither a defect of that kind. A table is
+    refused if it is not certain which of its labels mean normal. ``nan``, ``None`` and ``NULL`` are
+    as good as an empty cell. Images of the split ``val`` are left out. Training images with a label
+    have ``injected`` set. Other columns go into `Sample.extra`. Images are not opened.
 
     Args:
         file: The table.
         root: The folder that paths are relative to; default: the table's folder.
         categories: Which to read, in any order; ``None``: all.
+        normal: The only labels that mean normal, in place of the usual words; ``[]``: none.
 
     Returns:
         The images by category and name. Rows that cannot be used are among the problems, by their
         number in a spreadsheet: for a path or mask that leads out of the root or does not exist, a
-        repeated path, an unknown split or an unclear label.
+        repeated path, an unknown split or a label that is missing or contradicts another column.
 
     Raises:
-        UserError: If the file cannot be read, is not UTF-8, has no column ``path`` or no row; or if
-            the root or a category does not exist, or a category has no training images.
+        UserError: If the file cannot be read, is not UTF-8, has no row or lacks a column; if labels
+            are doubtful; or if the root or a category does not exist, or a category has no training
+            image that is not labelled as defective.
     """
     if file is None:
-        msg = f"data.file=FILE is missing: name a table (CSV) with the columns {_NAMES}"
+        names = ", ".join(COLUMNS)
+        msg = f"data.file=FILE is missing: name a table (CSV) with the columns {names}"
         raise UserError(msg)
     source = f"data.file={shown(str(file))}"
-    advice = f"its first row is to name {_NAMES}"
-    table = read_table(file, "data.file", _COLUMNS, needed=["path"], advice=advice)
-    if not table.rows:
-        msg = f"{source} lists no image; add a row for each"
-        raise UserError(msg)
+    table = read_image_table(file)
     beside = Path(os.path.expanduser(file)).parent  # noqa: PTH111 - as in `read_text`
     folder = data_folder(beside if root is None else root, "the images that data.file lists")
     own_name = Path(os.path.normpath(folder.absolute())).name
-    rows = [(row, row.cells.get("category", "").strip() or own_name) for row in table.rows]
-    names = chosen_categories(categories, {category for _, category in rows}, source)
-    found = Split([], [], folders=(folder,))
-    if others := [shown(name) for name in table.columns if name not in _COLUMNS]:
-        found.notes.append(f"{source}: other columns, kept as they are: {', '.join(others)}")
-    unused = 0
-    lines: dict[str, int] = {}
-    for row, category in rows:
-        if category not in names:
+    by_row = [(row, _category(row) or own_name) for row in table.rows]
+    chosen = chosen_categories(categories, {category for _, category in by_row}, source)
+    rows = [(row, category) for row, category in by_row if category in chosen]
+    found = Split([], [], notes=list(table.notes), folders=(folder,))
+    column = table.names.get("label", "label")
+    labels = Labels(normal, f"{source}, column {shown(column)}", of_defect=asks_for_defect(column))
+    parts = [part_of(row.cells.get("split", "train")) for row, _ in rows]
+    written = [row.cells.get("label", "") for row, _ in rows]
+    tested = [label for label, part in zip(written, parts, strict=True) if part == "test"]
+    labels.check(written, tested)
+    reader = _RowReader(folder, labels, table.others)
+    for (row, category), part in zip(rows, parts, strict=True):
+        if part == "val":
             continue
         try:
-            test, sample = _entry(row, category, folder, lines)
+            sample = reader.sample(row, category, part)
         except EntryError as error:
             reason = f"{source}, row {row.number}: {error}"
             found.problems.append(Problem(row.cells["path"], reason))
             continue
-        if sample.mask is not None and not sample.is_anomaly:
-            sample = replace(sample, mask=None)
-            unused += 1
-        (found.test if test else found.train).append(sample)
-    if unused:
+        (found.test if part == "test" else found.train).append(sample)
+    labels.check_samples(found.train, found.test)
+    if left := parts.count("val"):
+        if "test" not in parts:
+            msg = f"{source} has rows of the split val but none of test; write test to test on them"
+            raise UserError(msg)
+        found.notes.append(f"{source}: rows of the split val, left out: {left}")
+    if unused := sum(_without_use(sample) for sample in [*found.train, *found.test]):
         found.notes.append(
             f"{source}: masks of images not known to show a defect, unused: {unused}"
         )
-    return sort_by_category(found, names, source=source, masks="masks (column mask)")
+        for samples in (found.train, found.test):
+            samples[:] = [replace(s, mask=None) if _without_use(s) else s for s in samples]
+    return sort_by_category(found, chosen, source=source, masks="masks (column mask)")
 
 
-def _entry(row: CsvRow, category: str, root: Path, lines: dict[str, int]) -> tuple[bool, Sample]:
-    """Return whether a row is of a test image, and its sample.
+def _category(row: CsvRow) -> str | None:
+    name = row.cells.get("category", "").strip()
+    return None if is_missing(name) else name
+
+
+def _without_use(sample: Sample) -> bool:
+    return sample.mask is not None and not sample.is_anomaly
+
+
+class _RowReader:
+    """Reads the rows of a table.
 
     Args:
-        row: The row.
-        category: Its category.
         root: The folder that paths are relative to.
-        lines: The rows of earlier images, by name.
-
-    Raises:
-        EntryError: If the row cannot be used.
+        labels: What labels mean.
+        others: The columns for `Sample.extra`; those of labels must agree with the label.
     """
-    if any(cell.strip() for cell in row.surplus):
-        msg = "it has more cells than the header; put a name with the separator in it in quotes"
-        raise EntryError(msg)
-    cells = row.cells
-    place = listed_file(root, cells["path"])
-    name = place.as_posix()
-    if (before := lines.setdefault(name, row.number)) != row.number:
-        msg = f"{shown(name)} is listed in row {before} already; keep one of the two"
-        raise EntryError(msg)
-    test = _is_test(cells.get("split"))
-    known, defect = _label(cells.get("label", ""))
-    if test and not known:
-        msg = "a test image needs a label; write normal or the defect's name, or make it train"
-        raise EntryError(msg)
-    mask = cells.get("mask", "")
-    return test, Sample(
-        name,
-        category,
-        defect,
-        root / place,
-        root / listed_file(root, mask) if mask.strip() else None,
-        injected=None if test or not known else defect is not None,
-        extra={key: value for key, value in cells.items() if key not in _COLUMNS},
-    )
 
+    def __init__(self, root: Path, labels: Labels, others: Sequence[str]) -> None:
+        self._root = root
+        self._labels = labels
+        self._others = others
+        self._also = [name for name in others if labels.usual and is_label_column(name)]
+        self._rows: dict[str, int] = {}  # of earlier images, by name
 
-def _is_test(text: str | None) -> bool:
-    word = "train" if text is None else text.strip().casefold()
-    if word not in ("train", "test"):
-        msg = f"split {shown(word) if word else 'is empty, which'} is unknown; write train or test"
-        raise EntryError(msg)
-    return word == "test"
+    def sample(self, row: CsvRow, category: str, part: str | None) -> Sample:
+        """Return a row's image.
 
+        Raises:
+            EntryError: If the row cannot be used.
+        """
+        if any(cell.strip() for cell in row.surplus):
+            msg = "it has more cells than the header; put a name with the separator in it in quotes"
+            raise EntryError(msg)
+        cells = row.cells
+        place = listed_file(self._root, cells["path"])
+        name = place.as_posix()
+        if (before := self._rows.setdefault(name, row.number)) != row.number:
+            msg = f"{shown(name)} is listed in row {before} already; keep one of the two"
+            raise EntryError(msg)
+        if part is None:
+            word = cells["split"].strip()
+            what = shown(word) if word else "is empty, which"
+            msg = f"split {what} is unknown; write train or test"
+            raise EntryError(msg)
+        label = cells.get("label", "").strip()
+        known = self._labels.meaning(label) is not Meaning.MISSING
+        if part == "test" and not known:
+            silent = f"label {shown(label)} says nothing, and " if label else ""
+            advice = "write normal or the defect's name, or make it train"
+            msg = f"{silent}a test image needs a label; {advice}"
+            raise EntryError(msg)
+        defect = self._labels.defect(label)
+        if known:
+            self._require_agreement(cells, label, defect)
+        mask = cells.get("mask", "")
+        return Sample(
+            name,
+            category,
+            defect,
+            self._root / place,
+            None if is_missing(mask) else self._root / listed_file(self._root, mask),
+            injected=defect is not None if known and part == "train" else None,
+            extra={key: cells[key] for key in self._others},
+            label=label if known else None,
+        )
 
-def _label(text: str) -> tuple[bool, str | None]:
-    """Return whether a label is given, and the kind of defect it names, if any."""
-    label = text.strip()
-    word = label.casefold()
-    if word in _UNCLEAR:
-        msg = f"label {shown(label)} may mean unknown or normal; leave it empty, or write normal"
-        raise EntryError(msg)
-    if not word or word in _NORMAL:
-        return bool(word), None
-    return True, "anomaly" if word in _NAMELESS else label
+    def _require_agreement(self, cells: dict[str, str], label: str, defect: str | None) -> None:
+        for name in self._also:
+            of_defect = asks_for_defect(name)
+            meant = meaning(cells[name], of_defect=of_defect)
+            says_normal = defect is not None and meant is Meaning.NORMAL
+            says_defective = meant is Meaning.DEFECTIVE or (of_defect and meant is Meaning.KIND)
+            if says_normal or (defect is None and says_defective):
+                msg = (
+                    f"label {shown(label)} contradicts {shown(name)} {shown(cells[name].strip())}; "
+                    "correct one of them"
+                )
+                raise EntryError(msg)

@@ -172,4 +172,5 @@ def _sample(
         folder / cell.path,
         injected=injected,
         extra={"probability": f"{cell.probability:g}"},
+        label=f"probability {cell.probability:g}",
     )

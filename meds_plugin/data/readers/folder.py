@@ -16,13 +16,13 @@ from meds_plugin.data.readers.folder_patterns import read_patterns
 from meds_plugin.data.readers.folder_roles import RoleRules
 from meds_plugin.data.readers.layout_guess import known_layout
 from meds_plugin.data.samples import Problem, Sample, Split
+from meds_plugin.data.words import Meaning, doubt, is_telling, meaning
 from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from meds_plugin.data.readers.folder_patterns import Parts, Patterns
-    from meds_plugin.data.readers.folder_roles import Role
 
 __all__ = ["read_folder"]
 
@@ -59,7 +59,7 @@ def read_folder(
     | any | no | yes | test image with a defect; known defects are never trained on by default |
     | yes | yes | no | normal test image |
     | yes | no | no | test image, labelled by the folders below that of ``test``: normal if one is \
-    named ``good``, ``ok`` or ``normal`` in any case, else defective |
+    named ``good``, ``OK``, ``normal`` or the like (see `words.meaning`), else defective |
     | any | yes | yes | `UserError` |
 
     Files in ``masks`` have no role, whatever else matches them. A kind of defect is named after the
@@ -85,14 +85,13 @@ def read_folder(
             categories itself. Otherwise all images are one category with the root's name.
 
     Returns:
-        The images by category and name. Notes say what is missing, what was passed over, and which
-        folders labelled test images. Among the problems are dangling links and folders that may
-        not be listed.
+        The images by category and name. Notes say what is missing and what was passed over. Among
+        the problems are dangling links and folders that may not be listed.
 
     Raises:
         UserError: If an argument is wrong, a folder does not exist or has no image, a pattern
-            matches none, an image has no clear role, category or mask, or a category has no
-            training images.
+            matches none, an image has no clear role, category or mask, it is not certain which
+            folders hold normal images, or a category has no training images.
     """
     folder = data_folder(root, "the images, in any nesting")
     source = f"data.root={shown(str(folder))}"
@@ -124,12 +123,22 @@ def read_folder(
         name = "/".join(image)
         mask = truth.mask(name, role.places) if role.defect else None
         sample = Sample(
-            name, role.category, role.defect, found.images[image], mask, injected=role.injected
+            name,
+            role.category,
+            role.defect,
+            found.images[image],
+            mask,
+            injected=role.injected,
+            label=role.label,
         )
         (split.test if role.test else split.train).append(sample)
     if not split.test and (other := known_layout(folder)):
         split.notes.append(f"{source} {other}, which tells its test images and masks apart")
-    split.notes.extend(_folder_labels(roles))
+    by_folder = {"/".join(image) for image, role in roles.items() if role.by_folder}
+    for each in names:
+        _require_certainty([s for s in split.test if s.category == each], by_folder, each)
+    unknown = [image for image, r in roles.items() if not r.test and r.injected is None]
+    split.notes.extend(_unused_labels(unknown))
     split.notes.extend(truth.notes(r.places for r in roles.values() if r.test and not r.defect))
     masks_from = "data.masks" if masks is None else f"masks in data.masks={shown(str(masks))}"
     return sort_by_category(split, names, source=source, masks=masks_from)
@@ -187,10 +196,27 @@ def _counts(counter: Counter[str]) -> str:
     return ", ".join([*most, "..."] if len(counter) > _MOST_NAMED else most)
 
 
-def _folder_labels(roles: dict[Parts, Role]) -> list[str]:
-    told = [role for role in roles.values() if role.by_folder]
-    parts = []
-    for kind, normal in (("normal", True), ("defective", False)):
-        names = Counter(r.by_folder or "" for r in told if (r.defect is None) == normal)
-        parts += [f"{kind} ({_counts(names)})"] if names else []
-    return [f"test images labelled by the names of folders: {'; '.join(parts)}"] if told else []
+def _require_certainty(test: Sequence[Sample], by_folder: Collection[str], category: str) -> None:
+    """Refuse a category if the names of its folders leave open which test images are normal."""
+    told = [sample for sample in test if sample.path in by_folder]
+    words = Counter(sample.label or "" for sample in told)
+    why = doubt(words, of_defect=True, needed=True)
+    bare = set(words) - {sample.label for sample in told if sample.mask is not None}
+    kinds = [word for word in bare if meaning(word, of_defect=True) is Meaning.KIND]
+    if not why and kinds and len(words) > 1 and all(sample.is_anomaly for sample in test):
+        why = f"none of {_counts(words)} is a usual word for normal"
+    if why:
+        msg = (
+            f"category {shown(category)}: test images are labelled by the names of their folders, "
+            f"but {why}; rename the folders, or name them in data.normal and data.anomalous"
+        )
+        raise UserError(msg)
+
+
+def _unused_labels(images: Iterable[Parts]) -> list[str]:
+    """Say which folders seem to label images of unknown quality."""
+    folders = Counter(folder for image in images for folder in image[:-1] if is_telling(folder))
+    if not folders:
+        return []
+    advice = "name the folders in data.normal and data.anomalous to tell their images apart"
+    return [f"names of folders are not read as labels: {_counts(folders)}; {advice}"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from meds_plugin.data.faults import shown
+from meds_plugin.data.words import Meaning, is_telling, meaning
 from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Role", "RoleRules"]
 
-_GOOD = frozenset({"good", "ok", "normal"})
 _KIND = "anomaly"
 
 
@@ -26,7 +26,8 @@ class Role(NamedTuple):
         category: Its category.
         defect: Its kind of defect; ``None`` if it is normal or unknown.
         injected: ``False`` for training images known to be good.
-        by_folder: The name of the folder that labels a test image, if one does.
+        label: The folder's name or the pattern that says whether it is normal, if one does.
+        by_folder: Whether that is the name of a folder.
         places: Its paths relative to the root and to the folder of test images: where its mask may
             be in the folder of masks.
     """
@@ -35,7 +36,8 @@ class Role(NamedTuple):
     category: str
     defect: str | None = None
     injected: bool | None = None
-    by_folder: str | None = None
+    label: str | None = None
+    by_folder: bool = False
     places: tuple[Parts, ...] = ()
 
 
@@ -80,10 +82,12 @@ class RoleRules:
         tested = test or anomalous
         category, after = self._category_of(name, tested, normal)
         if tested is None:
-            return Role(False, category, injected=False if normal else None)
+            if normal is None:
+                return Role(False, category)
+            return Role(False, category, injected=False, label=normal.pattern.text)
         places = _places(name, tested)
         if normal:
-            return Role(True, category, places=places)
+            return Role(True, category, label=normal.pattern.text, places=places)
         if anomalous:
             kinds = name[max(after, len(anomalous.base)) : -1]
             kind = (*kinds, *anomalous.base[-1:], _KIND)[0]
@@ -131,10 +135,27 @@ def _labelled_by_folder(name: Parts, test: _Match, after: int, role: Role) -> Ro
             "data.normal and data.anomalous, or move it to a folder named good or by its defect"
         )
         raise UserError(msg)
-    good = next((folder for folder in folders if folder.casefold() in _GOOD), None)
-    if good:
-        return role._replace(by_folder=good)
-    return role._replace(defect=folders[0], by_folder=folders[0])
+    meanings = [meaning(folder, of_defect=True) for folder in folders]
+    # Further below, a folder may be called anything: scratch/fine is no normal image.
+    meanings[1:] = [
+        meant if meant is Meaning.UNCLEAR or is_telling(folder) else Meaning.KIND
+        for folder, meant in zip(folders[1:], meanings[1:], strict=True)
+    ]
+    said = [
+        meanings.index(each) for each in (Meaning.NORMAL, Meaning.DEFECTIVE) if each in meanings
+    ]
+    if len(said) == 2:
+        both = " and ".join(shown(folders[place]) for place in said)
+        msg = (
+            f"the folders {both} contradict each other about {_shown(name)}; move it, or give "
+            "data.normal and data.anomalous"
+        )
+        raise UserError(msg)
+    if not said and Meaning.UNCLEAR in meanings:
+        said = [meanings.index(Meaning.UNCLEAR)]
+    label = folders[said[0] if said else 0]
+    defect = None if Meaning.NORMAL in meanings else folders[0]
+    return role._replace(defect=defect, label=label, by_folder=True)
 
 
 def _places(name: Parts, match: _Match) -> tuple[Parts, ...]:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from meds_plugin.data.file_search import IMAGE_SUFFIXES, folders_in
+from meds_plugin.data.readers.part_folders import part_folder
+from meds_plugin.data.words import Meaning, meaning
 from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -91,14 +93,19 @@ def _known(folder: Path) -> str | None:
 
 def _tree(folders: Iterable[Path]) -> str | None:
     """Return which data set in MVTec's layout has these categories; ``None``: none."""
-    categories = [path for path in folders if _has_folder(path, "train", "good")]
+    categories = [path for path in folders if _known_good(part_folder(path, "train"))]
     if any(_has_folder(path, "test_public") for path in categories):
         return "mvtec_ad_2"
     for path in categories:
-        kinds = {kind.name for kind in _folders(path / "test")} if path.name in _VISA else set()
-        if kinds and kinds <= {"good", "bad"}:
+        kinds = _folders(part_folder(path, "test")) if path.name in _VISA else []
+        meanings = {meaning(kind.name) for kind in kinds}
+        if meanings and meanings <= {Meaning.NORMAL, Meaning.DEFECTIVE}:
             return "visa"
     return "mvtec" if categories else None
+
+
+def _known_good(folder: Path) -> bool:
+    return any(meaning(path.name, of_defect=True) is Meaning.NORMAL for path in _folders(folder))
 
 
 def _holds_image(folder: Path) -> bool:

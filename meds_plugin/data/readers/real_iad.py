@@ -18,6 +18,7 @@ from meds_plugin.data.readers.listed_images import (
 )
 from meds_plugin.data.readers.safe_paths import is_plain_name
 from meds_plugin.data.samples import Problem, Sample, Split
+from meds_plugin.data.words import Meaning, doubt, is_missing, meaning, word_key
 from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class _Entry(NamedTuple):
     where: str
     image: str
     mask: str | None
+    label: str
     defect: str | None
 
 
@@ -159,7 +161,8 @@ def _sample(root: Path, base: Path, category: str, entry: _Entry) -> Sample | Pr
     # The last match: a category's name may contain one, and comes before the view.
     views = _VIEW.findall(image.name)
     view = views[-1] if views else None
-    return Sample(f"{above}/{image}", category, entry.defect, base / image, mask, view=view)
+    name = f"{above}/{image}"
+    return Sample(name, category, entry.defect, base / image, mask, view=view, label=entry.label)
 
 
 def _parsed(table: Path, category: str) -> _Listing:
@@ -175,7 +178,9 @@ def _parsed(table: Path, category: str) -> _Listing:
         raise UserError(msg) from error
     _require(table, "the file", dict, content)
     meta = _require(table, "meta", dict, content.get("meta", {}))
-    normal = _require(table, "meta.normal_class", str, meta.get("normal_class", "OK"))
+    normal = None  # the usual words
+    if "normal_class" in meta:
+        normal = _require(table, "meta.normal_class", str, meta["normal_class"])
     prefix = _require(table, "meta.prefix", str, meta.get("prefix", category)).strip("/")
     if not is_plain_name(prefix):
         msg = f"{table}: meta.prefix must name a folder of images, got {shown(prefix)!r}; fix it"
@@ -187,17 +192,25 @@ def _parsed(table: Path, category: str) -> _Listing:
         ]
         for part in ("train", "test")
     ]
+    kinds = [entry.label for entries in parts for entry in entries]
+    if normal is None and (why := doubt(kinds, of_defect=True)):
+        msg = f"{table}: anomaly_class: {why}; name the one for normal in meta.normal_class"
+        raise UserError(msg)
     return _Listing(prefix, *parts)
 
 
-def _entry(table: Path, item: Any, where: str, normal: str) -> _Entry:
+def _entry(table: Path, item: Any, where: str, normal: str | None) -> _Entry:
     _require(table, where, dict, item)
     image = _require(table, f"{where}.image_path", str, item.get("image_path"))
     kind = _require(table, f"{where}.anomaly_class", str, item.get("anomaly_class"))
     if mask := item.get("mask_path"):
         _require(table, f"{where}.mask_path", str, mask)
-    defect = None if kind == normal else kind
-    return _Entry(f"{table.name} {where}", image, mask or None, defect)
+    mask = None if is_missing(mask or "") else mask
+    if normal is None:
+        is_normal = meaning(kind, of_defect=True) is Meaning.NORMAL
+    else:
+        is_normal = word_key(kind) == word_key(normal)
+    return _Entry(f"{table.name} {where}", image, mask, kind, None if is_normal else kind)
 
 
 def _require(table: Path, key: str, kind: type, value: Any) -> Any:

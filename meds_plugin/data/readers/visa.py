@@ -18,8 +18,10 @@ from meds_plugin.data.readers.listed_images import (
     mark_injected,
 )
 from meds_plugin.data.readers.mvtec import categories_in, read_category
+from meds_plugin.data.readers.part_folders import part_folder
 from meds_plugin.data.readers.safe_paths import is_plain_name
 from meds_plugin.data.samples import Problem, Sample, Split
+from meds_plugin.data.words import Meaning, is_missing, meaning, part_of
 from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ _LAYOUT = (
     "or CATEGORY/{train/good,test/good,test/bad}"
 )
 _COLUMNS = ("object", "split", "label", "image", "mask")
-_FOLDERS = {"normal": "good", "anomaly": "bad"}
+_KINDS = {Meaning.NORMAL: "good", Meaning.DEFECTIVE: "bad"}
 _CONVERTED = "1cls"
 
 
@@ -90,8 +92,9 @@ def read_visa(
 
 
 def _is_converted(category: Path) -> bool:
-    kinds = {path.name for path in folders_in(category / "test")}
-    return kinds <= set(_FOLDERS.values()) and not is_folder(category / "test_public")
+    kinds = folders_in(part_folder(category, "test"))
+    known = all(meaning(kind.name) in _KINDS for kind in kinds)
+    return known and not is_folder(category / "test_public")
 
 
 def _read_converted(
@@ -100,11 +103,14 @@ def _read_converted(
     split = Split(train=[], test=[], folders=(root,))
     for name in chosen_categories(categories, found, f"data.root={root}"):
         each = read_category(root, found[name], name)
-        above = found[name].relative_to(root).as_posix()
-        for samples, known in ((each.train, split.train), (each.test, split.test)):
+        for part, samples, known in (
+            ("train", each.train, split.train),
+            ("test", each.test, split.test),
+        ):
             for sample in samples:
-                inner = PurePosixPath(sample.path).relative_to(above)
-                known.append(replace(sample, extra={"converted": f"{name}/{inner}"}))
+                kind = "bad" if sample.is_anomaly else "good"
+                converted = f"{name}/{part}/{kind}/{PurePosixPath(sample.path).name}"
+                known.append(replace(sample, extra={"converted": converted}))
         split.notes.extend(each.notes)
     return split
 
@@ -154,7 +160,7 @@ def _read_original(root: Path, table: Path, categories: Sequence[str] | str | No
         train: list[Entry] = []
         test: list[Entry] = []
         for row in found[name]:
-            part = train if row.values["split"] == "train" else test
+            part = train if part_of(row.values["split"]) == "train" else test
             part.append((row.where, _sample(root, row, masks=masks)))
         add_category(split, name, table, train, test)
     mark_injected(split, table.name)
@@ -167,24 +173,27 @@ def _read_original(root: Path, table: Path, categories: Sequence[str] | str | No
 
 
 def _sample(root: Path, row: _Row, *, masks: bool) -> Sample | Problem:
-    category, part, _, name, mask_name = (row.values[column] for column in _COLUMNS)
+    category, part, label, name, mask_name = (row.values[column] for column in _COLUMNS)
     try:
-        kind = _kind(row.values)
+        kind = _kind(part, label)
         image = listed_file(root, name)
-        needs_mask = kind == "bad" and masks and mask_name
+        needs_mask = kind == "bad" and masks and not is_missing(mask_name)
         mask = root / listed_file(root, mask_name) if needs_mask else None
     except EntryError as error:
         return Problem(name or row.where, f"{row.where}: {error}")
     defect = None if kind == "good" else kind
-    extra = {"converted": f"{category}/{part}/{kind}/{image.name}"}
-    return Sample(image.as_posix(), category, defect, root / image, mask, extra=extra)
+    extra = {"converted": f"{category}/{part_of(part)}/{kind}/{image.name}"}
+    return Sample(image.as_posix(), category, defect, root / image, mask, extra=extra, label=label)
 
 
-def _kind(row: dict[str, str]) -> str:
+def _kind(part: str, label: str) -> str:
     """Return the folder of a row's label in the converted tree."""
-    for column, known in (("split", ("train", "test")), ("label", tuple(_FOLDERS))):
-        if row[column] not in known:
-            what = f"{column} is {row[column]!r}, not {' or '.join(known)}"
-            msg = f"{what}; fix the row or take it out"
-            raise EntryError(msg)
-    return _FOLDERS[row["label"]]
+    wrong = None
+    if part_of(part) not in ("train", "test"):
+        wrong = f"split is {part!r}, not train or test"
+    elif meaning(label) not in _KINDS:
+        wrong = f"label is {label!r}, not normal or anomaly"
+    if wrong:
+        msg = f"{wrong}; fix the row or take it out"
+        raise EntryError(msg)
+    return _KINDS[meaning(label)]

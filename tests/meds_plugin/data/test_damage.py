@@ -17,7 +17,8 @@ from PIL import Image
 
 from meds_plugin.data.check import check_samples
 from meds_plugin.data.dataset import ImageDataset
-from meds_plugin.data.images import read_image, read_mask
+from meds_plugin.data.images import read_image
+from meds_plugin.data.masks import read_mask
 from meds_plugin.data.prepare import BadFilesError
 from meds_plugin.data.samples import Sample
 from meds_plugin.data.transforms import Preprocess
@@ -40,6 +41,9 @@ FORMATS: dict[str, dict[str, Any]] = {
     "tif": {"format": "TIFF"},
     "lzw.tif": {"format": "TIFF", "compression": "tiff_lzw"},
     "webp": {"format": "WEBP", "lossless": True},
+    "gif": {"format": "GIF"},
+    "ppm": {"format": "PPM"},
+    "jp2": {"format": "JPEG2000"},
 }
 
 
@@ -106,6 +110,12 @@ def _jpeg(width: int, height: int) -> bytes:
     return b"\xff\xd8\xff\xc0" + frame + b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00\xff\xd9"
 
 
+def _jp2(width: int, height: int) -> bytes:
+    content = bytearray(_bytes(suffix="jp2"))
+    struct.pack_into(">II", content, content.index(b"ihdr") + 4, height, width)
+    return bytes(content)
+
+
 def _exif(orientation: int) -> Image.Exif:
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -116,8 +126,10 @@ def _changed(data: bytes, at: int, new: bytes) -> bytes:
     return data[:at] + new + data[at + len(new) :]
 
 
+GIF = b",\0\0\0\0\x01\0\x01\0\0\x02\x02\x44\x01\0;"  # a frame of one pixel
+LARGE = r"has 20000x20000 pixels, more than data.max_pixels"
 DAMAGED = r"is cut off or damaged \(.+\): replace or remove it$"
-FOREIGN = r"is not a PNG, JPEG, BMP, TIFF or WebP image"
+FOREIGN = r"is not a PNG, JPEG, BMP, TIFF, WebP, GIF, PNM or JPEG 2000 image"
 
 # Files that cannot be used: name, content, what is to be said of it.
 BAD: dict[str, tuple[bytes, str]] = {
@@ -134,7 +146,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     "zeros.png": (bytes(5000), FOREIGN),
     "text.png": (b"not an image at all\n" * 9, FOREIGN),
     "page.jpg": (b"<html><body>404 Not Found</body></html>", FOREIGN),
-    "gif.png": (_bytes(format="GIF"), FOREIGN),
+    "targa.png": (_bytes(format="TGA"), FOREIGN),
     "movie.webp": (b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0" + bytes(24), DAMAGED),
     "signature_only.png": (b"\x89PNG\r\n\x1a\n", DAMAGED),
     "start_and_end.jpg": (b"\xff\xd8\xff\xd9", DAMAGED),
@@ -142,6 +154,9 @@ BAD: dict[str, tuple[bytes, str]] = {
     "huge.bmp": (_bmp(20_000, 20_000), r"has 20000x20000 pixels, more than data.max_pixels"),
     "huge.tif": (_tiff(20_000, 20_000), r"has 20000x20000 pixels, more than data.max_pixels"),
     "huge.jpg": (_jpeg(20_000, 20_000), r"has 20000x20000 pixels, more than data.max_pixels"),
+    "huge.gif": (b"GIF89a" + struct.pack("<HHBBB", 20_000, 20_000, 0, 0, 0) + GIF, LARGE),
+    "huge.pgm": (b"P5 20000 20000 255\n", LARGE),
+    "huge.jp2": (_jp2(20_000, 20_000), LARGE),
     "huge.webp": (_webp(20_000, 20_000), r"has 20000x20000 pixels, more than data.max_pixels"),
     "vast.webp": (_webp(1 << 24, 1 << 24), r"has 16777216x16777216 pixels, more than"),
     "vast.tif": (_tiff(2**32 - 1, 2**32 - 1), r"has 4294967295x4294967295 pixels, more than"),
@@ -160,11 +175,11 @@ BAD: dict[str, tuple[bytes, str]] = {
     "negative_height.bmp": (_bmp(4, -2_000_000), DAMAGED),
     "nan.tif": (
         _bytes(Image.fromarray(np.array([[0.5, np.nan]], np.float32)), "tif"),
-        r"has floating-point pixels outside 0..1: save it with 8 or 16 bits$",
+        r"has floating-point pixels outside 0..1: save it with 8 or 16 bits, or for images give",
     ),
     "range.tif": (
         _bytes(Image.fromarray(np.array([[0, 70_000]], np.int32)), "tif"),
-        r"has 32-bit pixels of unknown range: save it with 8 or 16 bits$",
+        r"has 32-bit pixels of unknown range: save it with 8 or 16 bits, or for images give data.r",
     ),
 }
 
@@ -177,6 +192,11 @@ FINE: dict[str, tuple[bytes, tuple[int, int, int]]] = {
         for suffix in FORMATS
     },
     "png_inside.jpg": (_bytes(), LEFT),
+    "gif_inside.png": (_bytes(suffix="gif"), LEFT),
+    "film.gif": (_bytes(suffix="gif", save_all=True, append_images=[BLUE]), LEFT),
+    "codestream.j2k": (_bytes(suffix="jp2", no_jp2=True), LEFT),
+    "plain.pbm": (b"P1 2 2\n0 1 0 0\n", (255, 255, 255)),
+    "camera.pgm": (b"P5 2 1 1023\n" + struct.pack(">HH", 512, 1023), (128, 128, 128)),
     "jpeg_inside.png": (_bytes(suffix="jpg"), LEFT),
     "tiff_inside.webp": (_bytes(suffix="tif"), LEFT),
     "line.png": (_png(5000, 1), (128, 128, 128)),

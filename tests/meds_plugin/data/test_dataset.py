@@ -10,7 +10,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from meds_plugin.data.dataset import ImageDataset
-from meds_plugin.data.images import read_image, read_mask
+from meds_plugin.data.images import read_image
+from meds_plugin.data.masks import read_mask
 from meds_plugin.data.samples import Sample, Variation
 from meds_plugin.data.transforms import Preprocess, apply_variation
 from meds_plugin.utils.errors import UserError

@@ -17,10 +17,13 @@ from meds_plugin.utils.errors import UserError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
 # As set on import, which pytest undoes.
 pytestmark = pytest.mark.filterwarnings(r"ignore::UserWarning:PIL.TiffImagePlugin")
 
 KINDS = {"png": "PNG", "jpg": "JPEG", "bmp": "BMP", "tif": "TIFF", "webp": "WEBP"}
+KINDS |= {"gif": "GIF", "ppm": "PPM", "jp2": "JPEG2000"}
 
 
 def _write(path: Path, kind: str = "PNG", size: tuple[int, int] = (6, 4), **options: Any) -> Path:
@@ -47,9 +50,11 @@ def test_the_content_decides_on_the_format(tmp_path: Path, kind: str) -> None:
 
 
 def test_other_formats_are_refused(tmp_path: Path) -> None:
-    for kind in ("GIF", "PPM", "TGA", "JPEG2000"):
+    for kind in ("TGA", "ICO", "DDS"):
         message = _refusal(_write(tmp_path / "a.png", kind))
-        assert message.startswith("is not a PNG, JPEG, BMP, TIFF or WebP image")
+        assert message.startswith(
+            "is not a PNG, JPEG, BMP, TIFF, WebP, GIF, PNM or JPEG 2000 image"
+        )
 
 
 @pytest.mark.parametrize("kind", [*KINDS.values(), "WEBP lossless", "WEBP extended"])
@@ -168,6 +173,64 @@ def test_cut_files_are_refused(tmp_path: Path, kind: str) -> None:
         path.write_bytes(whole[:kept])
         message = _refusal(path)
         assert message.startswith(("is cut off or damaged (", "is not a PNG, JPEG")), kept
+
+
+def test_grey_of_more_than_8_bits_in_other_formats(tmp_path: Path) -> None:
+    values = np.array([[0, 4095, 2048]])
+    (tmp_path / "a.pgm").write_bytes(b"P5 3 1 4095\n" + values.astype(">u2").tobytes())
+    Image.fromarray(np.array(values * 16, np.uint16)).save(tmp_path / "a.jp2")
+    for name in ("a.pgm", "a.jp2"):
+        image, bits, inverted, _ = decode(tmp_path / name)
+        assert (bits, inverted) == (16, False)
+        np.testing.assert_allclose(np.asarray(image), values * 16, atol=16)  # white is 65535 in PGM
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_colours_of_floats(tmp_path: Path, channels: int) -> None:
+    values = np.random.default_rng(0).random((5, 7, channels)).astype(np.float32)
+    for order in "<>":
+        path = write_float_tiff(tmp_path / "a.tif", values.astype(f"{order}f4"))
+        image, depth, _, colours = decode(path, max_pixels=35)
+        assert (image.size, depth) == ((7, 5), 32)
+        np.testing.assert_array_equal(colours, values[..., :3])
+        with pytest.raises(
+            UserError, match=r"a\.tif has 7x5 pixels, more than data\.max_pixels=34"
+        ):
+            decode(path, max_pixels=34)
+        path.write_bytes(path.read_bytes()[:-40])
+        assert _refusal(path).startswith("is cut off or damaged (")
+
+
+@pytest.mark.parametrize(
+    "tags", [{259: 8}, {284: 2}, {274: 6}, {258: 64}, {339: 1}, {284: 2, 258: 16, 339: 1}]
+)
+def test_other_deep_colours_are_no_damage(tmp_path: Path, tags: dict[int, int]) -> None:
+    path = write_float_tiff(tmp_path / "a.tif", np.zeros((5, 7, 3), "<f4"), tags)
+    assert _refusal(path).startswith("is of a kind that is not read (unknown pixel mode")
+
+
+def write_float_tiff(path: Path, values: NDArray[Any], tags: dict[int, int] | None = None) -> Path:
+    """Write a TIFF of floats in colour by hand: Pillow writes none."""
+    height, width, channels = values.shape
+    order, magic = ("<", b"II*\0") if values.dtype.str[0] == "<" else (">", b"MM\0*")
+    bits = values.itemsize * 8
+    own = {256: width, 257: height, 258: bits, 259: 1, 262: 2, 273: 0, 277: channels, 278: height}
+    own |= {279: values.nbytes, 284: 1, 339: 3, **(tags or {})}
+    own |= {338: 2} if channels == 4 else {}
+    after = 8 + 2 + 12 * len(own) + 4
+    own[273] = after + 2 * 2 * channels
+    lists = b""
+    entries = b""
+    for tag, value in sorted(own.items()):
+        count = channels if tag in (258, 339) else 1
+        if count > 1:
+            entries += struct.pack(f"{order}HHII", tag, 3, count, after + len(lists))
+            lists += struct.pack(f"{order}{count}H", *[value] * count)
+        else:
+            entries += struct.pack(f"{order}HHII", tag, 4, 1, value)
+    head = magic + struct.pack(f"{order}IH", 8, len(own)) + entries + bytes(4)
+    path.write_bytes(head + lists + values.tobytes())
+    return path
 
 
 def test_what_is_no_file_is_refused_without_waiting(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from meds_plugin.data.images import read_image, read_mask
+from meds_plugin.data.images import read_image
+from meds_plugin.data.masks import read_mask
 from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -231,44 +232,6 @@ def test_several_images_in_a_file_give_the_first(tmp_path: Path) -> None:
         red.save(tmp_path / name, kind, save_all=True, append_images=[blue])
         assert _read(tmp_path / name)[0, 0, 0] > 250
         assert _read(tmp_path / name)[0, 0, 2] < 5
-
-
-def test_mask_takes_the_largest_colour_and_no_alpha(tmp_path: Path) -> None:
-    colours = _pixels((5, 7, 4))
-    colours[..., 3] = 255
-    Image.fromarray(colours).save(tmp_path / "mask.png")
-    mask = read_mask(tmp_path / "mask.png")
-    assert mask.mode == "L"
-    np.testing.assert_array_equal(np.asarray(mask), colours[..., :3].max(axis=2))
-
-
-@pytest.mark.parametrize("source", ["grey", "palette", "binary", "16-bit", "32-bit", "array"])
-def test_masks_of_labels_become_0_and_255(tmp_path: Path, source: str) -> None:
-    labels = np.array([[0, 1], [3, 0]], np.uint8)
-    path = tmp_path / ("mask.tif" if source == "32-bit" else "mask.png")
-    if source == "palette":
-        image = Image.fromarray(labels, "P")
-        image.putpalette([level for level in range(256) for _ in range(3)])
-        image.save(path)
-    elif source != "array":
-        kinds: dict[str, NDArray[Any]] = {
-            "grey": labels,
-            "binary": labels > 0,
-            "16-bit": labels.astype(np.uint16),
-            "32-bit": labels.astype(np.int32),
-        }
-        Image.fromarray(kinds[source]).save(path)
-    mask = read_mask(labels if source == "array" else path)
-    assert np.asarray(mask).tolist() == [[0, 255], [255, 0]]
-
-
-def test_masks_keep_grey_edges_and_emptiness(tmp_path: Path) -> None:
-    for row in ([0, 100, 255], [0, 0, 0]):
-        assert np.asarray(read_mask(np.array([row], np.uint8))).tolist() == [row]
-        path = tmp_path / "mask.tif"
-        for deep in (np.array([row], np.uint16) * 257, np.array([row], np.float32) / 255):
-            Image.fromarray(deep).save(path)
-            assert np.asarray(read_mask(path)).tolist() == [row]
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (4, 4, 4), (0, 4, 3)])

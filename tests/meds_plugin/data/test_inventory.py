@@ -76,6 +76,7 @@ def test_counts_of_every_category(split: Split) -> None:
     ]
     assert rows[5] == ["all", "8", "2+?", "1", "3", "1", "3", *looks]
     assert rows[6:] == [
+        ["normal: 3 (train) + 1 (test); defective: cut 2 (train) + 3 (test); unknown: 3 (train)"],
         ["note: category bottle10: no test images: no metrics for it"],
         ["identical files: none"],
     ]
@@ -85,7 +86,7 @@ def test_columns_without_content_are_left_out(split: Split) -> None:
     one = Split([split.train[0]], [])
     lines = inventory_table(one, _report(one)).splitlines()
     assert "views" not in lines[1]
-    assert len(lines) == 4  # no row for all categories together
+    assert len(lines) == 5  # no row for all categories together
     assert inventory_table(Split([], []), None) == "identical files: not looked for"
 
 
@@ -145,19 +146,55 @@ def test_thirty_categories_fit_a_screen() -> None:
     samples = [_sample(f"category_{n:02d}/train/good/000.png", n, view="C1") for n in range(30)]
     split = Split(samples, [])
     lines = inventory_table(split, _report(split), width=100).splitlines()
-    assert len(lines) == 2 + 30 + 1 + 1
+    assert len(lines) == 2 + 30 + 1 + 2
     assert max(map(len, lines)) <= 100
 
 
 def test_strange_names_keep_to_their_line() -> None:
     split = Split([_sample("a\nb/im\x1bage.png", 0)], [])
-    assert len(inventory_table(split, _report(split)).splitlines()) == 4
+    assert len(inventory_table(split, _report(split)).splitlines()) == 5
 
 
 def test_unchecked_images_are_counted_only(split: Split) -> None:
     rows = _rows(split, None)
     assert rows[2][6:8] == ["?", "?"]
     assert rows[-1] == ["identical files: not looked for"]
+
+
+def _labels(train: list[Sample], test: list[Sample]) -> str:
+    line = inventory_table(Split(train, test), None).splitlines()[3]  # below two heads and a row
+    assert line.startswith("normal: ")
+    return line
+
+
+def test_labels_are_printed_as_the_data_set_has_them() -> None:
+    known: dict[str, Any] = {"injected": False}
+    train = [_sample(f"a/{n}", n, label="good", **known) for n in range(30)]
+    train += [_sample("a/x", 40, "scratch", injected=True), _sample("a/y", 41)]
+    test = [_sample(f"a/t{n}", n, label="OK") for n in range(12)]
+    test += [_sample(f"a/u{n}", n, "scratch", label="scratch") for n in range(5)]
+    test += [_sample("a/v", 50, "anomaly", label="1"), _sample("a/w", 50, "n.i.O.\n")]
+    assert _labels(train, test) == (
+        "normal: good 30 (train), OK 12 (test); defective: scratch 1 (train) + 5 (test), "
+        "'1' 1 (test), 'n.i.O.\\n' 1 (test); unknown: 1 (train)"
+    )
+
+
+def test_that_nothing_is_taken_for_normal_is_told() -> None:
+    test = [_sample("a/0", 0, "PASS"), _sample("a/1", 0, "PASS")]
+    assert _labels([_sample("a/2", 2)], test) == (
+        "normal: none; defective: PASS 2 (test); unknown: 1 (train)"
+    )
+
+
+def test_many_kinds_of_defects_are_cut_short() -> None:
+    test = [_sample(f"a/{n}", n, f"kind {n % 20:02}") for n in range(49)]
+    test += [_sample("a/x", 0, "x" * 200)] * 3
+    line = _labels([_sample("a/train", 0, label="good", injected=False)], test)
+    assert line.startswith(
+        "normal: good 1 (train); defective: kind 00 3 (test), kind 01 3 (test), "
+    )
+    assert line.endswith("kind 06 3 (test), kind 07 3 (test), 13 more (28 images)")
 
 
 # ---- duplicates

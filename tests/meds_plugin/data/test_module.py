@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from meds_plugin.data import AnomalyDataModule, DataSettings, read_mvtec
 from meds_plugin.data.module import ManifestRow
@@ -123,6 +124,31 @@ def test_photo_textures_are_the_same_with_workers() -> None:
         assert module.noise_report.counts == {"brick": 30}
         first.append(torch.cat([batch["image"] for batch in batches]))
     assert torch.equal(first[0], first[1])
+
+
+def test_settings_reach_the_masks_and_images(tmp_path: Path) -> None:
+    split = _split()
+    hole = split.test[1]
+    assert isinstance(hole.mask, np.ndarray)
+    hole.mask[:] = 0
+    hole.mask[4:8, 4:8] = 255
+    plain, inverted = (_module(source=split, mask_values=v) for v in ("auto", "inverted"))
+    first, second = plain.test.mask(1), inverted.test.mask(1)
+    assert first is not None
+    assert second is not None
+    torch.testing.assert_close(first + second, torch.ones(8, 8))
+    assert "note: 5 of 5 masks look inverted" in inverted.summary
+    with pytest.raises(UserError, match=r"the mask of a/test/hole/0: an array has no transparency"):
+        _module(source=split, mask_values="alpha").setup()
+    Image.fromarray(np.full((12, 12), 1500, np.uint16)).save(tmp_path / "deep.png")
+    split.train[0] = Sample("a/deep", "a", None, tmp_path / "deep.png")
+    for value_range, level in {"auto": 93, "full": 5, (0, 3000): 127}.items():
+        module = _module(source=split, value_range=value_range)
+        assert np.asarray(module.train.rgb_image(0))[0, 0, 0] == level
+        assert module.train[0]["image"].shape == (3, 8, 8)
+    for wrong in ({"mask_values": "white"}, {"value_range": "wide"}):
+        with pytest.raises(UserError, match=r"data\.(mask_values|range) must be"):
+            _module(**wrong)
 
 
 def test_check_finds_a_bad_file(tmp_path: Path) -> None:

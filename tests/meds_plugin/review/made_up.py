@@ -83,6 +83,7 @@ def make_run(
     source = {"_target_": "meds_plugin.data.readers.folder.read_folder", "_partial_": True}
     source |= {"root": str(root or folder / "no such folder")}
     data = {"source": source, "image_size": 32, "crop": 16, "max_pixels": 1e8, "exclude": exclude}
+    data["range"] = "full"
     config = {"data": data, "backbone": {"detector": None}}
     write_text(folder / "config.yaml", OmegaConf.to_yaml(config))
     if stored:

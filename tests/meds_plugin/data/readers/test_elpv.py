@@ -47,6 +47,7 @@ def test_normal_cells_are_shared_and_defective_ones_tested(root: Path) -> None:
         assert sum(not sample.is_anomaly for sample in test) == 3
         assert all(sample.extra["probability"] == "0" for sample in train)
         assert {s.extra["probability"] for s in test if s.is_anomaly} == {"1"}
+        assert {s.label for s in test} == {"probability 0", "probability 1"}
         assert not {sample.path for sample in train} & {sample.path for sample in test}
     assert all(sample.mask is None for sample in split.test)
     assert any("CC BY-NC-SA" in note for note in split.notes)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from meds_plugin.data.file_search import IMAGE_SUFFIXES
 from meds_plugin.data.readers.folder import read_folder
 from meds_plugin.utils.errors import UserError
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from meds_plugin.data.samples import Split
 
 NO_TEST = "no test images: no test metrics"
+KINDS = " ".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
 
 
 def _touch(root: Path, *names: str) -> Path:
@@ -29,7 +31,7 @@ def root(tmp_path: Path) -> Path:
     return _touch(
         tmp_path / "line 3",
         *("1.png", "10.png", "2.JPG", "monday/a.png", "monday/late/b.tif"),
-        *("held/good/1.png", "held/scratch/1.png", "held/scratch/2.png", "held/OK/old/1.png"),
+        *("held/good/1.png", "held/scratch/1.png", "held/scratch/2.png", "held/Good/old/1.png"),
     )
 
 
@@ -55,13 +57,18 @@ def _roles(split: Split) -> dict[str, str]:
 def test_everything_found_is_training_data(root: Path) -> None:
     split = read_folder(root)
     assert [sample.path for sample in split.train] == [
-        *("1.png", "2.JPG", "10.png", "held/OK/old/1.png", "held/good/1.png"),
+        *("1.png", "2.JPG", "10.png", "held/Good/old/1.png", "held/good/1.png"),
         *("held/scratch/1.png", "held/scratch/2.png", "monday/a.png", "monday/late/b.tif"),
     ]
     assert set(_roles(split).values()) == {"train"}
     assert split.categories == ["line 3"]
     assert split.train[0].image == root / "1.png"
-    assert (split.test, split.problems, split.notes) == ([], [], [NO_TEST])
+    unread = (
+        "names of folders are not read as labels: Good: 1, good: 1; name the folders in "
+        "data.normal and data.anomalous to tell their images apart"
+    )
+    assert (split.test, split.problems, split.notes) == ([], [], [unread, NO_TEST])
+    assert read_folder(root / "monday").notes == [NO_TEST]
 
 
 def test_a_folder_of_a_single_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,15 +86,15 @@ def test_names_of_any_kind(tmp_path: Path) -> None:
 
 
 def test_other_files_are_counted(root: Path) -> None:
-    _touch(root, "notes.txt", "monday/x.gif", "monday/y.GIF", ".hidden.png", ".git/x.png", "empty")
+    _touch(root, "notes.txt", "monday/x.svg", "monday/y.SVG", ".hidden.png", ".git/x.png", "empty")
     (root / "folder.png").mkdir()
     (root / "none").mkdir()
     split = read_folder(root)
     assert len(split.train) == 9
-    first = "passed over 4 other files, first empty (.gif: 2, no suffix: 1, .txt: 1)"
-    assert split.notes == [first, NO_TEST]
+    first = "passed over 4 other files, first empty (.svg: 2, no suffix: 1, .txt: 1)"
+    assert (split.notes[0], split.notes[-1]) == (first, NO_TEST)
     assert (
-        read_folder(root / "monday").notes[0] == "passed over 2 other files, first x.gif (.gif: 2)"
+        read_folder(root / "monday").notes[0] == "passed over 2 other files, first x.svg (.svg: 2)"
     )
     _touch(tmp := root.parent / "single", "a.png", "a\nb.txt")
     assert read_folder(tmp).notes[0] == "passed over 1 other file, first 'a\\nb.txt' (.txt: 1)"
@@ -143,7 +150,7 @@ def test_a_folder_that_may_not_be_listed_is_one_of_the_problems(
 
 def test_nothing_found(tmp_path: Path) -> None:
     assert _failure(tmp_path) == (
-        f"data.root={tmp_path} holds no image (bmp jpeg jpg png tif tiff webp): "
+        f"data.root={tmp_path} holds no image ({KINDS}): "
         "there are no files; name a folder with images"
     )
     _touch(tmp_path, "a.heic", "sub/b.heic", ".c.png")
@@ -164,15 +171,88 @@ def test_test_images_are_told_by_their_folders(root: Path, test: str | list[str]
     assert _roles(split) == {
         **dict.fromkeys(("1.png", "10.png", "2.JPG", "monday/a.png", "monday/late/b.tif"), "train"),
         "held/good/1.png": "normal",
-        "held/OK/old/1.png": "normal",
+        "held/Good/old/1.png": "normal",
         "held/scratch/1.png": "scratch",
         "held/scratch/2.png": "scratch",
     }
-    labels = "normal (OK: 1, good: 1); defective (scratch: 2)"
-    assert split.notes == [
-        f"test images labelled by the names of folders: {labels}",
-        "category line 3: no data.masks: pixel metrics are skipped",
-    ]
+    assert [s.label for s in split.test] == ["Good", "good", "scratch", "scratch"]
+    assert split.notes == ["category line 3: no data.masks: pixel metrics are skipped"]
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        *[("OK", "NG"), ("i.O.", "n.i.O."), ("PASS", "FAIL"), ("0", "1"), ("none", "crack")],
+        *[("normal_test", "anomaly"), ("Defect-free", "dent"), ("gut", "schlecht")],
+    ],
+)
+def test_words_for_normal(tmp_path: Path, good: str, bad: str) -> None:
+    _touch(tmp_path, "a.png", f"held/{good}/0/1.png", f"held/{bad}/0/2.png", f"held/{bad}/n/3.png")
+    split = read_folder(tmp_path, test="held")
+    assert {s.path.split("/")[1]: s.defect for s in split.test} == {good: None, bad: bad}
+    assert {s.path.split("/")[1]: s.label for s in split.test} == {good: good, bad: bad}
+
+
+@pytest.mark.parametrize(
+    ("folders", "why"),
+    [
+        (("good", "OK", "NG"), "OK and good are different words for normal"),
+        (("normal", "nomal", "dent"), "nomal (beside normal) may mean normal or defective"),
+        (("crack", "no_crack"), "no_crack may mean normal or defective"),
+        (("good", "dent", "unknown"), "unknown says nothing"),
+        (("a", "b"), "none of a: 1, b: 1 is a usual word for normal"),
+        (("x/good_2", "x/dent"), "good_2 may mean normal or defective"),
+    ],
+)
+def test_doubtful_folders_are_refused(tmp_path: Path, folders: tuple[str, ...], why: str) -> None:
+    _touch(tmp_path / "nut", "a.png", *(f"held/{name}/1.png" for name in folders))
+    assert _failure(tmp_path / "nut", test="held") == (
+        f"category nut: test images are labelled by the names of their folders, but {why}; rename "
+        "the folders, or name them in data.normal and data.anomalous"
+    )
+    named = [f"held/{name}" for name in folders]
+    split = read_folder(tmp_path / "nut", test="held", normal=named[0], anomalous=named[1:])
+    assert sum(sample.defect is None for sample in split.test) == 1
+
+
+def test_kinds_with_masks_are_defects(tmp_path: Path) -> None:
+    _touch(tmp_path, "a.png", "held/a/1.png", "held/b/1.png", "truth/a/1.png", "truth/b/1.png")
+    assert [s.defect for s in read_folder(tmp_path, test="held", masks="truth").test] == ["a", "b"]
+
+
+def test_each_category_has_its_own_words(tmp_path: Path) -> None:
+    _touch(tmp_path, "nut/a.png", "nut/test/good/1.png", "bolt/b.png", "bolt/test/OK/2.png")
+    split = read_folder(tmp_path, by_directory=True, test="*/test")
+    assert [s.defect for s in split.test] == [None, None]
+
+
+def test_what_lies_below_may_be_called_anything(tmp_path: Path) -> None:
+    _touch(tmp_path, "a.png", "t/x/good/1.png", "t/scratch/fine/2.png", "t/dent/0/n/3.png")
+    assert _roles(read_folder(tmp_path, test="t")) == {
+        "a.png": "train",
+        "t/x/good/1.png": "normal",
+        "t/scratch/fine/2.png": "scratch",
+        "t/dent/0/n/3.png": "dent",
+    }
+    _touch(tmp_path, "t/NG/ok/4.png")
+    assert "the folders ok and NG contradict each other about t/NG/ok/4.png; move it, or give" in (
+        _failure(tmp_path, test="t")
+    )
+
+
+def test_labels_that_are_not_read_are_told(tmp_path: Path) -> None:
+    _touch(tmp_path, "OK/1.png", "OK/2.png", "NG/3.png")
+    split = read_folder(tmp_path)
+    assert set(_roles(split).values()) == {"train"}
+    assert split.notes[0] == (
+        "names of folders are not read as labels: OK: 2, NG: 1; name the folders in data.normal "
+        "and data.anomalous to tell their images apart"
+    )
+    split = read_folder(tmp_path, normal="OK", anomalous="NG")
+    assert not any("not read as labels" in note for note in split.notes)
+    _touch(tmp_path, "held/good/4.png", "held/dent/5.png")
+    notes = read_folder(tmp_path, test="held", normal="OK").notes
+    assert any("not read as labels: NG: 1" in note for note in notes)
 
 
 def test_test_images_of_unknown_kind(root: Path) -> None:
@@ -186,10 +266,10 @@ def test_test_images_of_unknown_kind(root: Path) -> None:
 
 
 def test_normal_and_anomalous_without_test(root: Path) -> None:
-    split = read_folder(root, normal=["held/good", "held/OK"], anomalous="held/scratch")
+    split = read_folder(root, normal=["held/good", "held/Good"], anomalous="held/scratch")
     roles = _roles(split)
     assert [n for n in roles if roles[n] == "train good"] == [
-        "held/OK/old/1.png",
+        "held/Good/old/1.png",
         "held/good/1.png",
     ]
     assert [n for n in roles if roles[n] == "scratch"] == [
@@ -197,6 +277,10 @@ def test_normal_and_anomalous_without_test(root: Path) -> None:
         "held/scratch/2.png",
     ]
     assert sum(role == "train" for role in roles.values()) == 5
+    assert [s.label for s in split.train if s.label] == [
+        "data.normal=held/Good",
+        "data.normal=held/good",
+    ]
     assert "category line 3: no normal test images: image metrics are skipped" in split.notes
 
 
@@ -206,7 +290,7 @@ def test_known_defects_outside_test_are_not_trained_on(root: Path) -> None:
     assert roles["monday/late/b.tif"] == "late"
     assert roles["1.png"] == "train good"
     assert roles["2.JPG"] == roles["monday/a.png"] == "train"
-    assert roles["held/OK/old/1.png"] == "normal"
+    assert roles["held/Good/old/1.png"] == "normal"
 
 
 def test_normal_goes_before_the_names_of_folders(root: Path) -> None:
@@ -257,12 +341,12 @@ def test_masks_mirror_the_test_images(root: Path) -> None:
         split = read_folder(root, test="held", masks=masks)
         assert {s.path: s.mask for s in split.test} == {
             "held/good/1.png": None,
-            "held/OK/old/1.png": None,
+            "held/Good/old/1.png": None,
             "held/scratch/2.png": None,
             "held/scratch/1.png": root / "truth/scratch/1_mask.bmp",
         }
         assert len(split.train) == 5  # no mask is trained on
-        assert split.notes[1:] == [
+        assert split.notes == [
             "category line 3: 1 of 2 masks are missing: pixel metrics are skipped"
         ]
 

@@ -17,6 +17,8 @@ TREES: dict[str, tuple[str | None, list[str]]] = {
     "mvtec, one category": ("mvtec", ["train/good/0.png", "test/good/0.png"]),
     "mvtec, good and bad": ("mvtec", ["bolt/train/good/0.png", "bolt/test/bad/0.png"]),
     "mvtec, VisA's name": ("mvtec", ["candle/train/good/0.png", "candle/test/melt/0.png"]),
+    "mvtec, other words": ("mvtec", ["bolt/Train/OK/0.png", "bolt/Test/NG/0.png"]),
+    "visa, other words": ("visa", ["pcb1/train/Good/0.JPG", "pcb1/test/Bad/0.JPG"]),
     "mvtec 2": ("mvtec_ad_2", ["can/train/good/0.png", "can/test_public/bad/0.png"]),
     "mvtec 2, one category": ("mvtec_ad_2", ["train/good/0.png", "test_public/bad/0.png"]),
     "visa": ("visa", ["split_csv/1cls.csv", "candle/Data/Images/Normal/0.JPG"]),

@@ -200,6 +200,26 @@ def test_lists_without_meta(root: Path, table: Path) -> None:
     assert [sample.path for sample in read_real_iad(root).train] == expected
 
 
+def test_words_for_normal(root: Path, table: Path) -> None:
+    content = _lists("audiojack")
+    for normal, word in (("OK", "ok"), ("i.O.", "I. O."), (None, "good"), (None, "normal_test")):
+        for entry in [*content["train"], *content["test"]]:
+            if entry["image_path"].startswith("OK/"):
+                entry["anomaly_class"] = word
+                entry["mask_path"] = "nan"
+        content["meta"] = {} if normal is None else {"normal_class": normal}
+        _write(table, content)
+        split = read_real_iad(root, ["audiojack"])
+        assert {s.defect for s in split.train} == {None}
+        assert {(s.defect, s.label) for s in split.test} == {(None, word), ("HS", "HS")}
+    content["train"][0]["anomaly_class"] = "OK"
+    _write(table, content)
+    assert _failure(root, ["audiojack"]) == (
+        f"{table}: anomaly_class: OK and normal_test are different words for normal; "
+        "name the one for normal in meta.normal_class"
+    )
+
+
 def test_the_prefix_and_the_normal_class_are_followed(root: Path, table: Path) -> None:
     (root / "realiad_1024" / "audiojack").rename(root / "realiad_1024" / "jack")
     content = _lists("audiojack")

@@ -135,6 +135,39 @@ def test_converted(converted: Path) -> None:
     assert single.train[0].extra == {"converted": "pcb1/train/good/0002.JPG"}
 
 
+@pytest.mark.parametrize(
+    ("normal", "anomaly"), [("Normal", "Anomaly"), ("0", "1"), ("good", "bad"), ("OK", "NG")]
+)
+def test_other_words_in_the_table(original: Path, normal: str, anomaly: str) -> None:
+    expected = read_visa(original)
+    table = original / "split_csv" / "1cls.csv"
+    text = table.read_text().replace(",anomaly,", f",{anomaly},").replace(",normal,", f",{normal},")
+    table.write_text(text.replace(",train,", ",Train,").replace(",\n", ",nan\n"))
+    split = read_visa(original)
+    for one, other in ((split.train, expected.train), (split.test, expected.test)):
+        assert _seen(one) == _seen(other)
+        assert [s.mask for s in one] == [s.mask for s in other]
+    assert {(s.defect, s.label) for s in split.test} == {(None, normal), ("bad", anomaly)}
+    assert split.problems == []
+
+
+def test_other_names_of_folders(converted: Path) -> None:
+    expected = read_visa(converted)
+    for name in CATEGORIES:
+        folder = converted / "1cls" / name
+        (folder / "train" / "good").rename(folder / "train" / "Good")
+        (folder / "test" / "good").rename(folder / "test" / "OK")
+        (folder / "test" / "bad").rename(folder / "test" / "NG")
+        (folder / "ground_truth" / "bad").rename(folder / "ground_truth" / "NG")
+        (folder / "train").rename(folder / "Train")
+    split = read_visa(converted)
+    assert [s.extra for s in split.train] == [s.extra for s in expected.train]
+    assert {s.extra["converted"] for s in split.test} == {
+        s.extra["converted"] for s in expected.test
+    }
+    assert {(s.defect, s.label) for s in split.test} == {(None, "OK"), ("NG", "NG")}
+
+
 def test_chosen_categories(original: Path, converted: Path) -> None:
     for root in (original, converted):
         assert read_visa(root, ["pcb1"]).categories == ["pcb1"]
