@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
@@ -266,7 +265,7 @@ def test_a_run_that_is_told_to_end_has_not_succeeded(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def told(*_: Any) -> None:
-        raise SIGTERMException
+        os.kill(os.getpid(), signal.SIGTERM)
 
     for name in ("MEDS_STARTED", "HYDRA_FULL_ERROR"):
         monkeypatch.setenv(name, "1")  # put back afterwards

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from meds_plugin.config.overrides import value_of
 from tests.conftest import PROJECT
 from tests.processes import run, start
 from tests.test_run import TINY, read_config, results
@@ -22,7 +23,7 @@ JOB = """
 import json, os, sys
 from pathlib import Path
 
-own = [a.partition("=")[2].strip("'") for a in sys.argv if a.startswith("hydra.run.dir=")]
+own = [a.partition("=")[2][1:-1] for a in sys.argv if a.startswith("hydra.run.dir=")]
 folder = Path(own[-1].replace("\\\\'", "'"))
 with (folder / "calls.txt").open("a") as file:
     file.write(json.dumps(sys.argv[3:]) + "\\n")
@@ -165,9 +166,8 @@ def test_what_is_missing_runs_what_is_there_does_not(sweep: Sweep, tmp_path: Pat
 
 
 def test_resume_takes_up_a_sweep_from_anywhere(sweep: Sweep, tmp_path: Path) -> None:
-    folder = tmp_path / "it's a sweep, with = signs"
-    quoted = str(folder).replace("'", "\\'")
-    given = ("hydra.verbose=false", f"hydra.sweep.dir='{quoted}'")
+    folder = tmp_path / "it's a sweep, with = signs [1] (Größe) #"
+    given = ("hydra.verbose=false", f"hydra.sweep.dir={folder}")
     status, _, err = sweep("noise=0,0.5", *given, "--multirun")
     assert status == 2
     assert "job noise-0.5 failed: folder is away" in err
@@ -179,6 +179,24 @@ def test_resume_takes_up_a_sweep_from_anywhere(sweep: Sweep, tmp_path: Path) -> 
     status, _, err = sweep("-m", f"resume={folder}", "noise=0.1")
     assert status == 2
     assert "leave out noise=0.1" in err
+
+
+def test_a_sweep_over_folders_with_odd_names(sweep: Sweep, tmp_path: Path) -> None:
+    roots = [tmp_path / name for name in ("a, b", "it's [c] (d) Größe #=&", "e")]
+    roots[0].mkdir()  # the comma separates no values
+    folder = tmp_path / "sweep"
+    given = ("data=folder", f"data.root={','.join(map(str, roots))}", f"hydra.sweep.dir={folder}")
+    for _ in range(2):  # also when it is continued
+        status, out, err = sweep("-m", *given)
+        assert (status, err) == (0, "")
+        assert "3 of 3 jobs are finished" in out
+        jobs = [json.loads(file.read_text()) for file in folder.glob("*/job.json")]
+        assert {job["settings"]["data"]["root"] for job in jobs} == {*map(str, roots)}
+    assert set(counts(folder).values()) == {1}
+    started = [calls(file.parent)[0][1] for file in folder.glob("*/job.json")]
+    assert {value_of(call, "data.root") for call in ([each] for each in started)} == {
+        *map(str, roots)
+    }
 
 
 def test_changed_settings_are_refused_in_one_line(sweep: Sweep, tmp_path: Path) -> None:
@@ -212,7 +230,9 @@ def test_jobs_get_the_configurations_and_the_folder_that_were_asked_for(
     assert set(call[4:]) == {"hydra.job.name=it", f"hydra.run.dir='{folder / 'n0'}'"}
 
 
-@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
+)
 def test_a_sweep_that_is_stopped_takes_its_job_with_it(
     stub: Path, tmp_path: Path, sent: signal.Signals, status: int
 ) -> None:
@@ -223,9 +243,11 @@ def test_a_sweep_that_is_stopped_takes_its_job_with_it(
     out, err = process.communicate(timeout=120)
     assert process.returncode == status
     assert "Traceback" not in err
-    if sent == signal.SIGINT:
+    if sent != signal.SIGKILL:
         assert "1 of 2 jobs are finished" in out
-        assert "job noise-5 was stopped" in err
+        stopped, again = err.splitlines()
+        assert "job noise-5 was stopped" in stopped
+        assert again.endswith(f": go on with resume={tmp_path}")
     processes = [int(path.suffix[1:]) for path in folder.glob("process.*")]
     deadline = time.monotonic() + 60
     while not all(map(ended, processes)):
