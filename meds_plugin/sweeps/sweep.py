@@ -40,7 +40,7 @@ from meds_plugin.sweeps.folder import (
 )
 from meds_plugin.utils.atomic import write_json
 from meds_plugin.utils.errors import UserError, print_error
-from meds_plugin.utils.stopping import Stopped
+from meds_plugin.utils.stopping import Stopped, stop_requested
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -222,13 +222,14 @@ class Sweep(Callback):
 
         Raises:
             KeyboardInterrupt: In a launcher's worker, if the sweep's process has ended.
+            Stopped: If this process was asked to end.
         """
-        if os.getpid() == self._process:
-            return process.wait()
-        parent = os.getppid()
+        parent = None if os.getpid() == self._process else os.getppid()
         while process.poll() is None:
-            if os.getppid() != parent:
+            if parent is not None and os.getppid() != parent:
                 raise KeyboardInterrupt
+            if number := stop_requested():  # what the signal raised may be lost in a destructor
+                raise Stopped(number)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=1)
         return process.returncode
