@@ -27,9 +27,16 @@ _FORKS = sys.platform == "linux"  # elsewhere torch and a fork do not get on
 
 
 def start(
-    *arguments: str, cwd: Path = PROJECT, module: str = "run", site: Path | None = None
+    *arguments: str,
+    cwd: Path = PROJECT,
+    module: str = "run",
+    site: Path | None = None,
+    session: bool = False,
 ) -> subprocess.Popen[str]:
-    """Start ``python -m meds_plugin.MODULE``; packages are found in ``site``, too."""
+    """Start ``python -m meds_plugin.MODULE``; packages are found in ``site``, too.
+
+    In a session of its own, it and what it starts can be sent a signal together.
+    """
     paths = os.pathsep.join(str(path) for path in (PROJECT, site) if path is not None)
     return subprocess.Popen(
         [sys.executable, "-m", f"meds_plugin.{module}", *arguments],
@@ -38,6 +45,7 @@ def start(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=session,
     )
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import shutil
 import signal
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +16,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from meds_plugin.config.overrides import config_options
 from meds_plugin.review.build import rebuild_review
-from meds_plugin.run import main
 from tests.processes import run, start
 
 if TYPE_CHECKING:
@@ -262,21 +258,6 @@ def test_a_killed_run_that_is_resumed_ends_like_one_left_alone(
     assert ours[1:] == whole[1:]
 
 
-def test_a_run_that_is_told_to_end_has_not_succeeded(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def told(*_: Any) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    for name in ("MEDS_STARTED", "HYDRA_FULL_ERROR"):
-        monkeypatch.setenv(name, "1")  # put back afterwards
-    monkeypatch.setattr("meds_plugin.job.run", told)
-    monkeypatch.setattr(sys, "argv", ["meds_plugin.run", f"hydra.run.dir={tmp_path}"])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 143
-
-
 def test_the_number_of_workers_changes_no_result(
     finished: tuple[Path, str], tmp_path: Path
 ) -> None:
@@ -411,7 +392,12 @@ def test_image_size_that_is_no_multiple_of_the_stride(refuse: Refuse) -> None:
 @pytest.mark.parametrize(
     ("override", "word"),
     [
-        ("nois=0.4", "nois"),
+        ("nois=0.4", "nois is not a key: did you mean noise?"),
+        ("+memory.ratoi=0.1", "memory.ratoi is not a key: did you mean memory.ratio?"),
+        ("+trainer.devicess=2", "trainer.devicess is not a key: did you mean trainer.devices?"),
+        ("+backbone.optimizer.foo=1", "backbone.optimizer.foo is not a key: backbone.optimizer"),
+        ("steps=100", "steps is a section"),
+        ("--noise=0.4", "settings have no dashes, as in noise=0.4"),
         ("backbone=resnet", "backbone=resnet is not there: choose from anomalib, dinomaly, hvq"),
         ("encoder=resnet", "efficientnet_lite0, efficientnet_lite1"),
         ("backbone=entry_point", "choose from anomalib, dinomaly, hvq"),
@@ -484,11 +470,6 @@ def test_a_run_whose_images_changed_is_not_resumed(tree: Path, tmp_path: Path) -
     assert status == 0, err
     assert torch.load(folder / "model.ckpt", weights_only=True)["global_step"] == 6
     assert read_config(folder).trainer.max_steps == 2
-
-
-def test_jobs_of_a_sweep_know_where_configurations_are() -> None:
-    given = ["--config-dir", "mine", "-m", "noise=0,1", "--config-name=other"]
-    assert config_options(given) == ["--config-dir", "mine", "--config-name=other"]
 
 
 def test_resume_takes_nothing_but_the_trainer_beside_it(finished: tuple[Path, str]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import lightning as L
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from meds_plugin import (
@@ -18,11 +19,7 @@ from meds_plugin import (
 from meds_plugin.callbacks.run_checkpoint import RunCheckpoint
 from meds_plugin.callbacks.stage_bar import StageBar
 from meds_plugin.memory import expected_scores
-from meds_plugin.training.stages import plan_stages
 from tests.toys import BareDetector, FullDetector, ToyImages, loader, quiet_trainer, wrap
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class Foreign(L.LightningModule):
@@ -151,18 +148,20 @@ def test_checkpoints_come_after_the_memory_regularly_and_at_stage_ends(tmp_path:
     assert list(tmp_path.iterdir()) == [tmp_path / "model.ckpt"]
 
 
-def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
-    model = wrap(nn.Sequential(BareDetector()))
+def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_half(self: Path, content: memoryview) -> None:
+        with self.open("wb") as file:
+            file.write(content[: len(content) // 2])
+        raise OSError(28, "No space left on device")
+
     path = tmp_path / "model.ckpt"
     path.write_bytes(b"old")
-    keeper = RunCheckpoint(path, plan_stages("plain", distill_steps=1, finetune_steps=0), every=1)
-
-    class Full(L.Trainer):
-        def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-            raise OSError(28, "No space left on device")
-
-    trainer = Full(accelerator="cpu", logger=False, enable_checkpointing=False, barebones=False)
-    del model
+    model = wrap(FullDetector())
+    trainer = quiet_trainer(2, callbacks=[RunCheckpoint(path, model.plan, every=1)])
+    monkeypatch.setattr(Path, "write_bytes", write_half)
     with pytest.raises(OSError, match="No space"):
-        keeper.save(trainer)
+        trainer.fit(model, loader())
     assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
