@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _NO_ROOM = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG}
-_FIRST_RANKS_TURN = 3.0  # seconds for the first rank to end the others
+_FIRST_RANKS_TURN = 3.0  # seconds in which the first rank ends the others
 
 
 class _Ending(NamedTuple):
@@ -54,7 +54,7 @@ class _Ending(NamedTuple):
     line: str = ""
 
 
-class _Ended(BaseException):  # Hydra prints exceptions of other kinds itself
+class _Ended(BaseException):  # Hydra catches and prints an Exception
     """Carries the ending of a run through Hydra."""
 
     def __init__(self, ending: _Ending) -> None:
@@ -64,7 +64,7 @@ class _Ended(BaseException):  # Hydra prints exceptions of other kinds itself
 
 @dataclass
 class _Progress:
-    """How far a command line has come; the meaning of an error depends on it."""
+    """The command line's progress, on which the meaning of an error depends."""
 
     sweep: Sweep = field(default_factory=Sweep)
     folder: Path | None = None  # the run's, once it is known
@@ -72,7 +72,7 @@ class _Progress:
 
 
 def main() -> None:
-    """Run the command line; ends with one line and status 2, 130 or 143 unless all went well."""
+    """Run the command line; on failure, print one line and exit with status 2, 130 or 143."""
     with stoppable():
         ending = _run()
     if ending is None:
@@ -100,7 +100,7 @@ def _call_hydra(progress: _Progress) -> None:
     follow_parent()
     if "MEDS_STARTED" not in os.environ:
         os.environ["MEDS_STARTED"] = started()
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of to Hydra's printer
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # raise errors instead of printing them
     logging.raiseExceptions = False  # a full disk is reported once, not by each line of run.log
     end_with_the_sweep()
     arguments = prepare_arguments(sys.argv[1:])
@@ -129,9 +129,9 @@ def _call_hydra(progress: _Progress) -> None:
 
 
 def _resuming(folder: Path, arguments: list[str]) -> list[str]:
-    """Return the arguments that let Hydra write into the folder to resume, not into a new one.
+    """Return arguments that make Hydra write into the folder to resume instead of a new one.
 
-    Those of a sweep's folder are the sweep's own.
+    For a sweep's folder, these are the sweep's own arguments.
     """
     if begun := arguments_of(folder):
         others = [a for a in arguments if not is_sweep([a]) and not a.startswith("resume=")]
@@ -178,7 +178,7 @@ def _run_one(config: DictConfig, context: HydraConf, progress: _Progress) -> Non
         if ending := _ending(error, progress):
             clear_frames(error.__traceback__)  # ends the lines of progress bars
             if launched_rank() and ending.status > 2:
-                time.sleep(_FIRST_RANKS_TURN)  # which has most likely been asked, too
+                time.sleep(_FIRST_RANKS_TURN)  # it most likely received the signal, too
             end_ranks(ending.line, status=ending.status)
         raise
 
@@ -187,7 +187,7 @@ def _ending(error: BaseException, progress: _Progress) -> _Ending | None:
     """Return how an error ends the process; ``None`` if it is unexpected."""
     where = progress.sweep.folder or progress.folder
     if isinstance(error, Stopped) or stop_requested():
-        # Others follow from it, such as that of a loader whose workers have ended.
+        # Other errors follow from the signal, such as from data loaders whose workers ended.
         stopped = error if isinstance(error, Stopped) else Stopped(stop_requested())
         ignore_signals()
         progress.sweep.report()
@@ -205,7 +205,7 @@ def _ending(error: BaseException, progress: _Progress) -> _Ending | None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _Ending(128 + 13)
     if isinstance(error, ValueError) and isinstance(error.__cause__, OSError):
-        error = error.__cause__  # of the file that Hydra logs to
+        error = error.__cause__  # from opening Hydra's log file
     if isinstance(error, OSError):
         line = _unwritable(error, where, sweeping=progress.sweep.folder is not None)
         return None if line is None else _Ending(2, line)
@@ -213,7 +213,7 @@ def _ending(error: BaseException, progress: _Progress) -> _Ending | None:
 
 
 def _unwritable(error: OSError, where: Path | None, *, sweeping: bool) -> str | None:
-    """Return the line for a folder that cannot be written; ``None`` if the error is another."""
+    """Return the line for a folder that cannot be written; ``None`` for other errors."""
     names = [
         os.fsdecode(n) for n in (error.filename, error.filename2) if isinstance(n, str | bytes)
     ]
@@ -231,7 +231,7 @@ def _unwritable(error: OSError, where: Path | None, *, sweeping: bool) -> str | 
 
 
 def _resumable(folder: Path | None) -> bool:
-    """Whether a folder is one of a run or of a sweep."""
+    """Whether a folder holds a run or a sweep."""
     files = ("config.yaml", "sweep.json")
     return folder is not None and any((folder / name).is_file() for name in files)
 

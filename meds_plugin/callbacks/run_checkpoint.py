@@ -23,9 +23,9 @@ __all__ = ["RunCheckpoint", "check_checkpoint"]
 
 
 class _AtomicFiles(TorchCheckpointIO):
-    """Replace a checkpoint only by a complete one, and leave nothing beside it.
+    """Replaces a checkpoint only with a complete one and leaves no other files.
 
-    Lightning's own goes through the system's folder of temporary files.
+    Lightning's default writes to the system's temporary folder first.
     """
 
     def save_checkpoint(
@@ -40,10 +40,10 @@ class _AtomicFiles(TorchCheckpointIO):
 
 
 def check_checkpoint(file: Path) -> None:
-    """Refuse a run's checkpoint that is not whole.
+    """Refuse a damaged checkpoint.
 
     Args:
-        file: A run goes on without one, too.
+        file: The run's checkpoint; it may be missing.
 
     Raises:
         UserError: If it is damaged or not of a run.
@@ -52,7 +52,7 @@ def check_checkpoint(file: Path) -> None:
         return
     try:
         with zipfile.ZipFile(file) as archive:
-            whole = archive.testzip() is None  # torch does not compare the checksums
+            whole = archive.testzip() is None  # torch does not verify checksums
         saved = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
         whole = whole and saved["meds"] is not None
     except Exception:  # reading a foreign file fails in many ways
@@ -68,8 +68,8 @@ def check_checkpoint(file: Path) -> None:
 class RunCheckpoint(L.Callback):
     """Write the checkpoint after stage 1, every so many steps, and at the end of every stage.
 
-    A run that is asked to stop ends after its current step, once that is written, too. Asked again,
-    it ends at once.
+    A run that is asked to stop saves after its current step, then ends. Asked again, it ends at
+    once.
 
     Args:
         path: The file.
@@ -90,7 +90,7 @@ class RunCheckpoint(L.Callback):
         self._saved = -1
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Make sure that all ranks have the same folder, and that checkpoints appear complete.
+        """Make checkpoints atomic, and check that all ranks have the same folder.
 
         Raises:
             UserError: If folders differ.
@@ -123,7 +123,7 @@ class RunCheckpoint(L.Callback):
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        """Wait for no other step."""
+        """Stop deferring signals to the end of the step."""
         del trainer, pl_module, exception
         defer_stop(deferred=False)
 
@@ -135,7 +135,7 @@ class RunCheckpoint(L.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Save if it is time, or if the run is to end here."""
+        """Save if it is time, or if the run was asked to stop."""
         del pl_module, outputs, batch, batch_idx
         step, ending = trainer.global_step, max(from_all(stop_requested()))
         if step != self._saved and (ending or step % self.every == 0 or step in self._ends):

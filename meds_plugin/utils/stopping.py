@@ -1,4 +1,4 @@
-"""Ends a process that is interrupted (Ctrl-C) or told to end (SIGTERM), where nothing is lost."""
+"""Ends a process on Ctrl-C or SIGTERM, at a point where no work is lost."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ __all__ = [
 
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "told to end"}
 
-_process: int | None = None  # that catches signals; those forked from it do not
-_requested = 0  # the first signal that came
+_process: int | None = None  # the one that catches signals; processes forked from it do not
+_requested = 0  # the first signal received
 _deferred = False
 
 
 class Stopped(BaseException):
-    """Raised where a signal asks this process to end.
+    """Raised when a signal asks this process to end.
 
-    No `KeyboardInterrupt`: Lightning would end the process with status 1.
+    Not a `KeyboardInterrupt`, on which Lightning ends the process with status 1.
 
     Attributes:
-        status: The exit status that shells report of such an end.
+        status: The exit status that shells report for the signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -45,9 +45,9 @@ class Stopped(BaseException):
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Let signals raise `Stopped` inside the block.
+    """Make signals raise `Stopped` inside the block.
 
-    After it, they have their previous effect again, unless `ignore_signals` was called.
+    Previous handlers are restored afterwards, unless `ignore_signals` was called.
     """
     global _process, _requested, _deferred
     before = {number: signal.getsignal(number) or signal.SIG_DFL for number in _WORDS}
@@ -63,10 +63,10 @@ def stoppable() -> Iterator[None]:
 
 
 def catch_signals() -> None:
-    """Inside `stoppable`, take the signals from whoever has taken them since.
+    """Install the handlers again, inside `stoppable`: other code may have replaced them.
 
-    What the process was started to ignore, as by a shell's ``&``, it goes on to ignore. A Ctrl-C
-    reaches all processes of a distributed job: the first one ends them.
+    Signals that were ignored when the process started, as after a shell's ``&``, stay ignored.
+    Ctrl-C reaches all ranks of a distributed job; only the first acts on it, and ends the others.
     """
     if _process != os.getpid():
         return
@@ -78,7 +78,7 @@ def catch_signals() -> None:
 
 
 def ignore_signals() -> None:
-    """Let further signals have no effect: the process is about to end."""
+    """Ignore further signals because the process is about to end."""
     global _process
     _process = None
     for number in _WORDS:
@@ -86,20 +86,20 @@ def ignore_signals() -> None:
 
 
 def defer_stop(*, deferred: bool) -> None:
-    """Let the first signal only be noted from now on, or again end the process at once."""
+    """Set whether the first signal is only recorded, for `stop_requested`, instead of raised."""
     global _deferred
     _deferred = deferred
 
 
 def stop_requested() -> int:
-    """Return the signal that asked this process to end, 0 for none."""
+    """Return the signal that asked this process to end; 0 if there was none."""
     return _requested
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
     global _requested
     del frame
-    if os.getpid() != _process:  # a loader's worker, which ends with its parent
+    if os.getpid() != _process:  # a data loader's worker, which ends with its parent
         if number == signal.SIGTERM:
             os._exit(128 + number)
         return
