@@ -16,7 +16,13 @@ from torch import Tensor, nn
 from meds_plugin import AnomalyDataModule, evaluate
 from meds_plugin.callbacks.run_checkpoint import RunCheckpoint
 from meds_plugin.data import Split, synthetic_split
-from meds_plugin.distributed.ranks import from_all, from_first, gather_in_order, rank_and_world
+from meds_plugin.distributed.ranks import (
+    from_all,
+    from_first,
+    gather_in_order,
+    largest,
+    rank_and_world,
+)
 from meds_plugin.evaluation.protocol import EvaluationProtocol
 from meds_plugin.training.optimizer import OptimizerSettings
 from tests.toys import quiet_trainer, wrap
@@ -137,6 +143,7 @@ def main(world: int, folder: Path) -> None:
         None if rank == 0 else torch.full((rank, 2), float(rank), dtype=torch.float64)
     )
     found["said"] = [from_all(rank), from_first(lambda: f"by {rank}")]
+    found["largest"] = largest(rank)
     torch.save(found, folder / f"rank{rank}.pt")
     data = make_data()
     model, trainer = fit(data, world=world)

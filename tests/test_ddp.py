@@ -130,6 +130,7 @@ def test_parts_come_in_the_order_of_ranks(job: Job) -> None:
     for found in job.found:
         assert torch.equal(found["gathered"], expected)
         assert found["said"] == [list(ranks), "by 0"]
+        assert found["largest"] == ranks[-1]
 
 
 def test_a_rank_that_fails_or_is_killed_ends_all_with_a_message(job: Job) -> None:

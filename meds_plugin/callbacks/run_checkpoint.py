@@ -11,7 +11,7 @@ import lightning as L
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
-from meds_plugin.distributed.ranks import from_all
+from meds_plugin.distributed.ranks import from_all, largest
 from meds_plugin.utils.atomic import replacing
 from meds_plugin.utils.errors import UserError
 from meds_plugin.utils.stopping import Stopped, catch_signals, defer_stop, stop_requested
@@ -117,7 +117,7 @@ class RunCheckpoint(L.Callback):
         if trainer.global_step != self._saved:
             self.save(trainer)
         defer_stop(deferred=False)
-        if ending := max(from_all(stop_requested())):
+        if ending := largest(stop_requested()):
             raise Stopped(ending)
 
     def on_exception(
@@ -137,7 +137,7 @@ class RunCheckpoint(L.Callback):
     ) -> None:
         """Save if it is time, or if the run was asked to stop."""
         del pl_module, outputs, batch, batch_idx
-        step, ending = trainer.global_step, max(from_all(stop_requested()))
+        step, ending = trainer.global_step, largest(stop_requested())
         if step != self._saved and (ending or step % self.every == 0 or step in self._ends):
             self.save(trainer)
         if ending:

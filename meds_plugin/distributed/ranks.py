@@ -19,6 +19,7 @@ __all__ = [
     "from_all",
     "from_first",
     "gather_in_order",
+    "largest",
     "my_chunks",
     "rank_and_world",
     "shard",
@@ -124,6 +125,16 @@ def from_all(value: T) -> list[T]:
     if world > 1:
         distributed.all_gather_object(values, value, group=_group())
     return values
+
+
+def largest(value: int) -> int:
+    """Return the largest of all ranks' values, cheaply; call it on every rank."""
+    _, world = rank_and_world()
+    if world == 1:
+        return value
+    found = torch.tensor(value)
+    distributed.all_reduce(found, op=distributed.ReduceOp.MAX, group=_group())
+    return int(found)
 
 
 def from_first(make: Callable[[], T]) -> T:

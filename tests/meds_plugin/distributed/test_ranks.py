@@ -7,6 +7,7 @@ from meds_plugin.distributed.ranks import (
     from_all,
     from_first,
     gather_in_order,
+    largest,
     my_chunks,
     rank_and_world,
     shard,
@@ -39,6 +40,7 @@ def test_one_process_keeps_everything_and_sends_nothing() -> None:
     assert gather_in_order(values) is values
     assert from_first(lambda: "x") == "x"
     assert from_all(4) == [4]
+    assert largest(4) == 4
     assert my_chunks(range(5), 2) == [[0, 1], [2, 3], [4]]
     with pytest.raises(ValueError, match="do not fit together"):
         gather_in_order(None)
