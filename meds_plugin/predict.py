@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from meds_plugin.config.command_line import Options, run_command
 from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.values import is_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,7 +66,7 @@ def _predict(options: Options) -> None:
 
 
 def _overlay(value: object) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+    if not is_number(value) or not 0 <= value <= 1:
         msg = f"overlay must be a share in [0, 1], got {value!r}"
         raise UserError(msg)
     return float(value)

@@ -20,6 +20,7 @@ from torch import Tensor
 from backbones.anomalib.library import build_model
 from meds_plugin.encoding.reader import ImageReader, images_of
 from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.groups import group_indices
 from meds_plugin.utils.rng import derive_seed, torch_generator, torch_seeded
 
 if TYPE_CHECKING:
@@ -75,9 +76,8 @@ def patchcore_scores(
     module = build_model("Patchcore", seed=seed, **arguments)
     model = module.model.to(device).eval()
     scores = torch.zeros(len(reader))
-    for category in sorted(set(reader.categories)):
-        members = [i for i, name in enumerate(reader.categories) if name == category]
-        for fold, (stored, scored) in enumerate(_split(members, folds, seed, category)):
+    for category, members in group_indices(reader.categories).items():
+        for fold, (stored, scored) in enumerate(_split(members.tolist(), folds, seed, category)):
             model.train()
             for images in _images(reader, stored, device):
                 model(images)  # in training mode, it stores the features

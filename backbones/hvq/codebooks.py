@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.hvq.ranks import first_with, max_over_ranks, sum_over_ranks
-from backbones.shared.arguments import check_counts, check_rates
-from meds_plugin.utils.errors import UserError
+from backbones.shared.arguments import check_choice, check_counts, check_rates
 from meds_plugin.utils.rng import torch_generator
 
 __all__ = ["CodebookInit", "CodebookUpdate", "Codebooks"]
@@ -79,7 +78,8 @@ class Codebooks(nn.Module):
         level: int = 0,
     ) -> None:
         super().__init__()
-        _check_choices(init, update)
+        check_choice("codebook_init", init, get_args(CodebookInit))
+        check_choice("codebook_update", update, get_args(CodebookUpdate))
         check_counts(classes=sets, codes=codes)
         check_rates(decay=decay, revival=revival)
         self.decay = decay
@@ -219,12 +219,3 @@ def _counts(places: Tensor, size: int) -> Tensor:
     """Return how often each of 0..size-1 occurs; `torch.bincount` waits for an accelerator."""
     ones = torch.ones(len(places), device=places.device)
     return ones.new_zeros(size).index_add_(0, places, ones)
-
-
-def _check_choices(init: object, update: object) -> None:
-    if init not in get_args(CodebookInit):
-        msg = f"backbone.detector.codebook_init must be data, normal or reference, got {init!r}"
-        raise UserError(msg)
-    if update not in get_args(CodebookUpdate):
-        msg = f"backbone.detector.codebook_update must be batch or image, got {update!r}"
-        raise UserError(msg)

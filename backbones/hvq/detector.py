@@ -16,7 +16,7 @@ from backbones.hvq.checkpoint import split_reference
 from backbones.hvq.codebooks import CodebookInit, Codebooks, CodebookUpdate
 from backbones.hvq.layers import LearnedPositions, PostNormLayer
 from backbones.hvq.routing import Router, Routing
-from backbones.shared.arguments import check_counts, check_rates
+from backbones.shared.arguments import check_choice, check_counts, check_rates
 from backbones.shared.cosine import cosine_distance
 from backbones.shared.encoder_detector import EncoderDetector
 from meds_plugin.utils.errors import UserError
@@ -358,9 +358,7 @@ def _check_width(embed_dim: int, heads: int) -> None:
 
 
 def _check_map(kind: object, *, ot: bool) -> None:
-    if kind not in get_args(MapKind):
-        msg = f"backbone.detector.map must be cosine or l2, got {kind!r}"
-        raise UserError(msg)
+    check_choice("map", kind, get_args(MapKind))
     if ot and kind != "l2":
         msg = "backbone.detector.ot=true adds to the l2 map: set backbone.detector.map=l2 too"
         raise UserError(msg)

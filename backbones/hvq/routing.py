@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.hvq.ranks import sum_over_ranks
+from backbones.shared.arguments import check_choice
 from meds_plugin.utils.errors import UserError
 
 __all__ = ["Router", "Routing"]
@@ -41,9 +42,7 @@ class Router(nn.Module):
 
     def __init__(self, classes: int, dim: int, *, routing: Routing = "nearest") -> None:
         super().__init__()
-        if routing not in get_args(Routing):
-            msg = f"backbone.detector.routing must be nearest or label, got {routing!r}"
-            raise UserError(msg)
+        check_choice("routing", routing, get_args(Routing))
         self.classes = classes
         self.routing = routing
         self.register_buffer("mean", torch.zeros(classes, dim))

@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from meds_plugin.utils.errors import UserError
 
-__all__ = ["check_counts", "check_rates"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["check_choice", "check_counts", "check_rates"]
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Refuse a value that is none of at least two words.
+
+    Raises:
+        UserError: Naming the argument and the words.
+    """
+    if value not in choices:
+        *others, last = choices
+        words = f"{', '.join(others)} or {last}"
+        msg = f"backbone.detector.{name} must be {words}, got {value!r}"
+        raise UserError(msg)
 
 
 def check_counts(**values: object) -> None:

@@ -20,6 +20,8 @@ from meds_plugin.config.location import conf_dir
 from meds_plugin.config.mistakes import check_names
 from meds_plugin.config.registry import GROUP
 from meds_plugin.data import AnomalyDataModule, DataSettings
+from meds_plugin.data.transforms import Preprocess
+from meds_plugin.data.value_range import checked_range
 from meds_plugin.utils.errors import UserError
 from meds_plugin.utils.rng import torch_seeded
 
@@ -33,6 +35,7 @@ __all__ = [
     "build",
     "build_datamodule",
     "build_detector",
+    "build_preprocess",
     "build_settings",
     "check_targets",
     "plain",
@@ -113,6 +116,22 @@ def build_datamodule(config: DictConfig) -> AnomalyDataModule:
         crop=plain(data.crop),
         batch_size=data.batch_size,
         num_workers=data.num_workers,
+    )
+
+
+def build_preprocess(data: DictConfig) -> Preprocess:
+    """Return how a finished run prepared its images, up to the detector's normalisation.
+
+    Args:
+        data: The configuration's section ``data``; ``range`` must be settled.
+
+    Raises:
+        UserError: If a setting is wrong.
+    """
+    return Preprocess(
+        plain(data.image_size),
+        plain(data.crop),
+        value_range=checked_range(plain(data.range)),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,8 @@ from meds_plugin.config.location import conf_dir
 from meds_plugin.utils.errors import UserError, print_error
 from meds_plugin.utils.openmp import limit_spinning
 from meds_plugin.utils.stopping import Stopped, stoppable
+from meds_plugin.utils.text import expand_home, unquoted
+from meds_plugin.utils.values import is_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -70,8 +71,7 @@ class Options:
         text = self._values[key]
         if text in (None, "null"):
             return None
-        quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
-        return str(text[1:-1] if quoted else text)
+        return unquoted(str(text))
 
     def text(self, key: str) -> str:
         """Return a text that must be given."""
@@ -82,7 +82,7 @@ class Options:
 
     def path(self, key: str) -> Path:
         """Return a path that must be given; a leading ``~`` is the home folder."""
-        return Path(os.path.expanduser(self.text(key)))  # noqa: PTH111 - Path's raises for `~nobody`
+        return Path(expand_home(self.text(key)))
 
     def optional_path(self, key: str) -> Path | None:
         """Return a path, or ``None``."""
@@ -111,7 +111,7 @@ class Options:
     def whole_number(self, key: str, *, minimum: int) -> int:
         """Return a whole number."""
         value = self.value(key)
-        if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+        if not is_whole(value) or value < minimum:
             msg = f"{key} must be a whole number of at least {minimum}, got {value!r}"
             raise UserError(msg)
         return value

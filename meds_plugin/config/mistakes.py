@@ -10,16 +10,16 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, cast
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from meds_plugin.config.flatten import flatten
 from meds_plugin.config.location import conf_dir
-from meds_plugin.config.overrides import quote, split_top_level
+from meds_plugin.config.overrides import parses, quote, split_top_level
 from meds_plugin.config.registry import GENERIC
 from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.text import first_few
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -49,7 +49,7 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
     if added := re.search(r"An item is already at '(.*?)'", text):
         return f"{added[1]} is a key already: leave out the +"
     if text.startswith(("Ambiguous value", "Sweep parameters")):
-        swept = next(each for each in arguments if _parses(each, as_sweep=True))
+        swept = next(each for each in arguments if parses(each, as_sweep=True))
         return f"{swept}: give -m to run each of these values, or [] around them for a list"
     lines = [*text.splitlines(), *(str(cause).splitlines()[:1] if cause else ())]
     return " ".join(line for line in lines if "hydra.cc" not in line)
@@ -102,13 +102,13 @@ def _unreadable(override: str) -> str:
     key, equals, value = override.partition("=")
     if not equals:
         return f"{override} is not a setting: give KEY=VALUE"
-    if not _parses(f"{key}=1"):
+    if not parses(f"{key}=1"):
         return f"{key} is not a key, in {override}: give KEY=VALUE"
     quoted = quote(value)
     if value.startswith("[") and value.endswith("]"):
         items = [item.strip() for item in split_top_level(value[1:-1])]
-        listed = ",".join(each if _parses(f"key=[{each}]") else quote(each) for each in items)
-        quoted = f"[{listed}]" if _parses(f"key=[{listed}]") else quoted
+        listed = ",".join(each if parses(f"key=[{each}]") else quote(each) for each in items)
+        quoted = f"[{listed}]" if parses(f"key=[{listed}]") else quoted
     argument = f"{key}={quoted}"
     # Double quotes are easier to read, where the shell leaves what is in them alone.
     safe = not re.search(r'["$`\\!]', argument)
@@ -153,7 +153,7 @@ def _unknown_key(root: DictConfig, key: str) -> str:
 def _message(key: str, near: Sequence[str], known: Collection[str] = (), level: str = "") -> str:
     if near:
         return f"{key} is not a key: did you mean {' or '.join(near)}?"
-    listed = ", ".join([*list(known)[:_MAX_KEYS], *(["..."] if len(known) > _MAX_KEYS else [])])
+    listed = first_few(list(known), _MAX_KEYS)
     there = f"{level} has" if level else "there are"
     return f"{key} is not a key: {there} {listed or 'no keys below it'}"
 
@@ -197,12 +197,3 @@ def _groups() -> list[str]:
     """Return the groups of configurations, such as ``data`` and ``hydra/launcher``."""
     root = Path(conf_dir())
     return sorted({file.parent.relative_to(root).as_posix() for file in root.glob("*/**/*.yaml")})
-
-
-def _parses(override: str, *, as_sweep: bool | None = None) -> bool:
-    """Whether an override follows the grammar and, if asked, is or is not one of a sweep."""
-    try:
-        parsed = OverridesParser.create().parse_override(override)
-    except HydraException:
-        return False
-    return as_sweep in (None, parsed.is_sweep_override())

@@ -11,6 +11,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
 from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.text import expand_home, unquoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "config_options",
     "is_sweep",
+    "parses",
     "prepare_arguments",
     "quote",
     "requote",
@@ -172,9 +174,8 @@ def _quoted_path(text: str, key: str) -> str:
         if key in _LIST_KEYS and text[0] == "[" and text[-1] == "]":
             items = (_quoted_path(item, "") for item in _split_paths(text[1:-1]))
             return f"[{','.join(items)}]"
-        if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
-            text = text[1:-1]  # Lightning adds quotes without escaping those inside
-    return text if _PLAIN.fullmatch(text) else quote(_expanded(text))
+        text = unquoted(text)  # Lightning adds quotes without escaping those inside
+    return text if _PLAIN.fullmatch(text) else quote(expand_home(text))
 
 
 def _split_paths(text: str) -> Iterator[str]:
@@ -189,17 +190,17 @@ def _split_paths(text: str) -> Iterator[str]:
 
 
 def _exists(text: str) -> bool:
-    return os.path.lexists(_expanded(text))
-
-
-def _expanded(text: str) -> str:
-    return os.path.expanduser(text)  # noqa: PTH111 - Path.expanduser raises for `~nobody`
+    return os.path.lexists(expand_home(text))
 
 
 def _is_quoted(text: str) -> bool:
-    if text[0] not in "'\"" or text[-1] != text[0]:
-        return False
+    return unquoted(text) != text and parses(f"key={text}", as_sweep=False)
+
+
+def parses(override: str, *, as_sweep: bool | None = None) -> bool:
+    """Whether an override follows the grammar and, if asked, is or is not one of a sweep."""
     try:
-        return not OverridesParser.create().parse_override(f"key={text}").is_sweep_override()
+        parsed = OverridesParser.create().parse_override(override)
     except HydraException:
         return False
+    return as_sweep in (None, parsed.is_sweep_override())

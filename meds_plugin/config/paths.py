@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from meds_plugin.utils.text import expand_home
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -24,5 +25,5 @@ def anchor_paths(config: DictConfig) -> None:
     ):
         value = node.get(key)
         if value is not None and value != "random":
-            # A name such as 2024 comes as a number. Path.expanduser raises for `~nobody`.
-            node[key] = str(Path(os.path.expanduser(str(value))).absolute())  # noqa: PTH111
+            # A name such as 2024 comes as a number.
+            node[key] = str(Path(expand_home(str(value))).absolute())

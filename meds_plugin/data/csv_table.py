@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from meds_plugin.data.faults import shown
 from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.text import expand_home
+
+if TYPE_CHECKING:
+    import os
 
 __all__ = ["CsvRow", "CsvTable", "first_line", "parse_csv", "read_table", "read_text"]
 
@@ -56,7 +59,7 @@ def read_text(file: str | os.PathLike[str], key: str) -> str:
     Raises:
         UserError: If it cannot be read or is not UTF-8.
     """
-    path = os.path.expanduser(file)  # noqa: PTH111 - Path.expanduser raises for `~nobody`
+    path = expand_home(file)
     try:
         text = Path(path).read_bytes().decode("utf-8-sig")
     except OSError as error:

@@ -23,6 +23,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from meds_plugin.data.faults import failure, shown
 from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.values import is_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -170,11 +171,10 @@ def checked_limit(max_pixels: object, *, key: str = "data.max_pixels") -> int:
     Raises:
         UserError: If it is not a number of at least 1.
     """
-    number = isinstance(max_pixels, (int, float)) and not isinstance(max_pixels, bool)
-    if not number or not 1 <= max_pixels < float("inf"):  # type: ignore[operator]
+    if not is_number(max_pixels) or not 1 <= max_pixels < float("inf"):
         msg = f"{key} must be a number of pixels of at least 1, got {max_pixels!r}"
         raise UserError(msg)
-    return int(max_pixels)  # type: ignore[call-overload, no-any-return]
+    return int(max_pixels)
 
 
 def unusable(path: Path, reason: str) -> UserError:

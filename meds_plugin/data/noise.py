@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from meds_plugin.data.injection import defects_wanted, fraction, inject
 from meds_plugin.data.split_file import read_split_file
 from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.values import is_number
 
 if TYPE_CHECKING:
     import os
@@ -190,8 +191,7 @@ def checked_ratio(ratio: object) -> float:
     Raises:
         UserError: If it is not a number in [0, 1).
     """
-    number = isinstance(ratio, (int, float)) and not isinstance(ratio, bool)
-    value = float(ratio) if number else math.nan  # type: ignore[arg-type]
+    value = float(ratio) if is_number(ratio) else math.nan
     if not 0 <= value < 1:
         msg = (
             f"noise must be in [0, 1), got {ratio!r}; noise=0.4 adds defective images numbering "

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from meds_plugin.data.csv_table import read_table
 from meds_plugin.data.faults import shown
 from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.text import first_few
 
 if TYPE_CHECKING:
     import os
@@ -138,8 +139,8 @@ def _stop_at_faults(source: str, by_reason: dict[str, list[CsvRow]], total: int)
         return
     parts = []
     for fault, rows in found.items():
-        first = ", ".join(f"row {row.number}: {_shown(_name(row))}" for row in rows[:3])
-        parts.append(f"{len(rows)} {fault} ({first}{', ...' if len(rows) > 3 else ''})")
+        first = first_few([f"row {row.number}: {_shown(_name(row))}" for row in rows])
+        parts.append(f"{len(rows)} {fault} ({first})")
     msg = (
         f"{source} has {sum(map(len, found.values()))} wrong rows of {total}: "
         f"{'; '.join(parts)}; fix the file, or name the data set it was made for in data.root"

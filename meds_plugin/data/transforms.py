@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -12,8 +11,11 @@ from PIL import Image
 
 from meds_plugin.encoders.normalization import IMAGENET
 from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.values import is_list
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from meds_plugin.data.images import ValueRange
@@ -144,9 +146,7 @@ def height_and_width(size: object, key: str) -> tuple[int, int]:
     Raises:
         UserError: If it is not a positive number or pair.
     """
-    # Any sequence but text: OmegaConf has its own type of list.
-    pair = isinstance(size, Sequence) and not isinstance(size, str)
-    values: list[Any] = list(size) if pair else [size, size]  # type: ignore[call-overload]
+    values: list[Any] = list(size) if is_list(size) else [size, size]
     if len(values) != 2 or not all(type(value) is int and value > 0 for value in values):
         msg = f"{key} must be a positive whole number or [height, width], got {size!r}"
         raise UserError(msg)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from meds_plugin.data.faults import shown
 from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.values import is_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,8 +36,7 @@ def checked_range(value: object) -> ValueRange:
     """
     if value in ("auto", "full"):
         return None
-    # Any sequence but text: OmegaConf has its own type of list.
-    pair = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else []
+    pair = list(value) if is_list(value) else []
     numbers = [each for each in pair if isinstance(each, (int, float)) and isfinite(each)]
     if len(numbers) != len(pair) or len(pair) != 2 or not pair[0] < pair[1]:
         msg = f"data.range must be auto, full or [LOW, HIGH] with LOW < HIGH, got {value!r}"

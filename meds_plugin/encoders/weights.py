@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from meds_plugin.encoders.efficientnet_names import is_port, port_to_timm
 from meds_plugin.utils.errors import UserError, brief
+from meds_plugin.utils.text import first_few
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,11 +78,7 @@ def check_state_dict(
         "unexpected": sorted(state.keys() - expected.keys()),
         "of another shape": sorted(wrong),
     }
-    shown = [
-        f"{len(keys)} {kind} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-        for kind, keys in faults.items()
-        if keys
-    ]
+    shown = [f"{len(keys)} {kind} ({first_few(keys)})" for kind, keys in faults.items() if keys]
     if shown:
         msg = f"{source} does not fit the model: {'; '.join(shown)}; take the weights of this model"
         raise UserError(msg)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from meds_plugin.utils.text import first_few
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -120,7 +122,7 @@ def pooled(parts: Mapping[str, Contamination]) -> Contamination:
     images = sum(part.images for part in parts.values())
     unknown = [name for name, part in parts.items() if part.estimate is None]
     if unknown:
-        names = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
+        names = first_few(unknown)
         return Contamination(images, f"unknown for {len(unknown)} of {len(parts)} ({names})")
     shares = [(part.estimate, part.low, part.high) for part in parts.values()]
     weights = [part.images / images for part in parts.values()]

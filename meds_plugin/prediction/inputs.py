@@ -12,6 +12,7 @@ from meds_plugin.data.file_search import IMAGE_SUFFIXES, natural_key, search_fol
 from meds_plugin.data.links import links_out
 from meds_plugin.data.samples import Problem, Sample
 from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.text import expand_home
 
 __all__ = ["FoundImages", "find_images"]
 
@@ -48,7 +49,7 @@ def find_images(
     Raises:
         UserError: If nothing is there, or results would go into the folder of the images.
     """
-    path = Path(os.path.expanduser(text))  # noqa: PTH111 - Path.expanduser raises for `~nobody`
+    path = Path(expand_home(text))
     if text and os.path.lexists(path):
         if not path.is_dir():
             found = FoundImages(path.parent, {path.name: path}, [], 0)

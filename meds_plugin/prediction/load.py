@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from omegaconf import DictConfig
 
-from meds_plugin.config.build import build_detector, check_targets, plain
-from meds_plugin.data.transforms import Preprocess
-from meds_plugin.data.value_range import checked_range
+from meds_plugin.config.build import build_detector, build_preprocess, check_targets, plain
 from meds_plugin.detectors.frozen_part import FrozenPart, check_saved, without
 from meds_plugin.detectors.inference import choose_device
 from meds_plugin.detectors.view import DetectorView
@@ -21,12 +19,15 @@ from meds_plugin.evaluation.protocol import EvaluationProtocol
 from meds_plugin.evaluation.scoring import Scorer
 from meds_plugin.prediction.predictor import Predictor
 from meds_plugin.runs.read import read_config
-from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.errors import UserError, brief
+from meds_plugin.utils.text import expand_home
 
 if TYPE_CHECKING:
     from os import PathLike
 
     from torch import nn
+
+    from meds_plugin.data.transforms import Preprocess
 
 __all__ = ["load"]
 
@@ -72,7 +73,7 @@ def load(
             what = f"backbone={config.backbone.name} takes no encoder"
             msg = f"encoder.weights={encoder_weights}: {what}"
             raise UserError(msg)
-        encoder.weights = str(Path(encoder_weights).expanduser().absolute())
+        encoder.weights = str(Path(expand_home(encoder_weights)).absolute())
     preprocess, protocol = _preparation(config, path.with_name("config.yaml"))
     detector = build_detector(config)
     _load_weights(detector, saved, path)
@@ -104,8 +105,7 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, KeyError) as error:
-        first = (str(error).strip().splitlines() or [""])[0]
-        msg = f"ckpt={path} cannot be read as a checkpoint ({type(error).__name__}: {first})"
+        msg = f"ckpt={path} cannot be read as a checkpoint ({brief(error)})"
         raise UserError(msg) from error
     if not isinstance(saved, dict) or "state_dict" not in saved or "meds" not in saved:
         msg = f"ckpt={path} is no checkpoint of a run; give a run's model.ckpt"
@@ -116,12 +116,7 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
 def _preparation(config: DictConfig, source: Path) -> tuple[Preprocess, EvaluationProtocol]:
     """Return how images become tensors, and maps scores."""
     try:
-        preprocess = Preprocess(
-            plain(config.data.image_size),
-            plain(config.data.crop),
-            value_range=checked_range(plain(config.data.range)),
-        )
-        return preprocess, EvaluationProtocol(**plain(config.evaluation))
+        return build_preprocess(config.data), EvaluationProtocol(**plain(config.evaluation))
     except UserError:
         raise
     except (AttributeError, TypeError) as error:  # a key is missing, or one too many

@@ -17,6 +17,7 @@ from meds_plugin.data.decoding import Decoded
 from meds_plugin.data.images import read_image, to_rgb
 from meds_plugin.evaluation.alarms import AlarmThreshold, check_false_alarm_rate
 from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.values import is_number
 
 if TYPE_CHECKING:
     from meds_plugin.data.transforms import Preprocess
@@ -51,8 +52,7 @@ class AlarmSettings:
         if self.rate is not None:
             check_false_alarm_rate(self.rate)
         for key, value in (("threshold", self.image), ("pixel_threshold", self.pixel)):
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if value is not None and not (number and np.isfinite(value)):
+            if value is not None and not (is_number(value) and np.isfinite(value)):
                 msg = f"{key} must be a number, got {value!r}"
                 raise UserError(msg)
 

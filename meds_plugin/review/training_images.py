@@ -7,11 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from meds_plugin.config.build import build, check_targets, plain
+from meds_plugin.config.build import build, build_preprocess, check_targets, plain
 from meds_plugin.data.dataset import ImageDataset
 from meds_plugin.data.samples import Sample
-from meds_plugin.data.transforms import Preprocess
-from meds_plugin.data.value_range import checked_range
 from meds_plugin.runs.read import read_config
 from meds_plugin.utils.errors import UserError
 
@@ -43,12 +41,7 @@ def find_training_images(run: Path, names: Sequence[str]) -> ImageDataset:
     for name in names:
         original = name.rstrip("#").rpartition("#")[0]
         samples.append(replace(found.get(name) or found.get(original) or _MISSING, path=name))
-    preprocess = Preprocess(
-        plain(data.image_size),
-        plain(data.crop),
-        value_range=checked_range(plain(data.range)),
-    )
-    return ImageDataset(samples, preprocess, max_pixels=data.max_pixels)
+    return ImageDataset(samples, build_preprocess(data), max_pixels=data.max_pixels)
 
 
 def _samples_by_name(data: DictConfig) -> dict[str, Sample]:

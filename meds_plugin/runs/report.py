@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from meds_plugin.utils.text import first_few
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -55,7 +57,7 @@ def _contamination(contamination: dict[str, Any]) -> str:
     if unknown := [name for name in categories if name not in known]:
         reasons = {categories[name]["reason"] for name in unknown}
         why = f": {reasons.pop()}" if len(reasons) == 1 else ""
-        names = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
+        names = first_few(unknown)
         parts.append(f"no estimate for {names}{why}")
     level = contamination["all"]["level"]
     return f"contaminated, estimated from scores ({level:.0%} interval): {'; '.join(parts)}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from meds_plugin.data.faults import shown
 from meds_plugin.data.file_search import is_folder, natural_key
 from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.text import expand_home
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -29,7 +30,7 @@ def data_folder(root: str | os.PathLike[str] | None, expected: str) -> Path:
     if root is None:
         msg = f"data.root=DIR is missing: name the folder that holds {expected}"
         raise UserError(msg)
-    folder = Path(os.path.expanduser(root))  # noqa: PTH111 - Path.expanduser raises for `~nobody`
+    folder = Path(expand_home(root))
     if is_folder(folder):
         return folder
     what = "is a file, not a folder" if os.path.lexists(folder) else "does not exist"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from meds_plugin.data.faults import shown
 from meds_plugin.data.file_search import natural_key
 from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.text import first_few
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,7 +97,7 @@ def _nothing_to_train_on(found: Split, category: str, test: Sequence[Sample], so
 
 def _only_defects(category: str, train: Sequence[Sample], source: str) -> str:
     words = dict.fromkeys(shown(sample.label or sample.defect or "") for sample in train)
-    some = ", ".join([*list(words)[:3], *(["..."] if len(words) > 3 else [])])
+    some = first_few(list(words))
     return (
         f"{source}: category {shown(category)}: the labels of all {len(train)} training images "
         f"({some}) are taken for defects; name the word for normal, as in data.normal=WORD, "

@@ -11,6 +11,7 @@ from meds_plugin.data.faults import shown
 from meds_plugin.data.file_search import IMAGE_SUFFIXES
 from meds_plugin.data.words import Meaning, is_missing, meaning, part_of, word_key
 from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.text import first_few
 
 if TYPE_CHECKING:
     import os
@@ -202,4 +203,4 @@ def _is_binary(cells: Sequence[str]) -> bool:
 
 def _some(cells: Sequence[str]) -> str:
     words = [shown(cell) for cell in dict.fromkeys(cells) if cell]
-    return ", ".join([*words[:3], *(["..."] if len(words) > 3 else [])])
+    return first_few(words)

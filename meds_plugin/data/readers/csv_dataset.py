@@ -21,6 +21,7 @@ from meds_plugin.data.readers.listed_images import EntryError, listed_file
 from meds_plugin.data.samples import Problem, Sample, Split
 from meds_plugin.data.words import Meaning, is_missing, meaning, part_of
 from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.text import expand_home
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,7 +80,7 @@ def read_csv(
         raise UserError(msg)
     source = f"data.file={shown(str(file))}"
     table = read_image_table(file)
-    beside = Path(os.path.expanduser(file)).parent  # noqa: PTH111 - as in `read_text`
+    beside = Path(expand_home(file)).parent
     folder = data_folder(beside if root is None else root, "the images that data.file lists")
     own_name = Path(os.path.normpath(folder.absolute())).name
     by_row = [(row, _category(row) or own_name) for row in table.rows]

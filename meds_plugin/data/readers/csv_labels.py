@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from meds_plugin.data.faults import shown
 from meds_plugin.data.words import Meaning, doubt, meaning, word_key
 from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.text import first_few
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -135,5 +136,5 @@ def _naming(words: Sequence[str]) -> str:
 
 
 def _some(counts: Counter[str]) -> str:
-    most = [f"{shown(word) or 'empty cells'} ({n})" for word, n in counts.most_common(5)]
-    return ", ".join([*most, *(["..."] if len(counts) > 5 else [])])
+    words = [f"{shown(word) or 'empty cells'} ({n})" for word, n in counts.most_common()]
+    return first_few(words, 5)

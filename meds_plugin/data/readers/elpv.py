@@ -14,6 +14,7 @@ from meds_plugin.data.readers.safe_paths import path_inside
 from meds_plugin.data.samples import Sample, Split
 from meds_plugin.utils.errors import UserError
 from meds_plugin.utils.rng import numpy_rng
+from meds_plugin.utils.values import is_number, is_whole
 
 if TYPE_CHECKING:
     import os
@@ -69,7 +70,7 @@ def read_elpv(
         UserError: If the package is not installed, a file is missing or damaged, a number is out
             of its range, or a category has too few images.
     """
-    if isinstance(defect, bool) or not isinstance(defect, int | float) or not 0 < defect <= 1:
+    if not is_number(defect) or not 0 < defect <= 1:
         msg = f"data.defect={defect!r} must be a probability above 0, up to 1"
         raise UserError(msg)
     if not isinstance(doubtful, bool):
@@ -153,7 +154,7 @@ def _first(cells: list[_Cell], count: int | None, key: str, category: str) -> li
     """Return the first ``count`` cells; all if it is ``None``."""
     if count is None:
         return cells
-    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+    if not is_whole(count) or count < 0:
         msg = f"data.{key} must be a whole number of at least 0 or null, got {count!r}"
         raise UserError(msg)
     if count > len(cells):

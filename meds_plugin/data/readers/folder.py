@@ -18,6 +18,7 @@ from meds_plugin.data.readers.layout_guess import known_layout
 from meds_plugin.data.samples import Problem, Sample, Split
 from meds_plugin.data.words import Meaning, doubt, is_telling, meaning
 from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.text import first_few
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -192,8 +193,8 @@ def _first(files: dict[Parts, Path]) -> str:
 
 
 def _counts(counter: Counter[str]) -> str:
-    most = [f"{shown(name)}: {count}" for name, count in counter.most_common(_MOST_NAMED)]
-    return ", ".join([*most, "..."] if len(counter) > _MOST_NAMED else most)
+    words = [f"{shown(name)}: {count}" for name, count in counter.most_common()]
+    return first_few(words, _MOST_NAMED)
 
 
 def _require_certainty(test: Sequence[Sample], by_folder: Collection[str], category: str) -> None:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from meds_plugin.data.faults import shown
 from meds_plugin.data.file_search import is_folder
 from meds_plugin.data.readers.safe_paths import path_inside
 from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.text import expand_home
+from meds_plugin.utils.values import is_list
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["Parts", "Pattern", "Patterns", "locate", "read_patterns"]
 
@@ -76,7 +80,7 @@ def read_patterns(key: str, given: Patterns, root: Path) -> list[Pattern]:
     """
     if given is None:
         return []
-    several = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    several = given if is_list(given) else [given]
     # A folder named 2024 is a number on the command line.
     return [_read(key, str(text), root) for text in several]
 
@@ -87,7 +91,7 @@ def locate(key: str, text: str, root: Path) -> tuple[Parts, Path] | None:
     Raises:
         UserError: If it contains the root.
     """
-    plain = os.path.expanduser(text)  # noqa: PTH111 - Path.expanduser raises for `~nobody`
+    plain = expand_home(text)
     place = path_inside(root, plain)
     base = Path(os.path.normpath(root.absolute()))
     path = Path(os.path.normpath(base / plain)) if place is None else root / place
@@ -111,7 +115,7 @@ def _read(key: str, text: str, root: Path) -> Pattern:
         parts, path = found
         escaped = tuple(glob.escape(part) for part in parts)
         return Pattern(named, escaped, path if parts[:1] == ("..",) else None)
-    place = path_inside(root, os.path.expanduser(text))  # noqa: PTH111 - as above
+    place = path_inside(root, expand_home(text))
     if place is None or not glob.has_magic(text):
         msg = (
             f"{named}: there is no such folder; name one relative to data.root={shown(str(root))}, "

@@ -12,6 +12,7 @@ from meds_plugin.data.file_search import IMAGE_SUFFIXES, folders_in
 from meds_plugin.data.readers.part_folders import part_folder
 from meds_plugin.data.words import Meaning, meaning
 from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.text import first_few
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -67,7 +68,7 @@ def wrong_layout(root: str | os.PathLike[str], asked: str, expected: str) -> str
             return f"{start}: {near} is; use data.root={near}"
     if not known and _holds_image(folder):
         return f"{start}: it looks like folder; use data=folder"
-    seen = ", ".join(path.name for path in inside[:5]) + (", ..." if len(inside) > 5 else "")
+    seen = first_few([path.name for path in inside], 5)
     return (
         f"{start}: it holds {'the folders ' + seen if seen else 'no folders'}; name the right one"
     )

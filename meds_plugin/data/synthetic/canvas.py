@@ -123,11 +123,10 @@ class Canvas:
         soft: float = 0.0,
     ) -> None:
         """Lay a colour over `shape`; colour and opacity may be arrays ``[n, n, ...]``."""
-        window, cover = self.cover(shape, soft)
+        window, weight = self._weight(shape, opacity, soft)
         target = np.asarray(colour, np.float32)
         target = target[window] if target.ndim > 1 else target
-        opacity = opacity[window] if isinstance(opacity, np.ndarray) else opacity
-        self.rgb[window] += (opacity * cover)[..., None] * (target - self.rgb[window])
+        self.rgb[window] += weight * (target - self.rgb[window])
 
     def tint(
         self,
@@ -138,10 +137,17 @@ class Canvas:
         soft: float = 0.0,
     ) -> None:
         """Multiply the colours under `shape` by `factor`, as a stain or a shadow does."""
+        window, weight = self._weight(shape, opacity, soft)
+        change = np.asarray(factor, np.float32) - 1.0
+        self.rgb[window] *= 1.0 + weight * change
+
+    def _weight(
+        self, shape: Shape, opacity: float | Floats, soft: float
+    ) -> tuple[tuple[slice, slice], Floats]:
+        """Return the window around `shape` and each point's opacity, ``[rows, columns, 1]``."""
         window, cover = self.cover(shape, soft)
         opacity = opacity[window] if isinstance(opacity, np.ndarray) else opacity
-        change = np.asarray(factor, np.float32) - 1.0
-        self.rgb[window] *= 1.0 + (opacity * cover)[..., None] * change
+        return window, (opacity * cover)[..., None]
 
     def print_number(self, text: str, x: float, y: float, height: float, colour: ArrayLike) -> None:
         """Print a number around ``(x, y)`` in seven-segment figures."""

@@ -22,6 +22,7 @@ from meds_plugin.data.transforms import height_and_width
 from meds_plugin.utils.errors import UserError
 from meds_plugin.utils.progress import track
 from meds_plugin.utils.rng import numpy_rng
+from meds_plugin.utils.values import is_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -89,7 +90,7 @@ def synthetic_split(
         ("test_normal", test_normal),
         ("test_defective", test_defective),
     ):
-        if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+        if not is_whole(count) or count < 0:
             msg = f"data.source.{name} must be a whole number of at least 0, got {count!r}"
             raise UserError(msg)
     chosen = chosen_categories(categories, CATEGORIES, "data=synthetic")
