@@ -51,6 +51,8 @@ def _export(options: Options) -> None:
     except OSError as error:
         msg = f"output={file} cannot be written ({error.strerror}): give another"
         raise UserError(msg) from error
+    if predictor.cut_short:
+        print(f"warning: {predictor.source}: {predictor.cut_short}", file=sys.stderr)
     print(f"wrote {file} and {about}")
 
 

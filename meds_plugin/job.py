@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import shlex
 import time
 import warnings
 from dataclasses import asdict, dataclass, replace
@@ -56,6 +57,9 @@ if TYPE_CHECKING:
 __all__ = ["resume", "run"]
 
 log = logging.getLogger(__name__)
+
+# What ends Lightning's training, by key of the trainer.
+_LIMITS = ("fast_dev_run", "max_epochs", "max_steps", "max_time")
 
 
 @dataclass(frozen=True)
@@ -214,6 +218,7 @@ def _score(job: _Job) -> _Results:
         **results,
         "ranking": ranking,
         "noise": asdict(datamodule.noise_report),
+        "cut_short": model.plan.cut_short(model.global_step),
         "protocol": _protocol(job),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
     }
@@ -235,9 +240,20 @@ def _report(job: _Job, results: _Results) -> None:
     folder.write_thresholds(results.alarms)
     folder.write_contamination(contamination)
     if job.config.review and results.maps is not None:
-        write_review(folder.path, train, results.maps, progress=shows_progress(job.trainer))
+        write_review(
+            folder.path,
+            train,
+            results.maps,
+            cut_short=metrics["cut_short"],
+            progress=shows_progress(job.trainer),
+        )
     folder.write_metrics(metrics)
     print_report(metrics, folder.path, contamination)
+    if metrics["cut_short"]:
+        given = [key for key in _LIMITS if job.config.trainer.get(key) is not None]
+        lifted = " ".join(f"trainer.{key}=null" for key in given)
+        again = f"{shlex.quote(f'resume={folder.path}')} {lifted}".rstrip()
+        print(f"CUT SHORT: {metrics['cut_short']}; these are no final results: go on with {again}")
     print_comparison(job.config.data.exclude, folder.path)
     if job.config.figures:
         print(draw_after_run(folder, results.examples))
@@ -308,6 +324,7 @@ def _silence_lightning() -> None:
         ".*in eval mode at the start of training.*",
         ".*LeafSpec.*",
         ".*many workers.*",
+        "training ended after.*",  # the report says it
     ):
         warnings.filterwarnings("ignore", message=message)
 

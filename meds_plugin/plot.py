@@ -32,13 +32,17 @@ def _plot(options: Options) -> None:
 
     if (path / "metrics.json").is_file():
         run = read_run(path)
+        if run.metrics["cut_short"]:
+            print(f"warning: {path}: {run.metrics['cut_short']}", file=sys.stderr)
         if theorem1:
             from meds_plugin.figures.gap import compute_gap
 
             compute_gap(path, device=options.text("device"), trust=options.flag("trust"))
         files = draw_run(run, beside=_beside(run, beside), formats=formats)
     else:
-        runs, _ = find_runs(path)
+        runs, unfinished = find_runs(path)
+        for left_out, why in unfinished.items():
+            print(f"left out: {left_out}: {why}", file=sys.stderr)
         files = draw_sweep(runs, path / "figures", formats=formats)
     if not files:
         msg = (

@@ -30,7 +30,7 @@ def _collect(options: Options) -> None:
 
     runs, unfinished = find_runs(path)
     tables = build_tables(runs)
-    missing = [f"missing: {run}: not finished" for run in unfinished]
+    missing = [f"missing: {run}: {why}" for run, why in unfinished.items()]
     texts = {
         "md": "\n".join([*map(markdown, tables), *(f"{line}  " for line in missing), ""]),
         "csv": csv_table(tables),

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import lightning as L
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import MeanMetric
 
-from meds_plugin.callbacks import (
-    DistillationCallback,
-    MemoryEnsembleCallback,
-    ProgressiveSelectionCallback,
-)
+from meds_plugin.callbacks.stage_callbacks import stage_callbacks
+from meds_plugin.callbacks.stage_times import StageTimes
 from meds_plugin.callbacks.trainer import shows_progress, training_stream
 from meds_plugin.callbacks.training_scores import TrainingScores, collect_scores
 from meds_plugin.detectors.compiling import check_backend, compile_detector
@@ -24,6 +23,7 @@ from meds_plugin.encoding.cache.settings import CacheSettings
 from meds_plugin.encoding.cache.store import FrozenCache
 from meds_plugin.encoding.encoded_images import EncodedImages
 from meds_plugin.encoding.scoring import selection_scores
+from meds_plugin.memory.settings import MemorySettings
 from meds_plugin.selection import check_settings
 from meds_plugin.training.distillation import check_loss
 from meds_plugin.training.optimizer import OptimizerSettings, StableAdamW
@@ -33,6 +33,8 @@ from meds_plugin.training.unused_parameters import prepare_ddp
 from meds_plugin.utils.rng import torch_seeded
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import torch
     from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
     from torch import Tensor, nn
@@ -41,10 +43,11 @@ if TYPE_CHECKING:
     from meds_plugin.encoders.normalization import Normalization
     from meds_plugin.encoding.cache.store import Kind
     from meds_plugin.encoding.reader import ImageReader
-    from meds_plugin.memory.settings import MemorySettings
     from meds_plugin.training.distillation import DistillLoss
 
 __all__ = ["MeDSWrapper", "TrainingScores"]
+
+S = TypeVar("S")
 
 
 class MeDSWrapper(L.LightningModule):
@@ -59,12 +62,12 @@ class MeDSWrapper(L.LightningModule):
         method: ``meds``, or a row of the ablation (see `stages.plan_stages`).
         distill_steps: Optimiser steps of distillation; the paper trains 10 000.
         finetune_steps: Optimiser steps of fine-tuning; the paper trains 10 000.
-        memory: How training patches are scored.
+        memory: How training patches are scored: settings, or some of them by name.
         distill_loss: ``l2`` (reference) or ``l1``.
         selection_k: Final multiple of the MAD in the threshold; 3 in the reference.
         selection_top: Share of a map's largest values that make the selection score; 0.01 in the
             reference, 0 for the paper's maximum. A detector's ``image_score`` goes before it.
-        optimizer: Optimiser and schedule, the same for both training stages.
+        optimizer: Optimiser and schedule, the same for both training stages, likewise.
         features: A frozen module for memory features (see `Detector`); default: the package's own.
         example: Images ``[2, 3, H, W]`` as the detector expects them, to check it on; default:
             random ones of its ``image_size``, or of the first usual size that it takes.
@@ -76,7 +79,6 @@ class MeDSWrapper(L.LightningModule):
 
     Attributes:
         plan: The stages as step ranges.
-        seconds: Time spent in each stage so far, selection passes included.
 
     Raises:
         DetectorError: If the detector breaks the protocol (see `validate_detector`).
@@ -90,11 +92,11 @@ class MeDSWrapper(L.LightningModule):
         method: Method = "meds",
         distill_steps: int = 300,
         finetune_steps: int = 600,
-        memory: MemorySettings | None = None,
+        memory: MemorySettings | Mapping[str, Any] | None = None,
         distill_loss: DistillLoss = "l2",
         selection_k: float = 3.0,
         selection_top: float = 0.01,
-        optimizer: OptimizerSettings | None = None,
+        optimizer: OptimizerSettings | Mapping[str, Any] | None = None,
         features: nn.Module | None = None,
         example: Tensor | None = None,
         seed: int = 0,
@@ -109,41 +111,46 @@ class MeDSWrapper(L.LightningModule):
         self.view = DetectorView(detector, features or default_features)
         check_loss(distill_loss)
         check_settings(selection_k, selection_top)
-        self.method = method
         self.plan = plan_stages(method, distill_steps=distill_steps, finetune_steps=finetune_steps)
-        self.optimizer_settings = optimizer or OptimizerSettings()
+        memory = _settings(MemorySettings, memory)
+        self.optimizer_settings = _settings(OptimizerSettings, optimizer)
         self.selection_top = selection_top
         self.seed = seed
         self.cache_settings = cache or CacheSettings()
         self.scoring_batch = scoring_batch
         self._backend = check_backend(compile)
         self._cache = FrozenCache()
-        self.seconds = {stage.name: 0.0 for stage in self.plan.stages}
+        self._times = StageTimes(self.plan)
+        self._mean_loss = MeanMetric(nan_strategy="disable")  # a check would wait for the device
         self.stream: TrainingStream | None = None
         self._initial: dict[str, Tensor] | None = None
         self._frozen = FrozenPart(detector, self.view.trainable_parameters(), features)
         validate_detector(
             self.view, frozen=self._frozen.prefixes, example=example, memory_encoder=features
         )
-        self._clock = 0.0
         self._draw = (-1, 0)  # step, and batches seen in it
-        self.memory: MemoryEnsembleCallback | None = None
-        self.distillation: DistillationCallback | None = None
-        self.selection: ProgressiveSelectionCallback | None = None
-        if self.plan.uses_memory:
-            self.memory = MemoryEnsembleCallback(memory, seed=seed, top=selection_top)
-        if stage := self.plan.named("distill"):
-            self.distillation = DistillationCallback(
-                stage.end, loss=distill_loss, top=selection_top
-            )
-        if stage := self.plan.named("finetune"):
-            self.selection = ProgressiveSelectionCallback(
-                stage.steps,
-                start=stage.start,
-                k=selection_k,
-                top=selection_top,
-                initial=self._selection_start,
-            )
+        self.memory, self.distillation, self.selection = stage_callbacks(
+            self.plan,
+            memory=memory,
+            loss=distill_loss,
+            k=selection_k,
+            top=selection_top,
+            seed=seed,
+        )
+        # What determines the result, for load_from_checkpoint and loggers.
+        self.save_hyperparameters(
+            {
+                "method": method,
+                "distill_steps": distill_steps,
+                "finetune_steps": finetune_steps,
+                "memory": asdict(memory),
+                "distill_loss": distill_loss,
+                "selection_k": selection_k,
+                "selection_top": selection_top,
+                "optimizer": asdict(self.optimizer_settings),
+                "seed": seed,
+            }
+        )
         self.train(self.training)  # what is frozen goes into evaluation mode
 
     @property
@@ -155,6 +162,11 @@ class MeDSWrapper(L.LightningModule):
     def normalization(self) -> Normalization:
         """How images must be prepared for the detector, for the data module."""
         return self.view.normalization
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Time spent in each stage so far, selection passes included."""
+        return self._times.seconds
 
     def forward(self, images: Tensor, category: Tensor | None = None) -> Tensor:
         """Return the detector's anomaly maps ``[B, h, w]``, higher = more anomalous.
@@ -176,7 +188,7 @@ class MeDSWrapper(L.LightningModule):
 
     def configure_callbacks(self) -> list[L.Callback]:
         """Bring the callbacks of the method's stages."""
-        own = (self.memory, self.distillation, self.selection)
+        own = (self.memory, self.distillation, self.selection, self._times)
         return [callback for callback in own if callback is not None]
 
     def make_stream(self, reader: ImageReader) -> TrainingStream:
@@ -199,8 +211,7 @@ class MeDSWrapper(L.LightningModule):
     def setup(self, stage: str) -> None:
         """Take over the training loader; what an earlier fit left is dropped."""
         if stage == "fit":
-            self._clock, self._initial = 0.0, None
-            self.seconds = dict.fromkeys(self.seconds, 0.0)
+            self._initial = None
             self._frozen.forget()
             self.stream = training_stream(self.trainer, self)
             # After the callbacks' listeners: selection must see the weights as distilled.
@@ -236,11 +247,6 @@ class MeDSWrapper(L.LightningModule):
         """Stop at once where a checkpoint holds all steps."""
         self._stop_when_done()
 
-    def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
-        """Start the clock, unless the beginning of the pass has already."""
-        del batch, batch_idx
-        self._clock = self._clock or time.perf_counter()
-
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of the current stage."""
         del batch_idx
@@ -262,7 +268,10 @@ class MeDSWrapper(L.LightningModule):
                     total_steps=stage.steps,
                     category=batch["category"],
                 )
-        self.log(f"loss/{stage.name}", loss.detach(), batch_size=len(batch["index"]))
+        size = len(batch["index"])
+        self.log(f"loss/{stage.name}", loss.detach(), batch_size=size)
+        self._mean_loss(loss.detach(), size)
+        self.log("train_loss", self._mean_loss, on_step=True, on_epoch=True, batch_size=size)
         return loss * batch["weight"] if "weight" in batch else loss
 
     def configure_gradient_clipping(
@@ -281,21 +290,22 @@ class MeDSWrapper(L.LightningModule):
         )
 
     def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
-        """Book the time of the step."""
+        """Stop after the last step."""
         del outputs, batch, batch_idx
-        now = time.perf_counter()
-        self.seconds[self.plan.at(max(0, self.global_step - 1)).name] += now - self._clock
-        self._clock = now
         self._stop_when_done()
+
+    def on_train_end(self) -> None:
+        """Warn where a limit of the trainer ended the training early."""
+        if cut_short := self.plan.cut_short(self.global_step):
+            rank_zero_warn(f"{cut_short}: fit with Trainer(max_steps=model.total_steps)")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the frozen weights out; their fingerprint stays."""
         checkpoint["state_dict"] = self._frozen.trained(checkpoint["state_dict"])
         last = self.plan.named("finetune")
         checkpoint["meds"] = {
-            "method": self.method,
+            "method": self.hparams["method"],
             "stage": self.plan.at(self.global_step).name if self.plan.stages else "memory",
-            "seconds": dict(self.seconds),
             # Their places are what a detector knows categories by.
             "categories": sorted(set(self.stream.images.reader.categories)) if self.stream else [],
             "frozen": self._frozen.fingerprint(),
@@ -315,7 +325,6 @@ class MeDSWrapper(L.LightningModule):
             saved_fingerprint=saved.get("frozen"),
             fingerprint=self._frozen.fingerprint(),
         )
-        self.seconds.update(saved.get("seconds", {}))
         self._initial = saved.get("initial")
 
     # What a fit leaves behind.
@@ -370,17 +379,6 @@ class MeDSWrapper(L.LightningModule):
         if self.global_step >= self.total_steps:
             self.trainer.should_stop = True
 
-    def _selection_start(self) -> Tensor:
-        """Return the scores of the first selection."""
-        if self.plan.selection_scores == "memory":
-            scores = self.memory.image_scores() if self.memory else None
-        else:
-            scores = self.distillation.scores if self.distillation else None
-        if scores is None:
-            msg = "there are no scores to begin the selection with"
-            raise RuntimeError(msg)
-        return scores
-
     def _enter_stage(self, step: int) -> None:
         """Start a later stage with a fresh optimiser, as the reference does."""
         if step == 0 or step != self.plan.at(step).start:
@@ -396,3 +394,7 @@ class MeDSWrapper(L.LightningModule):
         step, seen = self._draw
         self._draw = (self.global_step, seen + 1 if step == self.global_step else 0)
         return torch_seeded(self.seed, "train", *self._draw, self.global_rank, device=self.device)
+
+
+def _settings(kind: type[S], given: S | Mapping[str, Any] | None) -> S:
+    return given if isinstance(given, kind) else kind(**cast("Mapping[str, Any]", given or {}))

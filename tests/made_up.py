@@ -29,6 +29,7 @@ def write_run(
     value: float = 0.9,
     categories: Sequence[str] = ("nut", "tile"),
     known: bool = True,
+    cut_short: str | None = None,
     **overrides: Any,
 ) -> Path:
     """Write the folder of a finished run whose image AUROC is ``value``; return it."""
@@ -61,6 +62,7 @@ def write_run(
         "mean": values,
         "categories": dict.fromkeys(categories, values),
         "ranking": {**ranking, "categories": dict.fromkeys(categories, ranking)},
+        "cut_short": cut_short,
         "protocol": {"method": method, "steps_done": 20, "total_steps": 20},
     }
     (folder / "metrics.json").write_text(json.dumps(metrics))

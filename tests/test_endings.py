@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 
+from meds_plugin import load
 from meds_plugin.config.command_line import run_command
 from meds_plugin.run import main
 from meds_plugin.wrapper import MeDSWrapper
@@ -327,3 +328,29 @@ def test_a_damaged_record_of_a_sweep(command: Main, tmp_path: Path, file: str, r
     assert status == 2
     assert str(tmp_path / file) in line
     assert remedy in line
+
+
+# Limits of the trainer.
+
+
+@pytest.mark.parametrize("limit", ["max_steps=14", "max_epochs=3", "fast_dev_run=true"])
+def test_a_run_cut_short_says_so_everywhere(tmp_path: Path, whole: Path, limit: str) -> None:
+    folder = tmp_path / "run"
+    status, out, err = run(*QUIET, f"trainer.{limit}", f"hydra.run.dir={folder}")
+    assert status == 0, err
+    metrics = json.loads((folder / "metrics.json").read_text())
+    done, total = (metrics["protocol"][key] for key in ("steps_done", "total_steps"))
+    said = f"training ended after {done} of {total} steps"
+    assert done < total
+    assert metrics["cut_short"].startswith(said)
+    again = f"resume={folder} trainer.{limit.partition('=')[0]}=null"
+    (line,) = [line for line in out.splitlines() if said in line]
+    assert line.startswith("CUT SHORT: ")
+    assert line.endswith(again)
+    assert said not in err
+    assert said in (folder / "review.html").read_text()
+    assert load(folder).cut_short == metrics["cut_short"]
+    status, out, err = run(*again.split())
+    assert (status, "CUT SHORT" in out) == (0, False), err
+    assert load(folder).cut_short is None
+    assert same(folder, whole)

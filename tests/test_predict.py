@@ -99,7 +99,7 @@ def test_scores_and_maps_are_those_of_the_runs_evaluation(
         close, maps = {"atol": 0.0, "rtol": 3e-4}, {"atol": 0.0, "rtol": 5e-3}
     assert predictor.categories == ("gear", "weave")
     half = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic")  # the default encoder's
-    assert predictor.preprocess.normalization == half
+    assert predictor.transform.normalization == half
     for category, samples in run.test.items():
         images = [np.asarray(sample.image) for sample in samples]
         found = predictor.predict(images, category=category, batch_size=3)
@@ -119,7 +119,7 @@ def test_images_are_prepared_as_the_runs_encoder_was_told(tmp_path: Path) -> Non
     metrics = json.loads((run.folder / "metrics.json").read_text())
     assert Normalization(**metrics["protocol"]["normalization"]) == wanted
     predictor = meds_plugin.load(run.checkpoint)
-    assert predictor.preprocess.normalization == wanted
+    assert predictor.transform.normalization == wanted
     found = predictor.predict([np.asarray(sample.image) for sample in run.test["gear"]])
     torch.testing.assert_close(found.maps, run.maps["gear"], atol=1e-6, rtol=1e-5)
 
@@ -161,6 +161,9 @@ def test_what_python_takes(cropped: Trained, tmp_path: Path) -> None:
     ):
         found = predictor.predict(images)
         torch.testing.assert_close(found.maps, wanted.maps)
+        torch.testing.assert_close(predictor.preprocess(images).view_as(prepared), prepared)
+    assert prepared.shape == predictor.preprocess(str(file)).shape == (3, 32, 32)
+    assert predictor.preprocess([file, array]).shape == (2, 3, 32, 32)
     grey = Image.fromarray(array).convert("L")
     deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
     torch.testing.assert_close(predictor.predict(grey).maps, predictor.predict(deep).maps)

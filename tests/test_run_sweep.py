@@ -46,8 +46,8 @@ if folder.name.endswith("noise-5"):
 if folder.name == "noise-0.5" and not resumed:
     print("meds_plugin: folder is away", file=sys.stderr)
     sys.exit(2)
-protocol = {"steps_done": 10, "total_steps": 10}
-metrics = {"mean": {}, "categories": {}, "ranking": {"auprc": None}, "protocol": protocol}
+metrics = {"mean": {}, "categories": {}, "ranking": {"auprc": None}, "protocol": {}}
+metrics["cut_short"] = "ended early" if folder.name == "noise-0.6" else None
 (folder / "metrics.json").write_text(json.dumps(metrics))
 sys.exit()
 """
@@ -163,6 +163,13 @@ def test_what_is_missing_runs_what_is_there_does_not(sweep: Sweep, tmp_path: Pat
     first, second = calls(folder)
     assert first == ["noise=0.5", f"hydra.run.dir='{folder}'"]
     assert second == [f"resume='{folder}'", "hydra.output_subdir=null", f"hydra.run.dir='{folder}'"]
+
+
+def test_jobs_that_the_trainer_cuts_short_are_not_finished(sweep: Sweep, tmp_path: Path) -> None:
+    status, out, err = sweep("-m", "noise=0,0.6", f"hydra.sweep.dir={tmp_path}")
+    assert (status, err.count("\n")) == (0, 1)
+    assert "1 of 2 jobs are finished" in out
+    assert "job noise-0.6 was cut short by a limit of the trainer" in err
 
 
 def test_resume_takes_up_a_sweep_from_anywhere(sweep: Sweep, tmp_path: Path) -> None:

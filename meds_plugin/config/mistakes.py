@@ -131,7 +131,7 @@ def _unknown_key(root: DictConfig, key: str) -> str:
         if not level:
             names = [each for each in names if each not in _INTERNAL]
             names += [each for each in _groups() if each not in names and "/" not in each]
-        optional, open_ended = _optional_names(node, level)
+        optional, open_ended = _optional_names(node)
         known = {*node, *names, *optional}
         if name in known:
             near = name
@@ -180,9 +180,9 @@ def _child(node: DictConfig, name: str) -> Any:
         return None
 
 
-def _optional_names(node: DictConfig, level: str) -> tuple[set[str], bool]:
+def _optional_names(node: DictConfig) -> tuple[set[str], bool]:
     """Return the names that a level accepts with ``+``, and whether it accepts any other."""
-    target = "lightning.Trainer" if level == "trainer" else node.get("_target_")
+    target = node.get("_target_")
     if target is None:
         return set(), False
     try:

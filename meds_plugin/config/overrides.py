@@ -62,7 +62,8 @@ def prepare_arguments(arguments: Sequence[str]) -> list[str]:
 
     A leading ``~`` becomes the home folder. Values that are already quoted, ``null``,
     interpolations and a sweep's ``choice(...)`` and the like stay as they are. Commas separate the
-    values of a sweep, unless a file or folder has a name with that comma in it.
+    values of a sweep, unless a file or folder has a name with that comma in it. What goes to
+    Lightning's trainer may have any name (`job` checks it), so it needs no leading ``+``.
 
     Args:
         arguments: The user's arguments.
@@ -153,6 +154,8 @@ def _options_and_overrides(arguments: Sequence[str]) -> tuple[list[list[str]], l
 
 def _quoted(override: str, *, sweep: bool) -> str:
     """Quote an override's paths, if its key takes any."""
+    if override.startswith("trainer."):
+        override = f"++{override}"
     match = _PATH.fullmatch(override)
     if match is None or not match[3]:
         return override

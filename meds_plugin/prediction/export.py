@@ -71,7 +71,7 @@ def export_bytes(
     own = predictor.check_category(category)
     place = -1 if own is None else predictor.categories.index(own)
     module = _Exportable(predictor.scorer, place).eval()
-    example = random_images(*predictor.preprocess.input_size, torch.device("cpu"))
+    example = random_images(*predictor.transform.input_size, torch.device("cpu"))
     try:
         for name in ("onnx", "onnxscript", "onnxruntime") if kind == "onnx" else ():
             import_module(name)
@@ -94,7 +94,7 @@ def describe(
     predictor: Predictor, kind: Format, *, alarm: AlarmSettings, category: str | None, opset: int
 ) -> dict[str, Any]:
     """Return all that one has to know to use the file, as plain data."""
-    preprocess, protocol = predictor.preprocess, predictor.scorer.protocol
+    preprocess, protocol = predictor.transform, predictor.scorer.protocol
     normalization = preprocess.normalization
     height, width = preprocess.input_size
     packages = ("torch", "onnx", "onnxscript") if kind == "onnx" else ("torch",)

@@ -132,7 +132,7 @@ class PredictionJob:
         """Score all images; write their heatmaps and masks."""
         data = PredictionDataset(
             [image.file for image in self._images],
-            self._predictor.preprocess,
+            self._predictor.transform,
             max_pixels=max_pixels,
             with_pixels=self._rendering.heatmaps and self._rendering.overlay > 0,
         )
@@ -218,7 +218,7 @@ class PredictionJob:
     def _render(self, name: str, item: LoadedImage, evaluated: Tensor, threshold: float) -> None:
         if not (self._rendering.heatmaps or self._rendering.masks):
             return
-        values = at_source(evaluated.numpy(), item.size, self._predictor.preprocess)
+        values = at_source(evaluated.numpy(), item.size, self._predictor.transform)
         if self._rendering.heatmaps:
             painted = colours(
                 values, self._scale, image=item.pixels, overlay=self._rendering.overlay
@@ -229,9 +229,16 @@ class PredictionJob:
             self._folder.write_image("masks", name, png(values > threshold))
 
     def _warnings(self) -> list[str]:
-        """Say which thresholds rest on too few images."""
-        stored, alarm = self._predictor.thresholds, self._alarm
-        if stored is None or (alarm.image is not None and alarm.pixel is not None):
-            return []
-        lines = [stored.shortfall(name, rate=alarm.rate) for name in self._thresholds]
-        return list(dict.fromkeys(line for line in lines if line is not None))
+        """Say that the training ended early, and which thresholds rest on too few images."""
+        predictor, alarm = self._predictor, self._alarm
+        lines = []
+        if predictor.cut_short:
+            lines.append(f"{predictor.source}: {predictor.cut_short}")
+        stored = predictor.thresholds
+        if stored is not None and (alarm.image is None or alarm.pixel is None):
+            lines += [
+                line
+                for name in self._thresholds
+                if (line := stored.shortfall(name, rate=alarm.rate))
+            ]
+        return list(dict.fromkeys(lines))

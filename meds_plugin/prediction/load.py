@@ -19,6 +19,7 @@ from meds_plugin.evaluation.protocol import EvaluationProtocol
 from meds_plugin.evaluation.scoring import Scorer
 from meds_plugin.prediction.predictor import Predictor
 from meds_plugin.runs.read import read_config
+from meds_plugin.training.stages import plan_stages
 from meds_plugin.utils.errors import UserError, brief
 from meds_plugin.utils.text import expand_home
 
@@ -95,7 +96,15 @@ def load(
         device=choose_device(device),
         source=path,
         backbone=str(config.backbone.name),
+        cut_short=_cut_short(config, saved),
     )
+
+
+def _cut_short(config: DictConfig, saved: dict[str, Any]) -> str | None:
+    """Say that the detector was not trained to the end."""
+    steps = config.steps
+    plan = plan_stages(config.method, distill_steps=steps.distill, finetune_steps=steps.finetune)
+    return plan.cut_short(saved["global_step"])
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     Images: TypeAlias = Tensor | OneImage | Sequence[OneImage]
 
 __all__ = ["AlarmSettings", "Prediction", "Predictor"]
+
+_NO_IMAGES = "there are no images to score"
 
 
 @dataclass(frozen=True)
@@ -82,12 +84,13 @@ class Predictor:
 
     Args:
         scorer: The detector with the run's evaluation.
-        preprocess: Turns images into tensors, as in training.
+        transform: Turns RGB images into tensors, as in training.
         categories: Names of the training categories, sorted.
         thresholds: The run's thresholds; ``None`` if it stored none.
         device: Where to compute.
         source: The checkpoint file.
         backbone: The detector's name.
+        cut_short: Says that its training ended early.
 
     Attributes:
         scorer: As given, on the device; likewise the other arguments.
@@ -96,21 +99,43 @@ class Predictor:
     def __init__(
         self,
         scorer: Scorer,
-        preprocess: Preprocess,
+        transform: Preprocess,
         *,
         categories: Sequence[str],
         thresholds: AlarmThresholds | None,
         device: torch.device,
         source: Path,
         backbone: str,
+        cut_short: str | None = None,
     ) -> None:
         self.scorer = scorer.to(device)
-        self.preprocess = preprocess
+        self.transform = transform
         self.categories = tuple(categories)
         self.thresholds = thresholds
         self.device = device
         self.source = source
         self.backbone = backbone
+        self.cut_short = cut_short
+
+    def preprocess(self, images: Images) -> Tensor:
+        """Turn what `predict` takes into the tensor that it makes of it.
+
+        Args:
+            images: See `predict`; a tensor stays as it is.
+
+        Returns:
+            ``[B, 3, H, W]``; ``[3, H, W]`` for a single image.
+
+        Raises:
+            UserError: If an image cannot be read or has the wrong type, or there is none.
+        """
+        if isinstance(images, Tensor):
+            return images
+        items = _listed(images)
+        if len(items) == 0:
+            raise UserError(_NO_IMAGES)
+        tensors = torch.stack([self.transform(self._read(image)) for image in items])
+        return tensors[0] if _is_one(images) else tensors
 
     def predict(
         self,
@@ -126,7 +151,7 @@ class Predictor:
 
         Args:
             images: A floating-point tensor ``[B, 3, H, W]`` or ``[3, H, W]``, already resized,
-                cropped and normalised by `preprocess`. Or one image or several, which are
+                cropped and normalised (see `preprocess`). Or one image or several, which are
                 preprocessed here: files, Pillow images (EXIF orientation is not applied) or uint8
                 arrays ``[H, W, 3]``.
             category: Of all images, or of each; selects the category's own thresholds. Detectors
@@ -150,13 +175,12 @@ class Predictor:
         for start in range(0, len(items), batch_size):
             part = items[start : start + batch_size]
             if not isinstance(part, Tensor):
-                part = torch.stack([self.preprocess(self._read(image)) for image in part])
+                part = self.preprocess(part)
             score, evaluated = self.score_batch(part, names[start : start + batch_size])
             scores.append(score)
             maps.append(evaluated)
         if not scores:
-            msg = "there are no images to score"
-            raise UserError(msg)
+            raise UserError(_NO_IMAGES)
         score, evaluated = torch.cat(scores), torch.cat(maps)
         limits = torch.tensor([[each.image, each.pixel] for each in wanted], dtype=torch.float64)
         return Prediction(
@@ -178,7 +202,7 @@ class Predictor:
         Raises:
             UserError: If the images have another size, or a map is not finite.
         """
-        size = self.preprocess.input_size
+        size = self.transform.input_size
         if not images.is_floating_point() or images.ndim != 4 or images.shape[1:] != (3, *size):
             msg = (
                 f"a tensor of images must be floating-point [B, 3, {size[0]}, {size[1]}], resized "
@@ -242,7 +266,7 @@ class Predictor:
 
     def _read(self, image: OneImage) -> Image.Image:
         """Return an image as 8-bit RGB."""
-        value_range = self.preprocess.value_range
+        value_range = self.transform.value_range
         if isinstance(image, (str, os.PathLike)):
             return read_image(Path(image), value_range=value_range)
         if isinstance(image, Image.Image):
@@ -258,12 +282,14 @@ class Predictor:
         raise UserError(msg)
 
 
-def _listed(images: OneImage | Sequence[OneImage]) -> Sequence[OneImage]:
+def _is_one(images: OneImage | Sequence[OneImage]) -> bool:
     if isinstance(images, np.ndarray):
-        return [images] if images.ndim == 3 else list(images)
-    if isinstance(images, Sequence) and not isinstance(images, str):
-        return images
-    return [images]
+        return images.ndim <= 3
+    return isinstance(images, str) or not isinstance(images, Sequence)
+
+
+def _listed(images: OneImage | Sequence[OneImage]) -> Sequence[OneImage]:
+    return cast("Sequence[OneImage]", [images] if _is_one(images) else images)
 
 
 def _one_each(category: str | Sequence[str | None] | None, count: int) -> list[str | None]:

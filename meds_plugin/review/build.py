@@ -11,6 +11,7 @@ from meds_plugin.review.ranked_run import read_ranked_run
 from meds_plugin.review.store import ReviewImages, load_review_images, save_review_images
 from meds_plugin.review.thumbnails import make_thumbnails
 from meds_plugin.review.training_images import find_training_images
+from meds_plugin.runs.read import read_metrics
 from meds_plugin.utils.atomic import write_text
 
 if TYPE_CHECKING:
@@ -19,23 +20,32 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from meds_plugin.data.dataset import ImageDataset
+    from meds_plugin.review.ranked_run import RankedRun
 
 __all__ = ["rebuild_review", "write_review"]
 
 
-def write_review(run: Path, dataset: ImageDataset, maps: Tensor, *, progress: bool = False) -> None:
+def write_review(
+    run: Path,
+    dataset: ImageDataset,
+    maps: Tensor,
+    *,
+    cut_short: str | None = None,
+    progress: bool = False,
+) -> None:
     """Write the page of a run that has just written its ranking, and store what it shows.
 
     Args:
         run: The run's folder.
         dataset: The N training images.
         maps: ``[N, h, w]`` their anomaly maps, higher = more anomalous.
+        cut_short: Says that the training ended early, for the page's head.
         progress: Show a progress bar while images are read.
     """
     thumbnails = make_thumbnails(dataset, progress=progress)
     images = ReviewImages(thumbnails, quantize_maps(maps), dataset.preprocess.window)
     save_review_images(run, images)
-    rebuild_review(run)
+    _write_page(run, read_ranked_run(run), images, cut_short)
 
 
 def rebuild_review(run: Path) -> Path:
@@ -58,6 +68,11 @@ def rebuild_review(run: Path) -> Path:
         dataset = find_training_images(run, ranked.manifest)
         thumbnails = make_thumbnails(dataset, progress=sys.stderr.isatty())
         images = ReviewImages(thumbnails, None, dataset.preprocess.window)
+    known = (run / "metrics.json").is_file()
+    return _write_page(run, ranked, images, read_metrics(run)["cut_short"] if known else None)
+
+
+def _write_page(run: Path, ranked: RankedRun, images: ReviewImages, cut_short: str | None) -> Path:
     page = run / "review.html"
-    write_text(page, page_text(run, ranked, images))
+    write_text(page, page_text(run, ranked, images, cut_short=cut_short))
     return page

@@ -25,7 +25,9 @@ _SCRIPTS = ("csv.js", "decisions.js", "images.js", "view.js", "grid.js", "large.
 _CHUNK = 256  # images whose data share one element
 
 
-def page_text(run: Path, ranked: RankedRun, images: ReviewImages) -> str:
+def page_text(
+    run: Path, ranked: RankedRun, images: ReviewImages, *, cut_short: str | None = None
+) -> str:
     """Return the page of a run.
 
     Names of files and categories are not trusted: they are only ever part of JSON in which no
@@ -35,6 +37,7 @@ def page_text(run: Path, ranked: RankedRun, images: ReviewImages) -> str:
         run: The run's folder; the page shows its name and the command that applies decisions to it.
         ranked: The training images.
         images: Their thumbnails and heatmaps, in the manifest's order.
+        cut_short: Says that the training ended early.
 
     Returns:
         HTML in ASCII.
@@ -52,7 +55,7 @@ def page_text(run: Path, ranked: RankedRun, images: ReviewImages) -> str:
         "title": title.encode("ascii", "xmlcharrefreplace").decode(),
         "style": style,
         "script": script,
-        "data": _json(_page_data(run, ranked, images, order)),
+        "data": _json(_page_data(run, ranked, images, order) | {"cutShort": cut_short}),
         "chunks": "\n".join([*_thumbnail_chunks(images, order), *_map_chunks(images, order)]),
     }
     # One pass: placeholders in what is inserted stay as they are.

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, cast
 from omegaconf import OmegaConf
 
 from meds_plugin.config.flatten import flatten
-from meds_plugin.runs.read import is_finished, read_config, read_metrics
+from meds_plugin.runs.read import read_config, read_metrics
 from meds_plugin.training.stages import METHODS
 from meds_plugin.utils.errors import UserError, brief
+from meds_plugin.utils.text import first_few
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -140,8 +141,11 @@ def read_run(path: Path) -> Run:
     Raises:
         UserError: If there is none in it.
     """
-    metrics, config = read_metrics(path), OmegaConf.to_container(read_config(path))
-    run = Run(path, metrics, cast("dict[str, Any]", config))
+    return _run(path, read_metrics(path))
+
+
+def _run(path: Path, metrics: dict[str, Any]) -> Run:
+    run = Run(path, metrics, cast("dict[str, Any]", OmegaConf.to_container(read_config(path))))
     try:
         _ = run.backbone, run.seed, run.noise, run.categories
         if run.method not in METHODS:
@@ -153,14 +157,14 @@ def read_run(path: Path) -> Run:
     return run
 
 
-def find_runs(root: Path) -> tuple[list[Run], list[Path]]:
+def find_runs(root: Path) -> tuple[list[Run], dict[Path, str]]:
     """Find all runs in a folder, at any depth.
 
     Args:
         root: The folder of a sweep, or any folder above runs.
 
     Returns:
-        The finished runs, and the folders of unfinished ones, by path.
+        The finished runs, and what the folders of others lack, both by path.
 
     Raises:
         UserError: If there is no such folder, or no finished run in it.
@@ -171,11 +175,23 @@ def find_runs(root: Path) -> tuple[list[Run], list[Path]]:
     # Hydra leaves its own folder even if a job was refused before it began.
     begun = {file.parent for file in root.rglob("config.yaml") if file.parent.name != ".hydra"}
     begun |= {file.parent.parent for file in root.rglob(".hydra/config.yaml")}
-    done = sorted(path for path in begun if (path / "config.yaml").is_file() and is_finished(path))
-    if not done:
-        msg = f"{root}: no finished run in it (metrics.json and config.yaml of a run)"
+    runs: list[Run] = []
+    others: dict[Path, str] = {}
+    for path in sorted(begun):
+        try:
+            metrics = read_metrics(path)
+        except UserError:
+            others[path] = "not finished"
+            continue
+        if metrics["cut_short"]:
+            others[path] = metrics["cut_short"]
+        else:
+            runs.append(_run(path, metrics))
+    if not runs:
+        only = first_few([f"{path} ({why})" for path, why in others.items()])
+        msg = f"{root}: no finished run in it{f', only {only}' if only else ''}"
         raise UserError(msg)
-    return [read_run(path) for path in done], sorted(begun - set(done))
+    return runs, others
 
 
 def separate(runs: Sequence[Run]) -> list[tuple[list[Run], dict[str, str]]]:

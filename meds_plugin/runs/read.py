@@ -48,7 +48,7 @@ def read_metrics(run: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         _ = content["mean"], content["categories"], content["ranking"]["auprc"]
-        _ = content["protocol"]["steps_done"] >= content["protocol"]["total_steps"]
+        _ = content["protocol"], content["cut_short"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         msg = f"{file} is not of a finished run ({brief(error)})"
         raise UserError(msg) from error
@@ -56,12 +56,11 @@ def read_metrics(run: Path) -> dict[str, Any]:
 
 
 def is_finished(run: Path) -> bool:
-    """Whether a run has valid results of all steps; ``trainer.max_steps`` may end it earlier."""
+    """Whether a run has valid results of all steps; a limit of the trainer may end it earlier."""
     try:
-        protocol = read_metrics(run)["protocol"]
+        return read_metrics(run)["cut_short"] is None
     except UserError:
         return False
-    return bool(protocol["steps_done"] >= protocol["total_steps"])
 
 
 def read_rows(file: Path) -> list[dict[str, str]]:

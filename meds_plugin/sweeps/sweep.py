@@ -150,10 +150,14 @@ class Sweep(Callback):
             return 0
         jobs = [(folder, job) for folder, job in find_jobs(self.folder) if job.sweep == self._id]
         failed = [(folder, job) for folder, job in jobs if job.status != 0]
-        print(f"{len(jobs) - len(failed)} of {len(jobs)} jobs are finished: {self.folder}")
+        cut = [folder for folder, job in jobs if job.status == 0 and not is_finished(folder)]
+        finished = len(jobs) - len(failed) - len(cut)
+        print(f"{finished} of {len(jobs)} jobs are finished: {self.folder}")
         for folder, job in failed:
             end = "was stopped" if job.status is None else f"failed: {job.reason}"
             print_error(f"job {folder.name} {end}")
+        for folder in cut:
+            print_error(f"job {folder.name} was cut short by a limit of the trainer")
         if not failed:
             return 0
         return 2 if all(job.status == 2 for _, job in failed) else 1

@@ -61,6 +61,14 @@ class StagePlan:
         stages = self.stages or (Stage("train", 0, 0),)
         return next((stage for stage in stages if step < stage.end), stages[-1])
 
+    def cut_short(self, steps: int) -> str | None:
+        """Describe a training that ended after too few steps; ``None`` if it made all of them."""
+        if steps >= self.total_steps:
+            return None
+        unselected = self.named("finetune") is not None and self.at(steps).name != "finetune"
+        consequence = ", before any image was selected" if unselected else ""
+        return f"training ended after {steps} of {self.total_steps} steps{consequence}"
+
     def named(self, name: str) -> Stage | None:
         """Return the stage of that name, or ``None``."""
         return next((stage for stage in self.stages if stage.name == name), None)

@@ -18,8 +18,10 @@ def test_command_line_writes_every_format(
     write_run(tmp_path / "sweep" / "0")
     (tmp_path / "sweep" / "1" / ".hydra").mkdir(parents=True)
     (tmp_path / "sweep" / "1" / ".hydra" / "config.yaml").write_text("")
+    cut = write_run(tmp_path / "sweep" / "2", cut_short="training ended after 5 of 20 steps")
     status, out, _ = called(main, capsys, str(tmp_path / "sweep"))
     assert status == 0
+    assert f"missing: {cut}: training ended after 5 of 20 steps" in out
     assert f"missing: {tmp_path / 'sweep' / '1'}: not finished" in out
     assert (tmp_path / "sweep" / "table.md").read_text() in out
     assert "\\begin{tabular}" in (tmp_path / "sweep" / "table.tex").read_text()

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor, nn
 
 from meds_plugin.encoding.cache.settings import CacheSettings
+from meds_plugin.memory.settings import MemorySettings
 from meds_plugin.training.stages import METHODS, Method
 from meds_plugin.utils.errors import UserError
 from meds_plugin.wrapper import MeDSWrapper
@@ -245,6 +247,15 @@ def test_ends_with_its_stages_however_long_the_trainer_would_go_on(
     assert again.global_step == again.total_steps
 
 
+@pytest.mark.parametrize(
+    ("limits", "steps"), [({"max_steps": 3}, 3), ({"max_steps": -1, "max_epochs": 1}, 5)]
+)
+def test_warns_where_the_trainer_ends_it_early(limits: dict[str, int], steps: int) -> None:
+    model = wrap(make(FullDetector))
+    with pytest.warns(UserWarning, match=rf"ended after {steps} of 28 steps, before.*max_steps="):
+        quiet_trainer(**limits).fit(model, loader())
+
+
 def test_a_limit_of_batches_continues_the_pass_instead_of_a_new_one() -> None:
     whole = weights(fit(make(FullDetector)))
     model = wrap(make(FullDetector))
@@ -450,3 +461,71 @@ def test_a_detectors_image_score_is_what_images_are_selected_by() -> None:
 def test_names_the_wrong_setting(settings: dict[str, Any], key: str) -> None:
     with pytest.raises(UserError, match=re.escape(key)):
         wrap(BareDetector(), **settings)
+
+
+def test_a_checkpoint_knows_the_plan_and_all_settings(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        "method": "memory_selected",
+        "memory": MemorySettings(ratio=0.3, unit="patch"),
+        "distill_loss": "l1",
+        "selection_k": 2.0,
+        "seed": 7,
+    }
+    model = wrap(make(FullDetector), **settings)
+    trainer = quiet_trainer(model.total_steps)
+    trainer.fit(model, loader())
+    trainer.save_checkpoint(tmp_path / "c.ckpt")
+    again = MeDSWrapper.load_from_checkpoint(tmp_path / "c.ckpt", detector=make(FullDetector))
+    assert again.plan == model.plan
+    assert dict(again.hparams) == dict(model.hparams)
+    assert again.optimizer_settings == model.optimizer_settings
+    assert again.memory is not None
+    assert again.memory.settings == settings["memory"]
+    for key, value in weights(model).items():
+        assert torch.equal(value, weights(again)[key])
+    longer = MeDSWrapper.load_from_checkpoint(
+        tmp_path / "c.ckpt", detector=make(FullDetector), finetune_steps=99
+    )
+    assert longer.total_steps == model.plan.stages[0].end + 99
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_one_loss_is_there_in_all_stages_for_lightnings_callbacks(
+    tmp_path: Path, method: Method
+) -> None:
+    class Watch(L.Callback):
+        def __init__(self) -> None:
+            self.steps: list[float] = []
+            self.passes: list[float] = []
+
+        def on_train_batch_end(self, trainer: L.Trainer, *others: Any) -> None:
+            del others
+            self.steps.append(float(trainer.callback_metrics["train_loss"]))
+
+        def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            del pl_module
+            self.passes.append(float(trainer.callback_metrics["train_loss"]))
+
+    watch = Watch()
+    best = ModelCheckpoint(tmp_path, monitor="train_loss", every_n_train_steps=5, save_top_k=2)
+    patient = EarlyStopping("train_loss", patience=100, check_on_train_epoch_end=True)
+    model = wrap(make(FullDetector), method=method)
+    trainer = quiet_trainer(
+        model.total_steps, callbacks=[watch, best, patient], enable_checkpointing=True
+    )
+    trainer.fit(model, loader())
+    assert len(watch.steps) == model.total_steps
+    if not model.total_steps:
+        return
+    first = len(watch.steps) if len(watch.passes) == 1 else 5
+    assert watch.passes[0] == pytest.approx(sum(watch.steps[:first]) / first)
+    assert len(best.best_k_models) == 2
+    assert patient.best_score < float("inf")
+    MeDSWrapper.load_from_checkpoint(best.best_model_path, detector=make(FullDetector))
+
+
+def test_early_stopping_ends_the_training() -> None:
+    model = wrap(make(FullDetector))
+    stop = EarlyStopping("train_loss", stopping_threshold=1e9, check_on_train_epoch_end=True)
+    with pytest.warns(UserWarning, match="training ended after 5 of 28 steps"):
+        quiet_trainer(model.total_steps, callbacks=[stop]).fit(model, loader())

@@ -244,6 +244,8 @@ function describeRun() {
     parts.push(`contamination unknown for ${names}: ${reasons.size > 1 ? "see contamination.json" : [...reasons][0]}`);
   }
   byId("run").textContent = visible(parts.join(" \u00b7 "));
+  byId("cut-short").hidden = !data.cutShort;
+  byId("cut-short").textContent = `Cut short: ${data.cutShort}. The order of the images is not final.`;
   if (!data.maps) {
     byId("heat").hidden = byId("scale").hidden = true;
     return;

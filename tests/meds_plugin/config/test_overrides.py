@@ -208,3 +208,8 @@ def test_splitting_leaves_quotes_and_brackets_whole() -> None:
 def test_a_quoted_text_reads_as_itself() -> None:
     for text in (*ODD, "", "null"):
         assert OverridesParser.create().parse_override(f"key={quote(text)}").value() == text
+
+
+def test_all_that_lightnings_trainer_takes_is_given_without_a_plus() -> None:
+    given = ["trainer.max_time=00:01", "trainer=default", "~trainer.profiler", "+trainer.x=1"]
+    assert prepare_arguments(given) == ["++trainer.max_time=00:01", *given[1:]]

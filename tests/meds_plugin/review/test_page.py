@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from meds_plugin.review.build import rebuild_review
 from meds_plugin.review.store import load_review_images
 from meds_plugin.utils.atomic import write_json
+from tests.made_up import write_run
 from tests.meds_plugin.review.made_up import HOSTILE, element, make_run, page_data
 
 if TYPE_CHECKING:
@@ -76,6 +77,14 @@ def test_shows_what_is_known_of_the_contamination(tmp_path: Path) -> None:
     found = page_data(run)
     assert found["contamination"] == estimate
     assert found["probability"] == [1.0, 0.25]
+
+
+def test_says_that_the_training_was_cut_short(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", ["a.png"])
+    assert page_data(run)["cutShort"] is None
+    made_up = write_run(tmp_path / "other", cut_short="ended early")
+    (made_up / "metrics.json").rename(run / "metrics.json")
+    assert page_data(run)["cutShort"] == "ended early"
 
 
 def test_a_category_of_several_views_has_no_threshold_of_its_own(tmp_path: Path) -> None:

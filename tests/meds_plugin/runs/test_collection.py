@@ -17,12 +17,10 @@ def test_finds_runs_at_any_depth_and_those_that_did_not_finish(tmp_path: Path) -
     second = write_run(tmp_path / "1", seed=1)
     (tmp_path / "2" / ".hydra").mkdir(parents=True)
     (tmp_path / "2" / ".hydra" / "config.yaml").write_text("seed: 2")
-    early = write_run(tmp_path / "3", seed=3)
-    metrics = early / "metrics.json"
-    metrics.write_text(metrics.read_text().replace('"steps_done": 20', '"steps_done": 5'))
+    early = write_run(tmp_path / "3", seed=3, cut_short="ended early")
     done, missing = find_runs(tmp_path)
     assert [run.path for run in done] == [second, first]
-    assert missing == [tmp_path / "2", early]
+    assert missing == {tmp_path / "2": "not finished", early: "ended early"}
 
 
 def test_a_run_knows_its_metrics(tmp_path: Path) -> None:
@@ -73,6 +71,9 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"metrics\.json is missing"):
         read_run(tmp_path)
     with pytest.raises(UserError, match="no finished run"):
+        find_runs(tmp_path)
+    write_run(tmp_path / "2", cut_short="ended early")
+    with pytest.raises(UserError, match=r"no finished run in it, only .*2 \(ended early\)"):
         find_runs(tmp_path)
     with pytest.raises(UserError, match="no such folder"):
         find_runs(tmp_path / "nowhere")

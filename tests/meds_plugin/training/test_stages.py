@@ -66,3 +66,21 @@ def test_refuses_what_leaves_nothing_to_do() -> None:
         plan_stages("meds", distill_steps=1, finetune_steps=-1)
     with pytest.raises(UserError, match="choose one of meds, plain"):
         plan_stages("best", distill_steps=1, finetune_steps=1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("method", "steps", "said"),
+    [
+        ("meds", 80, None),
+        ("meds", 0, "training ended after 0 of 80 steps, before any image was selected"),
+        ("meds", 29, "training ended after 29 of 80 steps, before any image was selected"),
+        ("meds", 30, "training ended after 30 of 80 steps"),
+        ("plain", 79, "training ended after 79 of 80 steps"),
+        ("distilled", 5, "training ended after 5 of 30 steps"),
+        ("memory", 0, None),
+    ],
+)
+def test_says_what_a_training_that_ended_early_lacks(
+    method: Method, steps: int, said: str | None
+) -> None:
+    assert plan_stages(method, distill_steps=30, finetune_steps=50).cut_short(steps) == said
