@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from meds_plugin.callbacks.run_checkpoint import RunCheckpoint, check_checkpoint
 from meds_plugin.callbacks.stage_bar import StageBar
-from meds_plugin.callbacks.trainer import shows_progress
+from meds_plugin.callbacks.trainer import check_trainer, shows_progress
 from meds_plugin.config.build import build_datamodule, build_detector, build_settings, plain
 from meds_plugin.config.mistakes import check_names
 from meds_plugin.config.paths import anchor_paths
@@ -292,19 +292,13 @@ def _trainer(config: DictConfig, folder: RunFolder, model: MeDSWrapper) -> L.Tra
     given = {key: value for key, value in plain(config.trainer).items() if value is not None}
     check_names(given, inspect.signature(L.Trainer).parameters, "trainer")
     given.setdefault("max_steps", model.total_steps)
-    if str(given["precision"]).endswith("-true") and given["precision"] != "32-true":
-        msg = (
-            f"trainer.precision={given['precision']}: scores need float32 weights; "
-            "take 32-true, bf16-mixed or 16-mixed"
-        )
-        raise UserError(msg)
     callbacks: list[L.Callback] = [
         RunCheckpoint(folder.checkpoint, model.plan, every=config.checkpoint_every)
     ]
     if config.trainer.enable_progress_bar:
         callbacks.append(StageBar(model.plan))
     try:
-        return L.Trainer(
+        trainer = L.Trainer(
             **given,
             callbacks=callbacks,
             logger=CSVLogger(folder.path, name="logs"),
@@ -314,6 +308,8 @@ def _trainer(config: DictConfig, folder: RunFolder, model: MeDSWrapper) -> L.Tra
     except (TypeError, ValueError, RuntimeError, ImportError, MisconfigurationException) as error:
         msg = f"trainer: {error}"
         raise UserError(msg) from error
+    check_trainer(trainer)
+    return trainer
 
 
 def _silence_lightning() -> None:

@@ -412,6 +412,7 @@ def test_image_size_that_is_no_multiple_of_the_stride(refuse: Refuse) -> None:
         ("trainer.devices=none", "trainer"),
         ("trainer.accelerator=tpu", "trainer"),
         ("trainer.precision=bf16-true", "trainer.precision"),
+        ("trainer.limit_train_batches=0.5", "trainer.limit_train_batches=0.5"),
         ("checkpoint_every=0", "checkpoint_every"),
         ("distillation.loss=huber", "distillation.loss"),
         ("selection.top=5", "selection.top"),

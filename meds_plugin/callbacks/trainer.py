@@ -10,11 +10,12 @@ from meds_plugin.encoders.default import default_features
 from meds_plugin.encoding.encoded_images import EncodedImages
 from meds_plugin.encoding.reader import ImageReader
 from meds_plugin.training.stream import TrainingStream
+from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     import lightning as L
 
-__all__ = ["shows_progress", "training_stream"]
+__all__ = ["check_trainer", "shows_progress", "training_stream"]
 
 
 class _MakesStream(Protocol):
@@ -31,7 +32,9 @@ def training_stream(trainer: L.Trainer, module: L.LightningModule) -> TrainingSt
 
     Raises:
         TypeError: If the training loader is no DataLoader over a map-style data set.
+        UserError: If the trainer has a setting that does not go with it.
     """
+    check_trainer(trainer)
     source: Any = trainer.fit_loop._data_source
     if isinstance(source.instance, TrainingStream):
         return source.instance
@@ -50,6 +53,29 @@ def training_stream(trainer: L.Trainer, module: L.LightningModule) -> TrainingSt
         )
     stream.attach(trainer)
     return stream
+
+
+def check_trainer(trainer: L.Trainer) -> None:
+    """Refuse what Lightning would report later, and in other terms.
+
+    Raises:
+        UserError: For weights that are not float32, and for shares of passes.
+    """
+    precision = str(trainer.precision)
+    if precision.endswith("-true") and precision != "32-true":
+        msg = (
+            f"trainer.precision={precision}: scores need float32 weights; take 32-true, bf16-mixed "
+            "or 16-mixed"
+        )
+        raise UserError(msg)
+    for name in ("overfit_batches", "limit_train_batches", "val_check_interval"):
+        share = getattr(trainer, name)
+        if isinstance(share, float) and share % 1:
+            msg = (
+                f"trainer.{name}={share}: passes over the selected images differ in length; give a "
+                "whole number of batches"
+            )
+            raise UserError(msg)
 
 
 def shows_progress(trainer: L.Trainer) -> bool:

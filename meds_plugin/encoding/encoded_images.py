@@ -15,7 +15,6 @@ from meds_plugin.distributed.ranks import chunked, from_all, my_chunks
 from meds_plugin.encoding.cache.store import FrozenCache
 from meds_plugin.encoding.cached_outputs import CachedOutputs
 from meds_plugin.encoding.exchange import exchange
-from meds_plugin.encoding.reader import ImageReader, images_of
 from meds_plugin.utils.errors import UserError
 from meds_plugin.utils.progress import track
 from meds_plugin.utils.values import is_whole
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     from meds_plugin.detectors.view import DetectorView
     from meds_plugin.encoding.cache.store import Kind
+    from meds_plugin.encoding.reader import ImageReader
 
 __all__ = ["EncodedImages"]
 
@@ -118,7 +118,7 @@ class EncodedImages:
             enabled=progress and bool(plan),
         )
         for indices, batch in batches:
-            self._outputs.of(("encoded",), indices, images_of(batch), device)
+            self._outputs.of(("encoded",), indices, self.reader.images(batch), device)
             if not store.active:
                 break
         exchange(store, self._encode_again, count=len(self), batch_size=self.reader.batch_size)
@@ -140,7 +140,7 @@ class EncodedImages:
                 yield {**self._labels(indices), "encoded": encoded}
             return
         for indices, batch in zip(plan, self.reader.batches(plan), strict=True):
-            pixels = images_of(batch)
+            pixels = self.reader.images(batch)
             if self._outputs.knows_any(pixels):
                 encoded = self._outputs.of(("encoded",), indices, pixels)["encoded"]
                 yield {**self._labels(indices), "encoded": encoded}
@@ -179,7 +179,7 @@ class EncodedImages:
             for some, batch in zip(plan, batches, strict=True):
                 found = store.get(some) if cached else None
                 if found is None:
-                    pixels = self._read(some) if cached else images_of(batch)
+                    pixels = self._read(some) if cached else self.reader.images(batch)
                     found = self._computed_features(some, pixels, device)
                 features = self._outputs.rounding("features").restore(found).to(device)
                 grid = grid_of(features, torch.empty(0, 3, *self._size, device="meta"))
@@ -203,7 +203,7 @@ class EncodedImages:
 
     def _read(self, indices: Sequence[int]) -> Tensor:
         (batch,) = self.reader.batches([indices])
-        return images_of(batch)
+        return self.reader.images(batch)
 
     def _check_repeatable(self) -> None:
         """Cache nothing if images change each time they are read."""

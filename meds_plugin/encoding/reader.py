@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,11 +10,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from meds_plugin.encoders.normalization import Normalization
+from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 __all__ = ["ImageReader", "images_of", "views_of"]
+
+_DIFFERENT_SIZES = (
+    "training images differ in size ({} and {}): resize them to one size in the data set"
+)
 
 
 class ImageReader:
@@ -61,6 +67,7 @@ class ImageReader:
         own_batches: Any = loader.batch_sampler
         self.batch_size = int(loader.batch_size or getattr(own_batches, "batch_size", 0) or 16)
         self._plan = _Plan()
+        self._shape: list[int] | None = None
         workers = loader.num_workers
         self._loader: DataLoader[Any] = DataLoader(
             dataset,
@@ -93,7 +100,28 @@ class ImageReader:
         if not plan:
             return
         self._plan.batches = plan
-        yield from self._loader
+        try:
+            yield from self._loader
+        except RuntimeError as error:  # of the collate function, perhaps in a worker
+            shapes = re.search(
+                r"equal size, but got (\[.*?\]) at entry \d+ and (\[.*?\])", str(error)
+            )
+            if shapes is None:
+                raise
+            raise UserError(_DIFFERENT_SIZES.format(*shapes.groups())) from error
+
+    def images(self, batch: Any) -> Tensor:
+        """Find the images in a batch of this reader, as `images_of` does.
+
+        Raises:
+            UserError: If earlier batches had images of another size.
+        """
+        found = images_of(batch)
+        shape = list(found.shape[1:])
+        self._shape = self._shape or shape
+        if shape != self._shape:
+            raise UserError(_DIFFERENT_SIZES.format(self._shape, shape))
+        return found
 
 
 class _Plan:
@@ -113,10 +141,11 @@ def images_of(batch: Any) -> Tensor:
     """Find the images in a batch: itself, its first item, its ``image`` key or attribute.
 
     Returns:
-        ``[B, 3, H, W]``.
+        ``[B, 3, H, W]``, float32.
 
     Raises:
         TypeError: If there is no floating-point tensor.
+        UserError: If it has another shape.
     """
     found = batch
     if isinstance(batch, (tuple, list)) and batch:
@@ -137,7 +166,13 @@ def images_of(batch: Any) -> Tensor:
             "them in the data set, e.g. with (image / 255 - mean) / std"
         )
         raise TypeError(msg)
-    return found
+    if found.ndim != 4 or found.shape[1] != 3:
+        msg = (
+            f"training images must be [B, 3, H, W], got {list(found.shape)}: make them RGB in the "
+            "data set, grey ones with image.expand(3, -1, -1)"
+        )
+        raise UserError(msg)
+    return found.float()
 
 
 def views_of(reader: ImageReader, members: Sequence[int]) -> list[str] | None:

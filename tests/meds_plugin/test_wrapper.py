@@ -9,6 +9,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from meds_plugin.encoding.cache.settings import CacheSettings
 from meds_plugin.memory.settings import MemorySettings
@@ -529,3 +530,69 @@ def test_early_stopping_ends_the_training() -> None:
     stop = EarlyStopping("train_loss", stopping_threshold=1e9, check_on_train_epoch_end=True)
     with pytest.warns(UserWarning, match="training ended after 5 of 28 steps"):
         quiet_trainer(model.total_steps, callbacks=[stop]).fit(model, loader())
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"precision": "64-true"}, "trainer.precision=64-true: scores need float32 weights"),
+        ({"precision": "bf16-true"}, "take 32-true, bf16-mixed or 16-mixed"),
+        ({"limit_train_batches": 0.5}, "trainer.limit_train_batches=0.5: .* whole number"),
+        ({"overfit_batches": 0.5}, "trainer.overfit_batches=0.5: .* whole number"),
+        ({"val_check_interval": 0.5}, "trainer.val_check_interval=0.5: .* whole number"),
+    ],
+)
+def test_a_trainer_that_does_not_fit_is_named(settings: dict[str, Any], line: str) -> None:
+    model = wrap(make(FullDetector))
+    with pytest.raises(UserError, match=line):
+        quiet_trainer(model.total_steps, **settings).fit(model, loader())
+
+
+class OddImages(ToyImages):
+    """Images of which the last have another shape or type."""
+
+    def __init__(self, usual: Tensor, odd: Tensor, count: int) -> None:
+        super().__init__()
+        self.usual, self.odd, self.first = usual, odd, len(self) - count
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.usual if index < self.first else self.odd
+
+
+WIDE, SQUARE = torch.zeros(3, 16, 24), torch.zeros(3, 16, 16)
+SIZES = r"images differ in size \(\[3, 16, 16\] and \[3, 16, 24\]\): resize them"
+
+
+@pytest.mark.parametrize("kind", [BareDetector, FullDetector])
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("odd", "count", "line"),
+    [
+        (WIDE, 1, SIZES),
+        (WIDE, 4, SIZES),  # whole batches
+        (torch.zeros(1, 16, 16), 20, r"must be \[B, 3, H, W\], got \[4, 1, 16, 16\]: .*expand"),
+        (torch.zeros(16, 16), 20, r"must be \[B, 3, H, W\], got \[4, 16, 16\]"),
+    ],
+)
+def test_images_that_do_not_fit_are_named(
+    kind: type[nn.Module], workers: int, odd: Tensor, count: int, line: str
+) -> None:
+    model = wrap(make(kind))
+    images = DataLoader(OddImages(SQUARE, odd, count), batch_size=4, num_workers=workers)
+    with pytest.raises(UserError, match=line) as error:
+        quiet_trainer(model.total_steps).fit(model, images)
+    assert "\n" not in str(error.value)
+
+
+def test_images_of_any_float_type_train_the_same() -> None:
+    class Double(ToyImages):
+        def __getitem__(self, index: int) -> Tensor:
+            return super().__getitem__(index).double()
+
+    found = []
+    for images in (ToyImages(), Double()):
+        torch.manual_seed(7)
+        model = wrap(make(BareDetector))
+        quiet_trainer(model.total_steps).fit(model, DataLoader(images, batch_size=4))
+        found.append(weights(model))
+    assert all(torch.equal(value, found[1][key]) for key, value in found[0].items())
