@@ -16,7 +16,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig, OmegaConf
 
-from meds_plugin.callbacks.run_checkpoint import RunCheckpoint, check_checkpoint
+from meds_plugin.callbacks.run_checkpoint import RunCheckpoint, read_checkpoint
 from meds_plugin.callbacks.stage_bar import StageBar
 from meds_plugin.callbacks.trainer import check_trainer, shows_progress
 from meds_plugin.config.build import build_datamodule, build_detector, build_settings, plain
@@ -40,6 +40,7 @@ from meds_plugin.review.build import write_review
 from meds_plugin.review.comparison import print_comparison
 from meds_plugin.runs.read import is_finished, read_config
 from meds_plugin.runs.report import print_report
+from meds_plugin.runs.settings import edits
 from meds_plugin.runs.write import RunFolder
 from meds_plugin.training.optimizer import OptimizerSettings
 from meds_plugin.training.stages import plan_stages
@@ -126,7 +127,13 @@ def resume(path: Path, overrides: list[str]) -> None:
     if is_finished(path):
         log.info("%s is finished: nothing to do", path)
         return
-    check_checkpoint(RunFolder(path).checkpoint)
+    saved = read_checkpoint(RunFolder(path).checkpoint)
+    if saved and (edited := edits(saved["config"], plain(config))):
+        msg = (
+            f"{path / 'config.yaml'} was edited after the training began ({'; '.join(edited)}): "
+            "undo that, or start a new run"
+        )
+        raise UserError(msg)
     given = OmegaConf.from_dotlist([o.lstrip("+") for o in overrides if "trainer." in o])
     run(DictConfig(OmegaConf.merge(config, given)), path, resuming=True)
 
@@ -293,7 +300,12 @@ def _trainer(config: DictConfig, folder: RunFolder, model: MeDSWrapper) -> L.Tra
     check_names(given, inspect.signature(L.Trainer).parameters, "trainer")
     given.setdefault("max_steps", model.total_steps)
     callbacks: list[L.Callback] = [
-        RunCheckpoint(folder.checkpoint, model.plan, every=config.checkpoint_every)
+        RunCheckpoint(
+            folder.checkpoint,
+            model.plan,
+            every=config.checkpoint_every,
+            config=lambda: plain(config),
+        )
     ]
     if config.trainer.enable_progress_bar:
         callbacks.append(StageBar(model.plan))

@@ -464,9 +464,22 @@ def test_a_run_whose_images_changed_is_not_resumed(tree: Path, tmp_path: Path) -
     (good / "2.png").rename(good / "0a.png")
     status, _, err = run(f"resume={folder}", "trainer.max_steps=6")
     assert status == 2
-    assert "no longer those of the run" in err
+    assert "no longer those of the run (nut/train/good/2.png is missing, nut/tr" in err
     assert (folder / "manifest.csv").read_text() == manifest
     (good / "0a.png").rename(good / "2.png")
+    content = (good / "2.png").read_bytes()
+    (good / "2.png").write_bytes((good / "1.png").read_bytes())
+    status, _, err = run(f"resume={folder}", "trainer.max_steps=6")
+    assert status == 2
+    assert "no longer those of the run (nut/train/good/2.png has other content): restore" in err
+    (good / "2.png").write_bytes(content)
+    config = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(config.replace("\nseed: 0\n", "\nseed: 1\n"))
+    status, _, err = run(f"resume={folder}", "trainer.max_steps=6")
+    assert status == 2
+    assert "config.yaml was edited after the training began (" in err
+    assert "seed: 0, now 1): undo that, or start a new run" in err
+    (folder / "config.yaml").write_text(config.replace("review: true", "review: false"))
     status, _, err = run(f"resume={folder}", "trainer.max_steps=6")
     assert status == 0, err
     assert torch.load(folder / "model.ckpt", weights_only=True)["global_step"] == 6

@@ -17,9 +17,11 @@ from meds_plugin.utils.errors import UserError
 from meds_plugin.utils.stopping import Stopped, catch_signals, defer_stop, stop_requested
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from meds_plugin.training.stages import StagePlan
 
-__all__ = ["RunCheckpoint", "check_checkpoint"]
+__all__ = ["RunCheckpoint", "read_checkpoint"]
 
 
 class _AtomicFiles(TorchCheckpointIO):
@@ -39,22 +41,25 @@ class _AtomicFiles(TorchCheckpointIO):
             temporary.write_bytes(content.getbuffer())
 
 
-def check_checkpoint(file: Path) -> None:
-    """Refuse a damaged checkpoint.
+def read_checkpoint(file: Path) -> dict[str, Any] | None:
+    """Read a run's checkpoint, and refuse a damaged one.
 
     Args:
-        file: The run's checkpoint; it may be missing.
+        file: The run's checkpoint.
+
+    Returns:
+        Its content; ``None`` if there is no such file.
 
     Raises:
         UserError: If it is damaged or not of a run.
     """
     if not file.is_file():
-        return
+        return None
     try:
         with zipfile.ZipFile(file) as archive:
             whole = archive.testzip() is None  # torch does not verify checksums
-        saved = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-        whole = whole and saved["meds"] is not None
+        saved: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        whole = whole and None not in (saved["meds"], saved["config"])
     except Exception:  # reading a foreign file fails in many ways
         whole = False
     if not whole:
@@ -63,6 +68,7 @@ def check_checkpoint(file: Path) -> None:
             "to let resume restart the training"
         )
         raise UserError(msg)
+    return saved
 
 
 class RunCheckpoint(L.Callback):
@@ -75,17 +81,26 @@ class RunCheckpoint(L.Callback):
         path: The file.
         plan: The stages.
         every: Steps between two checkpoints.
+        config: Returns the run's configuration, which is saved, too.
 
     Raises:
-        UserError: If that is no positive number.
+        UserError: If `every` is no positive number.
     """
 
-    def __init__(self, path: Path, plan: StagePlan, *, every: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        plan: StagePlan,
+        *,
+        every: int,
+        config: Callable[[], dict[str, Any]] = dict,
+    ) -> None:
         if not isinstance(every, int) or every < 1:
             msg = f"checkpoint_every must be a number of steps, at least 1, got {every!r}"
             raise UserError(msg)
         self.path = path
         self.every = every
+        self._config = config
         self._ends = {stage.end for stage in plan.stages}
         self._saved = -1
 
@@ -142,6 +157,13 @@ class RunCheckpoint(L.Callback):
             self.save(trainer)
         if ending:
             raise Stopped(ending)
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the configuration, by which `resume` knows whether it was edited."""
+        del trainer, pl_module
+        checkpoint["config"] = self._config()
 
     def save(self, trainer: L.Trainer) -> None:
         """Write the checkpoint; call it on every rank."""

@@ -29,11 +29,19 @@ __all__ = ["AnomalyDataModule", "ManifestRow"]
 
 
 class ManifestRow(NamedTuple):
-    """One training image: its name, and whether it was injected (``None``: unknown)."""
+    """One training image.
+
+    Attributes:
+        path: Its name.
+        category: Its category.
+        injected: Whether it was injected; ``None``: unknown.
+        digest: See `ImageFacts`; ``None``: the image was not checked.
+    """
 
     path: str
     category: str
     injected: bool | None
+    digest: str | None = None
 
 
 class AnomalyDataModule(L.LightningDataModule):
@@ -120,7 +128,12 @@ class AnomalyDataModule(L.LightningDataModule):
 
     def manifest_rows(self) -> list[ManifestRow]:
         """Return the rows of ``manifest.csv``: exactly what is trained on, in order."""
-        return [ManifestRow(s.path, s.category, s.injected) for s in self.train.samples]
+        report = self._prepared.report
+        facts = [report.facts_of(sample) if report else None for sample in self.train.samples]
+        return [
+            ManifestRow(s.path, s.category, s.injected, known.digest if known else None)
+            for s, known in zip(self.train.samples, facts, strict=True)
+        ]
 
     @cached_property
     def _prepared(self) -> Prepared:

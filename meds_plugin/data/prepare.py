@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from meds_plugin.data.check import CheckReport
     from meds_plugin.data.images import ValueRange
     from meds_plugin.data.masks import MaskValues
     from meds_plugin.data.noise import NoiseReport
@@ -115,6 +116,7 @@ class Prepared:
         skipped: Images left out because they cannot be used.
         summary: A description of the data set for the user.
         value_range: Values of black and white in files of more than 8 bits.
+        report: What checking the files found; ``None`` if they were not checked.
     """
 
     split: Split
@@ -122,6 +124,7 @@ class Prepared:
     skipped: list[Problem] = field(default_factory=list)
     summary: str = ""
     value_range: ValueRange = None
+    report: CheckReport | None = None
 
 
 def prepare(found: Split, settings: DataSettings, *, seed: int = 0) -> Prepared:
@@ -185,7 +188,7 @@ def prepare(found: Split, settings: DataSettings, *, seed: int = 0) -> Prepared:
     if count := len({problem.path for problem in problems}):
         lines.append(f"left out because they cannot be used: {count} images")
     summary = "\n".join(line for line in lines if line)
-    return Prepared(split, noise, problems, summary, value_range)
+    return Prepared(split, noise, problems, summary, value_range, report)
 
 
 def _without(split: Split, names: Iterable[str], file: str | Path | None) -> Split:

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from meds_plugin.config.flatten import flatten
 from meds_plugin.runs.read import read_config, read_metrics
+from meds_plugin.runs.settings import result_settings, under
 from meds_plugin.training.stages import METHODS
 from meds_plugin.utils.errors import UserError, brief
 from meds_plugin.utils.text import first_few
@@ -25,23 +26,6 @@ __all__ = ["Run", "differing", "find_runs", "partner", "read_run", "separate"]
 
 Key = tuple[tuple[str, str], ...]
 
-# Keys that affect where a run is or how long it takes, but not its results.
-_IRRELEVANT = (
-    "cache.dir",
-    "cache.disk_gb",
-    "cache.gb",
-    "checkpoint_every",
-    "compile",
-    "data.check",
-    "data.num_workers",
-    "data.source.progress",
-    "false_alarm_rate",
-    "figures",
-    "resume",
-    "review",
-    "scoring_batch",
-    "trainer",
-)
 # A table's rows, columns and repetitions, and what depends on the detector.
 _TABLE_KEYS = ("seed", "noise", "method", "data.noise")
 _DETECTOR_KEYS = ("backbone", "evaluation.mask_rule", "preset")
@@ -96,12 +80,12 @@ class Run:
     @cached_property
     def values(self) -> dict[str, str]:
         """The configuration that determines the results, by dotted keys."""
-        encoder = _leaves(self.config.get("encoder", {}))
+        encoder = _json(flatten(self.config.get("encoder", {})))
         values = {
             key: value
-            for key, value in _leaves(self.config).items()
+            for key, value in _json(result_settings(self.config)).items()
             # A detector repeats the encoder's settings and the seed.
-            if not _under(key, (*_IRRELEVANT, "backbone.detector.encoder"))
+            if not under(key, "backbone.detector.encoder")
             and (key, value) != ("backbone.detector.seed", str(self.seed))
         }
         return values | {f"encoder.{key}": value for key, value in encoder.items()}
@@ -110,13 +94,13 @@ class Run:
     def settings(self) -> Key:
         """What comparable runs share: everything but method, noise, seed and detector."""
         others = (*_TABLE_KEYS, *_DETECTOR_KEYS)
-        return tuple(item for item in sorted(self.values.items()) if not _under(item[0], others))
+        return tuple(item for item in sorted(self.values.items()) if not under(item[0], *others))
 
     @property
     def detector(self) -> Key:
         """The detector's own settings."""
         items = sorted(self.values.items())
-        return tuple(item for item in items if _under(item[0], _DETECTOR_KEYS))
+        return tuple(item for item in items if under(item[0], *_DETECTOR_KEYS))
 
     def metric(self, name: str, category: str | None = None) -> float | None:
         """Return a metric by name, or ``auprc`` or ``inspection_depth`` of the ranking.
@@ -231,10 +215,5 @@ def partner(run: Run, others: Sequence[Run], *, method: str = "plain") -> Run | 
     return next((other for other in others if same(other)), None)
 
 
-def _leaves(node: Mapping[str, Any]) -> dict[str, str]:
-    """Flatten a nested configuration into dotted keys and JSON values."""
-    return {key: json.dumps(value, default=str) for key, value in flatten(node).items()}
-
-
-def _under(key: str, names: tuple[str, ...]) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in names)
+def _json(values: Mapping[str, Any]) -> dict[str, str]:
+    return {key: json.dumps(value, default=str) for key, value in values.items()}

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from meds_plugin.data.module import ManifestRow
+from meds_plugin.runs.manifest import manifest_changes
+from meds_plugin.runs.read import read_rows
 from meds_plugin.utils.atomic import csv_text, write_arrays, write_csv, write_json, write_text
 from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.text import first_few
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -87,14 +92,21 @@ class RunFolder:
             ManifestRow._fields,
             ({**row._asdict(), "injected": _as_int(row.injected)} for row in rows),
         )
-        # As bytes: a name may hold a carriage return.
-        if self.manifest.exists() and self.manifest.read_bytes() != text.encode():
+        if not self.manifest.exists():
+            write_text(self.manifest, text)
+            return
+        now = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+        try:
+            found = manifest_changes(read_rows(self.manifest), now)
+        except KeyError as error:
+            msg = f"{self.manifest} has no column {error}: restore it, or start a new run"
+            raise UserError(msg) from None
+        if found:
             msg = (
-                f"the training images are no longer those of the run ({self.manifest}): "
+                f"the training images are no longer those of the run ({first_few(found)}): "
                 "restore them, or start a new run"
             )
             raise UserError(msg)
-        write_text(self.manifest, text)
 
     def write_skipped(self, problems: Sequence[Problem]) -> None:
         """Write ``skipped.csv``: images that are left out, if there are any."""

@@ -14,7 +14,6 @@ import re
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from meds_plugin.config.flatten import flatten
 from meds_plugin.utils.atomic import write_json
 from meds_plugin.utils.errors import UserError
 from meds_plugin.utils.file_locks import lock, try_lock
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["Job", "changes", "find_jobs", "job_name", "locked", "place", "read_job", "write_job"]
+__all__ = ["Job", "find_jobs", "job_name", "locked", "place", "read_job", "write_job"]
 
 log = logging.getLogger(__name__)
 
@@ -118,16 +117,6 @@ def job_name(overrides: Sequence[str], swept: Collection[str]) -> str:
 
 def _slug(text: str) -> str:
     return re.sub(r"[^\w.\-]+", "-", text.strip("[]{}'\"/"), flags=re.ASCII)
-
-
-def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return the settings that differ, such as ``steps.finetune: 14, now 20``."""
-    old, new = flatten(before), flatten(now)
-    return [
-        f"{key}: {old.get(key, 'not there')}, now {new.get(key, 'not there')}"
-        for key in sorted(old.keys() | new.keys())
-        if key not in old or key not in new or old[key] != new[key]
-    ]
 
 
 @contextlib.contextmanager

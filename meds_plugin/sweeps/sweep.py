@@ -25,12 +25,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import OmegaConf, open_dict, read_write
 
+from meds_plugin.config.flatten import changes, flatten
 from meds_plugin.config.overrides import quote, requote
 from meds_plugin.config.paths import anchor_paths
 from meds_plugin.runs.read import is_finished
 from meds_plugin.sweeps.folder import (
     Job,
-    changes,
     find_jobs,
     job_name,
     locked,
@@ -127,7 +127,7 @@ class Sweep(Callback):
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):
             before = read_job(folder) or Job(overrides, settings, self._id)
-            differences = changes(before.settings, settings)
+            differences = changes(flatten(before.settings), flatten(settings))
             if differences:
                 reason = (
                     f"{folder} holds a run with other settings ({'; '.join(differences)}): "

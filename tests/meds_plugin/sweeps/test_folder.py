@@ -9,7 +9,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from meds_plugin.sweeps.folder import (
     Job,
-    changes,
     find_jobs,
     job_name,
     locked,
@@ -76,18 +75,6 @@ def test_the_same_settings_have_one_folder_whatever_it_is_called(tmp_path: Path)
     assert place(tmp_path, "method-plain+noise-0.1", other).name == "method-plain+noise-0.1"
     # The name is taken by other settings: that is for the caller to refuse.
     assert place(tmp_path, "noise-0.1", other).name == "noise-0.1"
-
-
-def test_changes_name_the_keys_with_both_values() -> None:
-    before = {"steps": {"distill": 4, "finetune": 6}, "noise": 0, "old": 1, "layers": [1, 2]}
-    now = {"steps": {"distill": 4, "finetune": 8}, "noise": 0.0, "new": {"a": None}, "layers": [1]}
-    assert changes(before, before) == []
-    assert changes(before, now) == [
-        "layers: [1, 2], now [1]",
-        "new.a: not there, now None",
-        "old: 1, now not there",
-        "steps.finetune: 6, now 8",
-    ]
 
 
 def test_a_folder_is_one_processs_at_a_time(tmp_path: Path) -> None:
