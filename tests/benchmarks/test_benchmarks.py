@@ -12,11 +12,13 @@ import torch
 from backbones.dinomaly import Dinomaly
 from meds_plugin.memory import bootstrap_scores, sample_subsets
 from meds_plugin.metrics import image_score
+from meds_plugin.runs.collection import read_run
 from meds_plugin.training.distillation import distillation_loss
 from meds_plugin.training.optimizer import OptimizerSettings, StableAdamW
 from tests.backbones.small import noisy_images, small, widen
-from tests.benchmarks import end_to_end, gpu, steps
+from tests.benchmarks import end_to_end, gpu, steps, won_back
 from tests.benchmarks.reference import ReferenceLoop, memory_loop
+from tests.made_up import write_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,3 +135,32 @@ def test_the_gpu_benchmark_says_where_it_was_not_run(
     monkeypatch.setattr(sys, "argv", ["gpu", "--device", "cpu"])
     with pytest.raises(SystemExit, match="--tiny"):
         gpu.main()
+
+
+def test_what_is_won_back_is_a_share_of_what_plain_training_lost(tmp_path: Path) -> None:
+    levels = {"plain": {0.0: 0.9, 0.4: 0.7}, "meds": {0.0: 0.875, 0.4: 0.85}}
+    runs = {
+        method: [
+            read_run(
+                write_run(
+                    tmp_path / f"{method}-{noise}-{seed}",
+                    method=method,
+                    noise=noise,
+                    seed=seed,
+                    value=value,
+                )
+            )
+            for noise, value in values.items()
+            for seed in (0, 1)
+        ]
+        for method, values in levels.items()
+    }
+    rows = {(row.variant, row.noise): row for row in won_back.summary(runs)}
+    assert len(rows) == 4
+    assert rows["meds", 0.4].won_image == pytest.approx(0.75)
+    assert rows["meds", 0.4].won_pixel is None  # nothing was lost
+    assert rows["meds", 0.4].seeds == 2
+    assert rows["plain", 0.4].won_image == 0.0
+    assert (rows["meds", 0.4].kept, rows["meds", 0.4].left_out) == (0.0, 0.0)
+    assert set(rows["meds", 0.4].ranking) == {"memory", "final"}
+    assert rows["meds", 0.4].ranking["final"][1] < 0.5
