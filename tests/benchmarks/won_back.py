@@ -30,7 +30,7 @@ __all__ = ["Row", "main", "summary"]
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 SETS = {
     "elpv": ["data=elpv"],
-    "magnetic_tile": ["data=mvtec", f"data.root={SHARED}", "data.categories=[magnetic_tile]"],
+    "magnetic_tile": ["data=mvtec", f"data.root={SHARED / 'magnetic_tile'}"],
     "photo_textures": ["data=mvtec", f"data.root={SHARED / 'photo_textures'}"],
     "synthetic": ["data=synthetic"],
 }
