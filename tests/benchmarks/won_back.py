@@ -12,6 +12,7 @@ import argparse
 import statistics
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
 __all__ = ["Row", "main", "summary"]
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+_ELPV = find_spec("elpv_dataset")  # the package, where it is installed
+_CELLS = Path(_ELPV.origin).parent / "data" if _ELPV and _ELPV.origin else "elpv_dataset/data"
 SETS = {
-    "elpv": ["data=elpv"],
+    "elpv": ["data=csv", f"data.file={SHARED / 'elpv.csv'}", f"data.root={_CELLS}"],
     "magnetic_tile": ["data=mvtec", f"data.root={SHARED / 'magnetic_tile'}"],
     "photo_textures": ["data=mvtec", f"data.root={SHARED / 'photo_textures'}"],
     "synthetic": ["data=synthetic"],
