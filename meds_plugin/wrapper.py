@@ -304,7 +304,6 @@ class MeDSWrapper(L.LightningModule):
         checkpoint["state_dict"] = self._frozen.trained(checkpoint["state_dict"])
         last = self.plan.named("finetune")
         checkpoint["meds"] = {
-            "method": self.hparams["method"],
             "stage": self.plan.at(self.global_step).name if self.plan.stages else "memory",
             # Their places are what a detector knows categories by.
             "categories": sorted(set(self.stream.images.reader.categories)) if self.stream else [],

@@ -34,10 +34,10 @@ def training_stream(trainer: L.Trainer, module: L.LightningModule) -> TrainingSt
         TypeError: If the training loader is no DataLoader over a map-style data set.
         UserError: If the trainer has a setting that does not go with it.
     """
-    check_trainer(trainer)
     source: Any = trainer.fit_loop._data_source
     if isinstance(source.instance, TrainingStream):
         return source.instance
+    check_trainer(trainer)
     watch_ranks()
     reader = ImageReader(source.dataloader())
     if hasattr(module, "make_stream"):

@@ -165,12 +165,11 @@ def find_runs(root: Path) -> tuple[list[Run], dict[Path, str]]:
         try:
             metrics = read_metrics(path)
         except UserError:
-            others[path] = "not finished"
-            continue
-        if metrics["cut_short"]:
-            others[path] = metrics["cut_short"]
-        else:
+            metrics = {"cut_short": "not finished"}
+        if (path / "config.yaml").is_file() and not metrics["cut_short"]:
             runs.append(_run(path, metrics))
+        else:
+            others[path] = metrics["cut_short"] or "not finished"
     if not runs:
         only = first_few([f"{path} ({why})" for path, why in others.items()])
         msg = f"{root}: no finished run in it{f', only {only}' if only else ''}"

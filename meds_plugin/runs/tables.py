@@ -21,7 +21,17 @@ if TYPE_CHECKING:
 
     from meds_plugin.runs.collection import Run
 
-__all__ = ["METRICS", "RANKING", "Cell", "Table", "build_tables", "csv_table", "latex", "markdown"]
+__all__ = [
+    "METRICS",
+    "RANKING",
+    "Cell",
+    "Table",
+    "build_tables",
+    "csv_table",
+    "latex",
+    "markdown",
+    "stage_ranking",
+]
 
 METRICS = ("I-AUROC", "I-AP", "P-AUPRO", "P-AP")  # the paper's four
 RANKING = ("auprc", "inspection_depth")
@@ -162,13 +172,18 @@ def _add_stages(table: Table, detector: str, noise: float | None, runs: Sequence
     for stage, name in STAGES.items():
         if ("auprc", detector, stage, noise) in table.cells:
             continue
-        values = [pair for run in runs if (pair := _stage_ranking(run, stage)) is not None]
+        values = [pair for run in runs if (pair := stage_ranking(run, stage)) is not None]
         for number, metric in enumerate(RANKING if values else ()):
             table.cells[metric, detector, name, noise] = _cell([pair[number] for pair in values])
 
 
-def _stage_ranking(run: Run, stage: str) -> tuple[float, float] | None:
-    """Return AUPRC and inspection depth of a stage's scores, if they and the truth are known."""
+def stage_ranking(run: Run, stage: str) -> tuple[float, float] | None:
+    """Return AUPRC and inspection depth of a stage's scores, if they and the truth are known.
+
+    Args:
+        run: A finished run.
+        stage: The scores' column in ``ranking.csv``.
+    """
     rows = read_rows(run.path / "ranking.csv")
     if not rows or not all(row[stage] for row in rows):
         return None

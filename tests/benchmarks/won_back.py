@@ -16,9 +16,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from meds_plugin.ranking import auprc, inspection_depth
 from meds_plugin.runs.collection import find_runs
 from meds_plugin.runs.read import read_rows
+from meds_plugin.runs.tables import stage_ranking
 from tests.benchmarks.common import show
 
 if TYPE_CHECKING:
@@ -118,20 +118,13 @@ def _row(
         return (ours - worst) / (best - worst)
 
     rows = [read_rows(run.path / "ranking.csv") for run in runs]
-    truth = [[row["injected"] == "1" for row in each] for each in rows]
     marked = [(r["selected"] == "1", r["injected"] == "1") for each in rows for r in each]
     ranking = {}
     for column, name in STAGES.items():
-        pairs = [
-            ([float(row[column]) for row in each], told)
-            for each, told in zip(rows, truth, strict=True)
-            if any(told) and each[0][column]
-        ]
+        pairs = [pair for run in runs if (pair := stage_ranking(run, column)) is not None]
         if pairs:
-            ranking[name] = (
-                statistics.fmean(auprc(*pair) for pair in pairs),
-                statistics.fmean(inspection_depth(*pair) for pair in pairs),
-            )
+            found, depth = map(statistics.fmean, zip(*pairs, strict=True))
+            ranking[name] = (found, depth)
     values = [value for run in runs if (value := run.metric("I-AUROC")) is not None]
     return Row(
         variant,

@@ -66,6 +66,11 @@ def test_without_a_near_key_there_is_a_list() -> None:
     )
 
 
+def test_what_a_detector_takes_beyond_its_defaults_is_given_with_a_plus() -> None:
+    key = "backbone.detector.heads"
+    assert line(f"{key}=2") == f"{key} has no default: give +{key}=VALUE"
+
+
 def test_a_key_that_is_there_needs_no_plus() -> None:
     assert line("+seed=3") == "seed is a key already: leave out the +"
 

@@ -17,10 +17,17 @@ def test_finds_runs_at_any_depth_and_those_that_did_not_finish(tmp_path: Path) -
     second = write_run(tmp_path / "1", seed=1)
     (tmp_path / "2" / ".hydra").mkdir(parents=True)
     (tmp_path / "2" / ".hydra" / "config.yaml").write_text("seed: 2")
+    (write_run(tmp_path / "4") / "config.yaml").rename(tmp_path / "4" / "config.old")
+    (tmp_path / "4" / ".hydra").mkdir()
+    (tmp_path / "4" / ".hydra" / "config.yaml").write_text("seed: 2")
     early = write_run(tmp_path / "3", seed=3, cut_short="ended early")
     done, missing = find_runs(tmp_path)
     assert [run.path for run in done] == [second, first]
-    assert missing == {tmp_path / "2": "not finished", early: "ended early"}
+    assert missing == {
+        tmp_path / "2": "not finished",
+        early: "ended early",
+        tmp_path / "4": "not finished",
+    }
 
 
 def test_a_run_knows_its_metrics(tmp_path: Path) -> None:
