@@ -42,6 +42,7 @@ from meds_plugin.runs.read import is_finished, read_config
 from meds_plugin.runs.report import print_report
 from meds_plugin.runs.settings import edits
 from meds_plugin.runs.write import RunFolder
+from meds_plugin.selection import SelectionSettings
 from meds_plugin.training.optimizer import OptimizerSettings
 from meds_plugin.training.stages import plan_stages
 from meds_plugin.utils.errors import UserError
@@ -284,8 +285,7 @@ def _model(config: DictConfig, datamodule: AnomalyDataModule, folder: RunFolder)
         finetune_steps=config.steps.finetune,
         memory=memory,
         distill_loss=config.distillation.loss,
-        selection_k=config.selection.k,
-        selection_top=config.selection.top,
+        selection=build_settings(SelectionSettings, config.selection),
         optimizer=optimizer,
         example=random_images(*datamodule.preprocess.input_size, torch.device("cpu")),
         seed=config.seed,

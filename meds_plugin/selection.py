@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -13,7 +14,15 @@ from meds_plugin.utils.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Selection", "check_settings", "mix", "select", "select_by_group"]
+__all__ = [
+    "Selection",
+    "SelectionSettings",
+    "anchor",
+    "deviations",
+    "mix",
+    "select",
+    "select_by_group",
+]
 
 
 class Selection(NamedTuple):
@@ -32,21 +41,81 @@ class Selection(NamedTuple):
     mad: float
 
 
-def check_settings(k: object, top: object) -> None:
-    """Refuse settings out of their range.
+@dataclass(frozen=True)
+class SelectionSettings:
+    """How images are selected: the keys under ``selection`` of a run's configuration.
+
+    Attributes:
+        k: Final multiple of the MAD in the threshold; 3 in the reference.
+        k_start: Multiple at the first step, from which k_t runs to ``k``; 0 in the reference.
+        memory: Weight of the memory's scores in those that images are selected by, in [0, 1]; the
+            model's own have the rest. 0 in the reference.
+        top: Share of a map's largest values that make an image score; 0.01 in the reference, 0
+            for the paper's maximum. A detector's ``image_score`` goes before it.
+    """
+
+    k: float = 2.0
+    k_start: float = 2.0
+    memory: float = 0.5
+    top: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            UserError: Naming the key.
+        """
+        for key, value, largest in (
+            ("k", self.k, math.inf),
+            ("k_start", self.k_start, math.inf),
+            ("memory", self.memory, 1.0),
+            ("top", self.top, 1.0),
+        ):
+            if not isinstance(value, (int, float)) or not 0 <= value <= largest:
+                limit = "" if largest == math.inf else f" and at most {largest:g}"
+                msg = f"selection.{key} must be a number of at least 0{limit}, got {value!r}"
+                raise UserError(msg)
+
+
+def deviations(scores: Tensor, groups: Mapping[str, Tensor]) -> Tensor:
+    """Return how many MADs each score lies above the median of its group.
 
     Args:
-        k: Final multiple of the MAD.
-        top: Share of a map's values in an image's score.
+        scores: ``[N]`` scores of all images, higher = more anomalous.
+        groups: Image indices of each group.
 
-    Raises:
-        UserError: Naming the key.
+    Returns:
+        ``[N]`` (score - median) / MAD, with lower medians; where half of a group's scores are the
+        same, their mean absolute deviation stands in for the MAD, and 0 where all are.
     """
-    for key, value, largest in (("selection.k", k, math.inf), ("selection.top", top, 1.0)):
-        if not isinstance(value, (int, float)) or not 0 <= value <= largest:
-            limit = "" if largest == math.inf else f" and at most {largest:g}"
-            msg = f"{key} must be a number of at least 0{limit}, got {value!r}"
-            raise UserError(msg)
+    result = torch.zeros_like(scores)
+    for members in groups.values():
+        apart = scores[members] - scores[members].median()
+        spread = apart.abs().median()
+        if spread == 0:
+            spread = apart.abs().mean()
+        if spread > 0:
+            result[members] = apart / spread
+    return result
+
+
+def anchor(model: Tensor, memory: Tensor, groups: Mapping[str, Tensor], *, weight: float) -> Tensor:
+    """Hold the scores of a model in training to those of the memory.
+
+    A model that is trained on what its own scores select confirms them: what it left out becomes
+    conspicuous, contaminated or not. The memory's scores do not depend on any selection.
+
+    Args:
+        model: ``[N]`` image scores of the model, higher = more anomalous.
+        memory: ``[N]`` image scores of the memory ensemble, likewise.
+        groups: Image indices of each group.
+        weight: Of the memory, in [0, 1].
+
+    Returns:
+        ``[N]`` weighted means of the `deviations` of both.
+    """
+    own = (1.0 - weight) * deviations(model, groups)
+    return own + weight * deviations(memory.to(model), groups)
 
 
 def mix(initial: Tensor, current: Tensor, step: int, total_steps: int) -> Tensor:
@@ -73,17 +142,21 @@ def mix(initial: Tensor, current: Tensor, step: int, total_steps: int) -> Tensor
     return (1.0 - alpha) * initial + alpha * current
 
 
-def select(scores: Tensor, step: int, total_steps: int, k: float = 3.0) -> Selection:
+def select(
+    scores: Tensor, step: int, total_steps: int, k: float = 3.0, *, k_start: float = 0.0
+) -> Selection:
     """Select the images of one group whose score is under median + k_t * MAD.
 
     Args:
         scores: ``[N]`` finite scores of one category (or view), higher = more anomalous, N >= 1.
-        step: Optimiser steps made in the selection stage; k_t = k * min(1, step / total_steps).
+        step: Optimiser steps made in the selection stage; k_t runs from ``k_start`` in step 0 to
+            ``k`` in step ``total_steps``, in a straight line.
         total_steps: Length of that stage.
         k: Final multiple of the MAD; 3 in the reference for MVTec AD and VisA, 1 for Real-IAD.
+        k_start: First multiple; 0 in the reference.
 
     Returns:
-        The selection. At step 0 it is fewer than half of the images. Where nothing lies under
+        The selection. Where k_t is 0, it is fewer than half of the images. Where nothing lies under
         the threshold (ties, one image), the images at the minimum are selected instead.
 
     Raises:
@@ -101,7 +174,8 @@ def select(scores: Tensor, step: int, total_steps: int, k: float = 3.0) -> Selec
         raise ValueError(msg)
     median = scores.median()  # torch's median is the lower one
     mad = (scores - median).abs().median()
-    threshold = median + k * min(1.0, _progress(step, total_steps)) * mad
+    multiple = k_start + (k - k_start) * min(1.0, _progress(step, total_steps))
+    threshold = median + multiple * mad
     indices = torch.nonzero(scores < threshold).flatten()
     if indices.numel() == 0:
         indices = torch.nonzero(scores == scores.min()).flatten()
@@ -115,6 +189,7 @@ def select_by_group(
     step: int,
     total_steps: int,
     k: float = 3.0,
+    k_start: float = 0.0,
 ) -> dict[str, Selection]:
     """Apply `select` to every group on its own; indices refer to the whole set.
 
@@ -124,10 +199,11 @@ def select_by_group(
         step: See `select`.
         total_steps: See `select`.
         k: See `select`.
+        k_start: See `select`.
     """
     chosen = {}
     for name, members in groups.items():
-        own = select(scores[members], step, total_steps, k)
+        own = select(scores[members], step, total_steps, k, k_start=k_start)
         chosen[name] = own._replace(indices=members[own.indices])
     return chosen
 

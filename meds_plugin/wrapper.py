@@ -24,7 +24,7 @@ from meds_plugin.encoding.cache.store import FrozenCache
 from meds_plugin.encoding.encoded_images import EncodedImages
 from meds_plugin.encoding.scoring import selection_scores
 from meds_plugin.memory.settings import MemorySettings
-from meds_plugin.selection import check_settings
+from meds_plugin.selection import SelectionSettings
 from meds_plugin.training.distillation import check_loss
 from meds_plugin.training.optimizer import OptimizerSettings, StableAdamW
 from meds_plugin.training.stages import Method, plan_stages
@@ -64,9 +64,7 @@ class MeDSWrapper(L.LightningModule):
         finetune_steps: Optimiser steps of fine-tuning; the paper trains 10 000.
         memory: How training patches are scored: settings, or some of them by name.
         distill_loss: ``l2`` (reference) or ``l1``.
-        selection_k: Final multiple of the MAD in the threshold; 3 in the reference.
-        selection_top: Share of a map's largest values that make the selection score; 0.01 in the
-            reference, 0 for the paper's maximum. A detector's ``image_score`` goes before it.
+        selection: How images are selected, likewise.
         optimizer: Optimiser and schedule, the same for both training stages, likewise.
         features: A frozen module for memory features (see `Detector`); default: the package's own.
         example: Images ``[2, 3, H, W]`` as the detector expects them, to check it on; default:
@@ -94,8 +92,7 @@ class MeDSWrapper(L.LightningModule):
         finetune_steps: int = 600,
         memory: MemorySettings | Mapping[str, Any] | None = None,
         distill_loss: DistillLoss = "l2",
-        selection_k: float = 3.0,
-        selection_top: float = 0.01,
+        selection: SelectionSettings | Mapping[str, Any] | None = None,
         optimizer: OptimizerSettings | Mapping[str, Any] | None = None,
         features: nn.Module | None = None,
         example: Tensor | None = None,
@@ -110,11 +107,11 @@ class MeDSWrapper(L.LightningModule):
         self.memory_encoder = features
         self.view = DetectorView(detector, features or default_features)
         check_loss(distill_loss)
-        check_settings(selection_k, selection_top)
         self.plan = plan_stages(method, distill_steps=distill_steps, finetune_steps=finetune_steps)
         memory = _settings(MemorySettings, memory)
+        selection = _settings(SelectionSettings, selection)
         self.optimizer_settings = _settings(OptimizerSettings, optimizer)
-        self.selection_top = selection_top
+        self.selection_top = selection.top
         self.seed = seed
         self.cache_settings = cache or CacheSettings()
         self.scoring_batch = scoring_batch
@@ -133,8 +130,7 @@ class MeDSWrapper(L.LightningModule):
             self.plan,
             memory=memory,
             loss=distill_loss,
-            k=selection_k,
-            top=selection_top,
+            selection=selection,
             seed=seed,
         )
         # What determines the result, for load_from_checkpoint and loggers.
@@ -145,8 +141,7 @@ class MeDSWrapper(L.LightningModule):
                 "finetune_steps": finetune_steps,
                 "memory": asdict(memory),
                 "distill_loss": distill_loss,
-                "selection_k": selection_k,
-                "selection_top": selection_top,
+                "selection": asdict(selection),
                 "optimizer": asdict(self.optimizer_settings),
                 "seed": seed,
             }
@@ -334,7 +329,7 @@ class MeDSWrapper(L.LightningModule):
         Call it after ``fit``, on every rank.
 
         Args:
-            final: ``[N]`` selection scores of the final model, where they are known already.
+            final: ``[N]`` image scores of the final model, where they are known already.
 
         Raises:
             RuntimeError: Before a fit.

@@ -149,6 +149,13 @@ def test_the_papers_experiment_is_the_papers_setting() -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["paper_mvtec", "paper_selection"])
+def test_the_papers_experiments_select_as_the_paper_does(name: str) -> None:
+    config = composed(f"experiment={name}")
+    assert (config.selection.k, config.selection.k_start, config.selection.memory) == (3, 0, 0)
+    assert config.memory.keep == 1
+
+
 def test_an_experiment_can_be_overridden() -> None:
     config = composed("experiment=paper_mvtec", "steps.distill=5", "encoder=efficientnet_lite1")
     assert config.steps.distill == 5

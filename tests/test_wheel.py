@@ -38,6 +38,7 @@ def test_holds_both_packages_and_the_configurations(installed: Path) -> None:
         "meds_plugin/review/assets/main.js",
         "meds_plugin/runs/published.csv",
         "meds_plugin/conf/experiment/paper_mvtec.yaml",
+        "meds_plugin/conf/experiment/paper_selection.yaml",
         "meds_plugin/conf/hydra/launcher/slurm.yaml",
     ):
         assert (installed / name).is_file(), name

@@ -13,8 +13,8 @@ from meds_plugin.distributed.ranks import gather_in_order, rank_and_world, shard
 from meds_plugin.encoding.memory_features import memory_vectors
 from meds_plugin.encoding.reader import views_of
 from meds_plugin.memory.ensemble import ensemble_scores
+from meds_plugin.memory.refinement import refined_scores
 from meds_plugin.memory.settings import MemorySettings
-from meds_plugin.metrics import image_score
 from meds_plugin.utils.groups import group_indices
 from meds_plugin.utils.progress import counter
 
@@ -40,6 +40,7 @@ class MemoryEnsembleCallback(L.Callback):
     Attributes:
         maps: ``[N, h, w]`` cosine distances in [0, 2], higher = more anomalous; ``None`` before
             the fit. Saved in checkpoints.
+        images: ``[N]`` image scores, likewise.
         seconds: Time the stage took, encoding included.
     """
 
@@ -50,13 +51,14 @@ class MemoryEnsembleCallback(L.Callback):
         self.seed = seed
         self.top = top
         self.maps: Tensor | None = None
+        self.images: Tensor | None = None
         self.seconds = 0.0
         self._stream: TrainingStream | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Get at the training images; scores of an earlier fit are dropped."""
         if stage == "fit":
-            self.maps = None
+            self.maps = self.images = None
             self._stream = training_stream(trainer, pl_module)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -73,7 +75,7 @@ class MemoryEnsembleCallback(L.Callback):
         rank, world = rank_and_world()
         costs = {name: float(len(members)) ** 2 for name, members in groups.items()}  # pairs
         owners = share_out(costs, world, divisible=_takes_parts(self.settings))
-        scored: list[tuple[Tensor, Tensor]] = []
+        scored: list[tuple[Tensor, Tensor, Tensor]] = []
         for name, members in groups.items():
             if owners[name] not in (rank, None):
                 continue
@@ -87,22 +89,38 @@ class MemoryEnsembleCallback(L.Callback):
                 together=together,
                 progress=f"features of {name}" if progress else None,
             )
-            if not mine:
+            own = torch.tensor(mine)
+            scores: Tensor | None = None
+            if mine:
+                with counter(f"memory of {name}", enabled=progress) as count:
+                    scores = ensemble_scores(
+                        features,
+                        self.settings,
+                        seed=self.seed,
+                        group=name,
+                        queries=features.take(own) if together else None,
+                        views=views_of(images.reader, every),
+                        progress=count,
+                    ).cpu()
+            whole = gather_in_order(scores) if together else scores
+            if scores is None or whole is None:
                 continue
-            with counter(f"memory of {name}", enabled=progress) as count:
-                scores = ensemble_scores(
+            with counter(f"second look at {name}", enabled=progress) as count:
+                refined = refined_scores(
                     features,
-                    self.settings,
-                    seed=self.seed,
-                    group=name,
-                    queries=features.take(torch.tensor(mine)) if together else None,
-                    views=views_of(images.reader, every),
+                    whole,
+                    keep=self.settings.keep,
+                    ratio=self.settings.keep_ratio,
+                    top=self.top,
+                    images=own,
                     progress=count,
                 )
-            scored.append((members[mine.start : mine.stop], scores.view(-1, *grid).cpu()))
-        places = gather_in_order(torch.cat([each for each, _ in scored]) if scored else None)
-        maps = gather_in_order(torch.cat([each for _, each in scored]) if scored else None)
-        self.maps = maps[places.argsort()]
+            scored.append((members[mine.start : mine.stop], scores.view(-1, *grid), refined))
+        parts: list[Tensor | None] = [None] * 3
+        if scored:
+            parts = [torch.cat(part) for part in zip(*scored, strict=True)]
+        places, maps, refined = map(gather_in_order, parts)
+        self.maps, self.images = maps[places.argsort()], refined[places.argsort()]
         self.seconds = time.perf_counter() - start
 
     def image_scores(self) -> Tensor:
@@ -111,18 +129,19 @@ class MemoryEnsembleCallback(L.Callback):
         Raises:
             RuntimeError: Before the scores exist.
         """
-        if self.maps is None:
+        if self.images is None:
             msg = "memory scores exist only once a fit has started"
             raise RuntimeError(msg)
-        return image_score(self.maps, self.top)
+        return self.images
 
     def state_dict(self) -> dict[str, Any]:
         """Return the scores."""
-        return {"maps": self.maps, "seconds": self.seconds}
+        return {"maps": self.maps, "images": self.images, "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore `state_dict`."""
-        self.maps, self.seconds = state_dict["maps"], state_dict["seconds"]
+        self.maps, self.images = state_dict["maps"], state_dict["images"]
+        self.seconds = state_dict["seconds"]
 
 
 def _takes_parts(settings: MemorySettings) -> bool:

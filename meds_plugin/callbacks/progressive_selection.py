@@ -11,7 +11,8 @@ from torch import Tensor
 from meds_plugin.callbacks.trainer import training_stream
 from meds_plugin.distributed.ranks import from_first
 from meds_plugin.encoding.scoring import selection_scores
-from meds_plugin.selection import mix, select_by_group
+from meds_plugin.selection import SelectionSettings, anchor, mix, select_by_group
+from meds_plugin.utils.errors import UserError
 from meds_plugin.utils.groups import group_indices
 
 if TYPE_CHECKING:
@@ -31,14 +32,13 @@ class ProgressiveSelectionCallback(L.Callback):
     Args:
         total_steps: Optimiser steps of the stage, T.
         start: Step at which the stage begins; before it, all images are used.
-        k: Final multiple of the MAD in the threshold.
-        top: Share of a map's largest values that make the image score; 0 takes the maximum, as
-            the paper writes it.
-        initial: Gives the scores ``[N]`` that the first selection goes by; default: the model's
-            own at that step.
+        settings: The rule.
+        initial: Gives the model's part of the scores ``[N]`` that the first selection goes by;
+            default: the model's own at that step.
+        memory: Gives the memory's image scores ``[N]``; needed where the settings weigh them.
 
     Attributes:
-        initial_scores: ``[N]`` scores of the first selection, higher = more anomalous.
+        initial_scores: ``[N]`` model scores of the first selection, higher = more anomalous.
         history: A row for each refresh and group: ``step, category, kept, threshold, median,
             mad, contaminated``: ``kept`` counts the selected images, ``contaminated`` those of
             them that are known to be (``None``: unknown). Both are saved in checkpoints.
@@ -49,17 +49,20 @@ class ProgressiveSelectionCallback(L.Callback):
         total_steps: int,
         *,
         start: int = 0,
-        k: float = 3.0,
-        top: float = 0.01,
+        settings: SelectionSettings | None = None,
         initial: Callable[[], Tensor] | None = None,
+        memory: Callable[[], Tensor] | None = None,
     ) -> None:
         self.total_steps = total_steps
         self.start = start
-        self.k = k
-        self.top = top
+        self.settings = settings or SelectionSettings(memory=0.5 if memory else 0.0)
+        if self.settings.memory > 0 and memory is None:
+            msg = "selection.memory weighs scores of a memory: give some, or selection.memory=0"
+            raise UserError(msg)
         self.initial_scores: Tensor | None = None
         self.history: list[dict[str, Any]] = []
         self._initial = initial
+        self._memory = memory
         self._stream: TrainingStream | None = None
         self._module: L.LightningModule | None = None
 
@@ -83,7 +86,7 @@ class ProgressiveSelectionCallback(L.Callback):
 
         Args:
             step: The trainer's step; before `start`, everything is selected and nothing recorded.
-            scores: ``[N]`` selection scores, higher = more anomalous.
+            scores: ``[N]`` selection scores (see `anchored`), higher = more anomalous.
 
         Returns:
             Ascending indices of the images selected in any group.
@@ -96,7 +99,12 @@ class ProgressiveSelectionCallback(L.Callback):
         groups = group_indices(self._stream.images.reader.groups)
         chosen = from_first(
             lambda: select_by_group(
-                scores, groups, step=step - self.start, total_steps=self.total_steps, k=self.k
+                scores,
+                groups,
+                step=step - self.start,
+                total_steps=self.total_steps,
+                k=self.settings.k,
+                k_start=self.settings.k_start,
             )
         )
         recorded = bool(self.history) and self.history[-1]["step"] == step
@@ -114,6 +122,17 @@ class ProgressiveSelectionCallback(L.Callback):
             )
         return torch.cat([selection.indices for selection in chosen.values()]).sort().values
 
+    def anchored(self, model: Tensor) -> Tensor:
+        """Return the selection scores ``[N]`` that follow from a model's image scores ``[N]``.
+
+        Deviations in MADs from the median of each group; the model's scores as they are, where the
+        memory's have no weight.
+        """
+        if self._memory is None or self._stream is None or self.settings.memory == 0:
+            return model
+        groups = group_indices(self._stream.images.reader.groups)
+        return anchor(model, self._memory(), groups, weight=self.settings.memory)
+
     def state_dict(self) -> dict[str, Any]:
         """Return what later refreshes depend on, and the history."""
         return {"initial_scores": self.initial_scores, "history": self.history}
@@ -128,9 +147,10 @@ class ProgressiveSelectionCallback(L.Callback):
         if self.initial_scores is None:
             self.initial_scores = self._current() if self._initial is None else self._initial()
         progress = step - self.start
-        if progress == 0:
-            return self.initial_scores
-        return mix(self.initial_scores, self._current(), progress, self.total_steps)
+        model = self.initial_scores
+        if progress > 0:
+            model = mix(model, self._current(), progress, self.total_steps)
+        return self.anchored(model)
 
     def _contaminated(self, selected: Tensor) -> int | None:
         truth = None if self._stream is None else self._stream.images.reader.injected
@@ -140,4 +160,5 @@ class ProgressiveSelectionCallback(L.Callback):
         if self._stream is None or self._module is None:
             msg = "selection needs the training images of a fit"
             raise RuntimeError(msg)
-        return selection_scores(self._stream.images, top=self.top, device=self._module.device)
+        images, device = self._stream.images, self._module.device
+        return selection_scores(images, top=self.settings.top, device=device)

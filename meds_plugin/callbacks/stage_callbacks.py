@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from meds_plugin.memory.settings import MemorySettings
+    from meds_plugin.selection import SelectionSettings
     from meds_plugin.training.distillation import DistillLoss
     from meds_plugin.training.stages import StagePlan
 
@@ -23,8 +24,7 @@ def stage_callbacks(
     *,
     memory: MemorySettings,
     loss: DistillLoss,
-    k: float,
-    top: float,
+    selection: SelectionSettings,
     seed: int,
 ) -> tuple[
     MemoryEnsembleCallback | None,
@@ -37,10 +37,10 @@ def stage_callbacks(
         plan: The stages.
         memory: How training patches are scored.
         loss: Of distillation.
-        k: Final multiple of the MAD in the selection's threshold.
-        top: Share of a map's largest values that make an image score.
+        selection: How images are selected, and what makes an image score of a map.
         seed: Of sampled memories.
     """
+    top = selection.top
     ensemble = MemoryEnsembleCallback(memory, seed=seed, top=top) if plan.uses_memory else None
     distill, finetune = plan.named("distill"), plan.named("finetune")
     distillation = DistillationCallback(distill.end, loss=loss, top=top) if distill else None
@@ -55,9 +55,13 @@ def stage_callbacks(
             raise RuntimeError(msg)
         return scores
 
-    selection = None
+    progressive = None
     if finetune:
-        selection = ProgressiveSelectionCallback(
-            finetune.steps, start=finetune.start, k=k, top=top, initial=first_scores
+        progressive = ProgressiveSelectionCallback(
+            finetune.steps,
+            start=finetune.start,
+            settings=selection,
+            initial=first_scores,
+            memory=ensemble.image_scores if ensemble else None,
         )
-    return ensemble, distillation, selection
+    return ensemble, distillation, progressive

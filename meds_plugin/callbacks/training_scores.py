@@ -24,7 +24,8 @@ class TrainingScores:
     """What a fit found out about every training image; all ``[N]``, higher = more anomalous.
 
     Attributes:
-        score: Selection score of the final model (``method=memory``: the memory score).
+        score: Selection score of the final model (``method=memory``: the memory score). Where
+            the memory is weighed in it: in MADs from the median of the image's group.
         selected: Whether the method selects the image in the end; all where nothing is selected.
         memory: Image score of the memory ensemble, or ``None`` where the method has none.
         distilled: Image score of the distilled model, or ``None``.
@@ -53,7 +54,7 @@ def collect_scores(
         selection: Stage 3.
         trains: Whether the method trains a detector; else the memory's scores are all there is.
         step: The trainer's.
-        final: Gives the selection scores ``[N]`` of the final model, where they are needed.
+        final: Gives the image scores ``[N]`` of the final model, where they are needed.
     """
     memory_scores = memory.image_scores() if memory else None
     distilled = distillation.scores if distillation else None
@@ -65,6 +66,7 @@ def collect_scores(
         score = final()
     selected = torch.ones(len(score), dtype=torch.bool)
     if selection:
+        score = selection.anchored(score)
         indices = selection.choose(step, score)
         selected = torch.zeros_like(selected).index_fill_(0, indices, value=True)
     return TrainingScores(score, selected, memory_scores, distilled)

@@ -152,6 +152,24 @@ class PatchVectors:
         part.data, part.own = self.data[images.to(self.data.device)], self.own[images]
         return part
 
+    def take_patches(self, images: Tensor, patches: Tensor) -> PatchVectors:
+        """Return a copy of single patches as queries, as many to an "image" as before.
+
+        Args:
+            images: ``[R]`` the image of each patch.
+            patches: ``[R]`` its place in the image.
+
+        Returns:
+            ``ceil(R / P)`` images of P patches, in order; the last patch is repeated to fill up.
+        """
+        missing = -len(images) % self.patches
+        images, patches = (torch.cat([x, x[-1:].expand(missing)]) for x in (images, patches))
+        part = copy.copy(self)
+        home = self.data.device
+        part.data = self.data[images.to(home), patches.to(home)].unflatten(0, (-1, self.patches))
+        part.own = self.own[images, patches].view(-1, self.patches)
+        return part
+
     def pieces(self, images: range, *, queries: bool = False) -> Iterator[range]:
         """Split images into the pieces that are fetched together; a single one if all are at hand.
 

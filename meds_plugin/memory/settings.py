@@ -28,6 +28,10 @@ class MemorySettings:
         unit: What is sampled: whole images (reference) or single patches (paper; ``expected``
             only).
         replacement: Whether images are sampled with replacement (reference).
+        keep: Share of a category's images, the least suspicious, that a second look at the most
+            suspicious patches samples its memories from (see `refined_scores`); it makes the image
+            scores. 1, as in the reference: there is none.
+        keep_ratio: Share of those images that each of these memories holds.
         leave_self_out: Whether an image's own patches are left out of its memories; ``expected``
             only.
         round_cosine: Round cosines to 5 decimals as the reference does; ``bootstrap`` only.
@@ -42,6 +46,8 @@ class MemorySettings:
     size: int = 100
     unit: Unit = "image"
     replacement: bool = True
+    keep: float = 0.7
+    keep_ratio: float = 0.2
     leave_self_out: bool = False
     round_cosine: bool = True
     products: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -62,9 +68,14 @@ class MemorySettings:
             if value not in allowed:
                 msg = f"{key} must be {' or '.join(allowed)}, got {value!r}"
                 raise UserError(msg)
-        if not isinstance(self.ratio, (int, float)) or not 0 < self.ratio <= 1:
-            msg = f"memory.ratio must be in (0, 1], got {self.ratio!r}; 0.1 is the paper's"
-            raise UserError(msg)
+        for key, share, hint in (
+            ("ratio", self.ratio, "0.1 is the paper's"),
+            ("keep", self.keep, "1 takes no second look"),
+            ("keep_ratio", self.keep_ratio, "0.2 is the default"),
+        ):
+            if not isinstance(share, (int, float)) or not 0 < share <= 1:
+                msg = f"memory.{key} must be in (0, 1], got {share!r}; {hint}"
+                raise UserError(msg)
         if not isinstance(self.size, int) or self.size < 1:
             msg = f"memory.size must be at least 1, got {self.size!r}"
             raise UserError(msg)

@@ -1,12 +1,20 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
 from meds_plugin.metrics import image_score
-from meds_plugin.selection import mix, select, select_by_group
+from meds_plugin.selection import (
+    SelectionSettings,
+    anchor,
+    deviations,
+    mix,
+    select,
+    select_by_group,
+)
+from meds_plugin.utils.errors import UserError
 from meds_plugin.utils.groups import group_indices
 
 if TYPE_CHECKING:
@@ -63,6 +71,60 @@ def test_later_selections_let_more_images_in() -> None:
     kept = [len(select(scores, step, 100).indices) for step in (0, 25, 50, 100)]
     assert kept == sorted(kept)
     assert kept[0] < kept[-1]
+
+
+def test_k_runs_from_its_start_to_its_end() -> None:
+    scores = torch.randn(200)
+    for start, end, step, multiple in ((2, 2, 0, 2), (2, 2, 50, 2), (1, 3, 50, 2), (3, 1, 100, 1)):
+        chosen = select(scores, step, 100, end, k_start=start)
+        assert chosen.threshold == pytest.approx(chosen.median + multiple * chosen.mad, abs=1e-5)
+    assert len(select(scores, 0, 0, 3, k_start=0).indices) == len(select(scores, 9, 9, 3).indices)
+
+
+def test_deviations_do_not_depend_on_a_groups_scale() -> None:
+    scores = torch.randn(60)
+    groups = {"a": torch.arange(0, 60, 2), "b": torch.arange(1, 60, 2)}
+    scaled = scores.clone()
+    scaled[groups["b"]] = 50 + 1000 * scores[groups["b"]]
+    torch.testing.assert_close(deviations(scaled, groups), deviations(scores, groups))
+    result = deviations(scores, groups)
+    for members in groups.values():
+        assert result[members].median() == 0
+        assert result[members].abs().median() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_deviations_of_scores_that_are_mostly_the_same() -> None:
+    groups = {"same": torch.arange(4), "one": torch.tensor([4]), "few": torch.arange(5, 10)}
+    scores = torch.tensor([3.0, 3, 3, 3, 7, 1, 1, 1, 1, 6])
+    assert deviations(scores, groups).tolist() == [0, 0, 0, 0, 0, 0, 0, 0, 0, 5]
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.25, 1.0])
+def test_the_memory_weighs_as_much_as_it_is_told_to(weight: float) -> None:
+    model, memory = torch.rand(20), 5 * torch.rand(20)
+    groups = {"all": torch.arange(20)}
+    result = anchor(model, memory, groups, weight=weight)
+    own, other = deviations(model, groups), deviations(memory, groups)
+    torch.testing.assert_close(result, (1 - weight) * own + weight * other)
+    if weight == 0:  # what is selected is the same as by the scores themselves
+        kept = select_by_group(result, groups, step=3, total_steps=4)["all"].indices
+        assert kept.equal(select_by_group(model, groups, step=3, total_steps=4)["all"].indices)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"k": -1}, "selection.k must be a number of at least 0, got -1"),
+        ({"k_start": "a"}, "selection.k_start must be a number of at least 0, got 'a'"),
+        ({"memory": 1.5}, "selection.memory must be a number of at least 0 and at most 1, got 1.5"),
+        ({"top": 5}, "selection.top must be a number of at least 0 and at most 1, got 5"),
+        ({"k": float("nan")}, "selection.k must be a number of at least 0, got nan"),
+    ],
+)
+def test_names_the_wrong_setting(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as error:
+        SelectionSettings(**settings)
+    assert str(error.value) == message
 
 
 def test_k_zero_stays_at_the_median() -> None:

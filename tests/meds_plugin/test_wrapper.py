@@ -12,9 +12,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from meds_plugin.encoding.cache.settings import CacheSettings
+from meds_plugin.encoding.scoring import selection_scores
 from meds_plugin.memory.settings import MemorySettings
+from meds_plugin.selection import anchor, select_by_group
 from meds_plugin.training.stages import METHODS, Method
 from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.groups import group_indices
 from meds_plugin.wrapper import MeDSWrapper
 from tests.toys import BareDetector, FullDetector, ToyImages, loader, quiet_trainer, wrap
 
@@ -59,8 +62,8 @@ def test_the_stages_follow_one_another() -> None:
     assert all(seconds > 0 for seconds in model.seconds.values())
 
 
-def test_selection_starts_under_the_median_and_leaves_the_defects_out() -> None:
-    model = fit(make(FullDetector))
+def test_the_papers_selection_starts_under_the_median_and_leaves_the_defects_out() -> None:
+    model = fit(make(FullDetector), selection={"k": 3.0, "k_start": 0.0, "memory": 0.0})
     assert model.selection is not None
     first = [row for row in model.selection.history if row["step"] == 12]
     assert [row["category"] for row in first] == ["left", "right"]
@@ -69,6 +72,21 @@ def test_selection_starts_under_the_median_and_leaves_the_defects_out() -> None:
     assert scores.memory is not None
     worst = set(scores.memory.topk(4).indices.tolist())
     assert worst == set(ToyImages().anomalous)
+
+
+def test_selection_weighs_the_memory_and_leaves_the_defects_out() -> None:
+    model = fit(make(FullDetector), selection={"memory": 0.75})
+    scores = model.training_scores()
+    assert scores.memory is not None
+    assert model.stream is not None
+    groups = group_indices(model.stream.images.reader.groups)
+    own = selection_scores(model.stream.images, top=0.01, device=model.device)
+    torch.testing.assert_close(scores.score, anchor(own, scores.memory, groups, weight=0.75))
+    assert model.selection is not None
+    chosen = select_by_group(scores.score, groups, step=1, total_steps=1, k=2.0)
+    expected = torch.cat([each.indices for each in chosen.values()]).sort().values
+    assert scores.selected.nonzero().flatten().equal(expected)
+    assert not set(expected.tolist()) & set(ToyImages().anomalous)
 
 
 def test_distillation_learns_the_memory_scores() -> None:
@@ -441,7 +459,7 @@ def test_a_detectors_image_score_is_what_images_are_selected_by() -> None:
         def image_score(self, maps: Tensor) -> Tensor:
             return maps.mean((1, 2))
 
-    model = fit(make(Scored))
+    model = fit(make(Scored), selection={"memory": 0.0})
     scores = model.training_scores()
     with torch.no_grad():
         maps = model.eval()(ToyImages().images)
@@ -455,8 +473,8 @@ def test_a_detectors_image_score_is_what_images_are_selected_by() -> None:
     ("settings", "key"),
     [
         ({"distill_loss": "huber"}, "distillation.loss must be l2 or l1"),
-        ({"selection_k": -1.0}, "selection.k must be a number of at least 0"),
-        ({"selection_top": 5}, "selection.top must be a number of at least 0 and at most 1"),
+        ({"selection": {"k": -1.0}}, "selection.k must be a number of at least 0"),
+        ({"selection": {"top": 5}}, "selection.top must be a number of at least 0 and at most 1"),
     ],
 )
 def test_names_the_wrong_setting(settings: dict[str, Any], key: str) -> None:
@@ -469,7 +487,7 @@ def test_a_checkpoint_knows_the_plan_and_all_settings(tmp_path: Path) -> None:
         "method": "memory_selected",
         "memory": MemorySettings(ratio=0.3, unit="patch"),
         "distill_loss": "l1",
-        "selection_k": 2.0,
+        "selection": {"k": 2.0},
         "seed": 7,
     }
     model = wrap(make(FullDetector), **settings)

@@ -1,0 +1,94 @@
+"""A second look at the most suspicious patches, with memories of images that look clean.
+
+Where many images show one kind of defect, memories hold it too, and its patches find themselves
+near. Without the images that the first look ranks highest, they no longer do.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+
+from meds_plugin.memory.aggregation import RankWeightedSum
+from meds_plugin.memory.pairwise import aggregate_distances
+from meds_plugin.memory.subsampling import memory_size, on_device, rank_weights, survival
+from meds_plugin.metrics import image_score
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from meds_plugin.memory.patch_vectors import PatchVectors
+
+__all__ = ["refined_scores"]
+
+# Share of an image's patches that are looked at again: several times what an image score takes.
+_LOOKED_AT = 0.05
+_TOLERANCE = 1e-9
+
+
+class _AmongSome(RankWeightedSum):
+    """Weighted sums of the sorted distances to some of the stored images."""
+
+    def __init__(self, weights: Tensor, members: Tensor) -> None:
+        super().__init__(weights)
+        self.members = members
+
+    def update(self, state: Tensor | None, distances: Tensor, first: int) -> Tensor:
+        inside = (self.members >= first) & (self.members < first + len(distances))
+        return super().update(state, distances[self.members[inside] - first], first)
+
+
+def refined_scores(
+    vectors: PatchVectors,
+    maps: Tensor,
+    *,
+    keep: float,
+    ratio: float,
+    top: float = 0.01,
+    images: Tensor | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """Score images once more, by their distance to random memories of those that look clean.
+
+    Args:
+        vectors: Of all N images of a category.
+        maps: ``[N, P]`` their first scores, higher = more anomalous.
+        keep: Share of the images, by their first image scores, that memories are sampled from; 1
+            keeps the first scores.
+        ratio: Share of those that a memory holds, with replacement; an image is in none of its own.
+        top: Share of an image's patches that make its score; 0 takes the highest.
+        images: Which images to score; default: all.
+        progress: See `ScoreOptions`.
+
+    Returns:
+        ``[len(images)]`` mean cosine distances in [0, 2], higher = more anomalous; the first image
+        scores where fewer than two images are kept.
+    """
+    first = image_score(maps[:, None], top)
+    images = torch.arange(len(first)) if images is None else images
+    count = int(keep * len(first))
+    if keep == 1 or count < 2:
+        return first[images]
+    kept = first.argsort(stable=True)[:count].sort().values
+    size = memory_size(count, ratio)
+    chances = survival(count, size, replacement=True)
+    weights = on_device(rank_weights(chances[None], _TOLERANCE), vectors.device)
+    most = max(1, int(top * maps.shape[1]), math.ceil(_LOOKED_AT * maps.shape[1]))
+    patches = maps[images].topk(most, dim=1).indices
+    queries = vectors.take_patches(images.repeat_interleave(most), patches.flatten())
+    scores = aggregate_distances(
+        vectors,
+        _AmongSome(weights, kept.to(vectors.device)),
+        queries=queries,
+        progress=progress,
+    )
+    scores = scores.flatten()[: patches.numel()].view(patches.shape).cpu()
+    # A memory with the image itself finds its patches at distance 0. The mean over the others
+    # follows: divide by their chance.
+    own = torch.isin(images, kept)
+    scores[own] /= float(chances[1])
+    return scores.topk(max(1, int(top * maps.shape[1])), dim=1).values.mean(1)
