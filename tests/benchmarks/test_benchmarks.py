@@ -16,7 +16,7 @@ from meds_plugin.runs.collection import read_run
 from meds_plugin.training.distillation import distillation_loss
 from meds_plugin.training.optimizer import OptimizerSettings, StableAdamW
 from tests.backbones.small import noisy_images, small, widen
-from tests.benchmarks import end_to_end, gpu, steps, won_back
+from tests.benchmarks import end_to_end, gpu, steps, won_back, won_back_figures
 from tests.benchmarks.reference import ReferenceLoop, memory_loop
 from tests.made_up import write_run
 
@@ -164,3 +164,18 @@ def test_what_is_won_back_is_a_share_of_what_plain_training_lost(tmp_path: Path)
     assert (rows["meds", 0.4].kept, rows["meds", 0.4].left_out) == (0.0, 0.0)
     assert set(rows["meds", 0.4].ranking) == {"memory", "final"}
     assert rows["meds", 0.4].ranking["final"][1] < 0.5
+    names = ("set", "detector")
+    pictures = won_back_figures.draw(tmp_path, {names: list(rows.values())}, {names: runs})
+    assert [file.name for file in pictures] == ["won_back.png", "subset.png"]
+    assert all(file.stat().st_size > 5000 for file in pictures)
+
+
+def test_the_subset_over_time_is_a_mean_over_categories_and_runs(tmp_path: Path) -> None:
+    runs = []
+    for seed, bad in ((0, 2), (1, 6)):
+        path = write_run(tmp_path / str(seed), method="meds", noise=0.4, seed=seed, value=0.9)
+        lines = [f"{step},{name},10,1,1,1,{bad}" for step in (0, 20, 70) for name in "ab"]
+        head = "step,category,kept,threshold,median,mad,contaminated"
+        (path / "selection.csv").write_text("\n".join([head, *lines]) + "\n")
+        runs.append(read_run(path))
+    assert won_back_figures.subset_over_time(runs) == [(0, 0.4), (50, 0.4)]

@@ -2,8 +2,8 @@
 
 Runs a sweep for each data set, detector and variant, one after another; a stopped one goes on where
 it was, and what is finished is only reported. The plain detector is always among the variants.
-`python -m tests.benchmarks.won_back OUTPUT [--sets elpv,magnetic_tile] [--seeds 5]
-[--variant "k6=selection.k=6 method=meds"] [--report]`
+`python -m tests.benchmarks.won_back OUTPUT [--sets elpv,magnetic_tile] [--seeds 5] [--rows]
+[--variant "k6=selection.k=6 method=meds"] [--report] [--figures FOLDER]`
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from meds_plugin.runs.collection import find_runs
 from meds_plugin.runs.read import read_rows
 from meds_plugin.runs.tables import stage_ranking
 from tests.benchmarks.common import show
+from tests.benchmarks.won_back_figures import draw
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -38,6 +39,8 @@ SETS = {
     "synthetic": ["data=synthetic"],
 }
 PLAIN = "plain"
+PAPER = ["method=meds", "experiment=paper_selection"]
+ROWS = ("random_init", "memory", "distilled", "memory_selected")  # of the paper's ablation
 STAGES = {"memory": "memory", "distilled": "distilled", "score": "final"}
 
 
@@ -76,10 +79,14 @@ class Row(NamedTuple):
 def main() -> None:
     """Run what is missing and print a table for each data set and detector."""
     options = _options()
-    variants = {PLAIN: ["method=plain"], "meds": ["method=meds"]}
+    variants = {PLAIN: ["method=plain"]}
+    if options.rows:
+        variants |= {name: [f"method={name}"] for name in ROWS}
+    variants |= {"paper": PAPER, "meds": ["method=meds"]}
     for given in options.variant:
         name, _, overrides = given.partition("=")
         variants[name] = overrides.split()
+    rows, runs = {}, {}
     for name in options.sets.split(","):
         for backbone in options.backbones.split(","):
             found: dict[str, list[Run]] = {}
@@ -89,7 +96,11 @@ def main() -> None:
                     _sweep(folder, [*SETS[name], f"backbone={backbone}", *overrides], options)
                 if folder.is_dir():
                     found[variant] = find_runs(folder)[0]
-            show(f"{name}, {backbone}", *_table(summary(found)))
+            if found.get(PLAIN):
+                rows[name, backbone], runs[name, backbone] = summary(found), found
+                show(f"{name}, {backbone}", *_table(rows[name, backbone]))
+    if options.figures:
+        draw(options.figures, rows, runs)
 
 
 def summary(runs: Mapping[str, Sequence[Run]]) -> list[Row]:
@@ -197,7 +208,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--variant", action="append", default=[], help="NAME=OVERRIDES of one more; repeatable"
     )
+    parser.add_argument("--rows", action="store_true", help="the paper's other rows, too")
     parser.add_argument("--report", action="store_true", help="run nothing")
+    parser.add_argument("--figures", type=Path, help="a folder to draw figures in")
     return parser.parse_args()
 
 
