@@ -54,9 +54,9 @@ class SelectionSettings:
             for the paper's maximum. A detector's ``image_score`` goes before it.
     """
 
-    k: float = 2.0
-    k_start: float = 2.0
-    memory: float = 0.5
+    k: float = 2.5
+    k_start: float = 2.5
+    memory: float = 0.75
     top: float = 0.01
 
     def __post_init__(self) -> None:

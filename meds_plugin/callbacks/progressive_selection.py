@@ -32,7 +32,7 @@ class ProgressiveSelectionCallback(L.Callback):
     Args:
         total_steps: Optimiser steps of the stage, T.
         start: Step at which the stage begins; before it, all images are used.
-        settings: The rule.
+        settings: The rule; default: the package's, without ``memory`` by the model's scores alone.
         initial: Gives the model's part of the scores ``[N]`` that the first selection goes by;
             default: the model's own at that step.
         memory: Gives the memory's image scores ``[N]``; needed where the settings weigh them.
@@ -55,7 +55,9 @@ class ProgressiveSelectionCallback(L.Callback):
     ) -> None:
         self.total_steps = total_steps
         self.start = start
-        self.settings = settings or SelectionSettings(memory=0.5 if memory else 0.0)
+        if settings is None:
+            settings = SelectionSettings() if memory else SelectionSettings(memory=0.0)
+        self.settings = settings
         if self.settings.memory > 0 and memory is None:
             msg = "selection.memory weighs scores of a memory: give some, or selection.memory=0"
             raise UserError(msg)
