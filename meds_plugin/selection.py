@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from meds_plugin.metrics.contamination import estimate_contamination
 from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,9 +20,11 @@ __all__ = [
     "SelectionSettings",
     "anchor",
     "deviations",
+    "held_scores",
     "mix",
     "select",
     "select_by_group",
+    "stand_apart",
 ]
 
 
@@ -50,6 +53,8 @@ class SelectionSettings:
         k_start: Multiple at the first step, from which k_t runs to ``k``; 0 in the reference.
         memory: Weight of the memory's scores in those that images are selected by, in [0, 1]; the
             model's own have the rest. 0 in the reference.
+        hold: Weight of the loss that holds the scores of images that stand apart (`stand_apart`,
+            `held_scores`); 0, as in the reference: they are only left out.
         top: Share of a map's largest values that make an image score; 0.01 in the reference, 0
             for the paper's maximum. A detector's ``image_score`` goes before it.
     """
@@ -57,6 +62,7 @@ class SelectionSettings:
     k: float = 2.5
     k_start: float = 2.5
     memory: float = 0.75
+    hold: float = 1.0
     top: float = 0.01
 
     def __post_init__(self) -> None:
@@ -69,6 +75,7 @@ class SelectionSettings:
             ("k", self.k, math.inf),
             ("k_start", self.k_start, math.inf),
             ("memory", self.memory, 1.0),
+            ("hold", self.hold, math.inf),
             ("top", self.top, 1.0),
         ):
             if not isinstance(value, (int, float)) or not 0 <= value <= largest:
@@ -116,6 +123,47 @@ def anchor(model: Tensor, memory: Tensor, groups: Mapping[str, Tensor], *, weigh
     """
     own = (1.0 - weight) * deviations(model, groups)
     return own + weight * deviations(memory.to(model), groups)
+
+
+def stand_apart(memory: Tensor, groups: Mapping[str, Tensor], certainty: float = 0.9) -> Tensor:
+    """Find the images that are contaminated beyond reasonable doubt.
+
+    A group in which no second group of scores is evident has none, so a clean set has none.
+
+    Args:
+        memory: ``[N]`` image scores of the memory ensemble, higher = more anomalous.
+        groups: Image indices of each group.
+        certainty: The probability from which on an image counts (see `estimate_contamination`).
+
+    Returns:
+        bool ``[N]``.
+    """
+    result = torch.zeros(len(memory), dtype=torch.bool)
+    for members in groups.values():
+        probability = estimate_contamination(memory[members].double().cpu().numpy()).probability
+        if probability is not None:
+            result[members] = torch.from_numpy(probability >= certainty)
+    return result
+
+
+def held_scores(model: Tensor, memory: Tensor, groups: Mapping[str, Tensor]) -> Tensor:
+    """Return the scores at which a model is as far from a group's median as the memory is.
+
+    Args:
+        model: ``[N]`` image scores of the model, higher = more anomalous.
+        memory: ``[N]`` image scores of the memory ensemble, likewise.
+        groups: Image indices of each group.
+
+    Returns:
+        ``[N]`` on the model's scale: median + `deviations` of the memory * MAD.
+    """
+    result = model.clone()
+    wanted = deviations(memory.to(model), groups)
+    for members in groups.values():
+        median = model[members].median()
+        mad = (model[members] - median).abs().median()
+        result[members] = median + wanted[members] * mad
+    return result
 
 
 def mix(initial: Tensor, current: Tensor, step: int, total_steps: int) -> Tensor:

@@ -27,6 +27,7 @@ from meds_plugin.memory.settings import MemorySettings
 from meds_plugin.selection import SelectionSettings
 from meds_plugin.training.distillation import check_loss
 from meds_plugin.training.optimizer import OptimizerSettings, StableAdamW
+from meds_plugin.training.own_loss import own_loss
 from meds_plugin.training.stages import Method, plan_stages
 from meds_plugin.training.stream import TrainingStream
 from meds_plugin.training.unused_parameters import prepare_ddp
@@ -249,6 +250,7 @@ class MeDSWrapper(L.LightningModule):
             msg = "training needs setup('fit')"
             raise RuntimeError(msg)
         stage = self.plan.at(self.global_step)
+        clock = {"step": self.global_step - stage.start, "total_steps": stage.steps}
         with self._seeded():
             encoded = self.stream.images.encoded(batch)
             if stage.name == "distill" and self.distillation is not None:
@@ -256,13 +258,17 @@ class MeDSWrapper(L.LightningModule):
                 auxiliary = self.view.auxiliary_loss()
                 loss = self.distillation.loss(maps, batch["index"])
                 loss = loss if auxiliary is None else loss + auxiliary
-            else:
-                loss = self.view.loss(
+            elif stage.name == "finetune" and self.selection is not None:
+                loss = own_loss(
+                    self.view,
                     encoded,
-                    step=self.global_step - stage.start,
-                    total_steps=stage.steps,
-                    category=batch["category"],
+                    batch,
+                    **clock,
+                    top=self.selection_top,
+                    hold=self.selection.hold_loss,
                 )
+            else:
+                loss = self.view.loss(encoded, **clock, category=batch["category"])
         size = len(batch["index"])
         self.log(f"loss/{stage.name}", loss.detach(), batch_size=size)
         self._mean_loss(loss.detach(), size)

@@ -11,7 +11,14 @@ from torch import Tensor
 from meds_plugin.callbacks.trainer import training_stream
 from meds_plugin.distributed.ranks import from_first
 from meds_plugin.encoding.scoring import selection_scores
-from meds_plugin.selection import SelectionSettings, anchor, mix, select_by_group
+from meds_plugin.selection import (
+    SelectionSettings,
+    anchor,
+    held_scores,
+    mix,
+    select_by_group,
+    stand_apart,
+)
 from meds_plugin.utils.errors import UserError
 from meds_plugin.utils.groups import group_indices
 
@@ -36,6 +43,9 @@ class ProgressiveSelectionCallback(L.Callback):
         initial: Gives the model's part of the scores ``[N]`` that the first selection goes by;
             default: the model's own at that step.
         memory: Gives the memory's image scores ``[N]``; needed where the settings weigh them.
+        holds: Whether the module's steps train on the last ``batch["held"]`` images of a batch by
+            `hold_loss` instead of its own loss, as `MeDSWrapper` does. Images that stand apart then
+            stay in the passes.
 
     Attributes:
         initial_scores: ``[N]`` model scores of the first selection, higher = more anomalous.
@@ -52,6 +62,7 @@ class ProgressiveSelectionCallback(L.Callback):
         settings: SelectionSettings | None = None,
         initial: Callable[[], Tensor] | None = None,
         memory: Callable[[], Tensor] | None = None,
+        holds: bool = False,
     ) -> None:
         self.total_steps = total_steps
         self.start = start
@@ -65,6 +76,9 @@ class ProgressiveSelectionCallback(L.Callback):
         self.history: list[dict[str, Any]] = []
         self._initial = initial
         self._memory = memory
+        self._holds = holds and memory is not None and self.settings.hold > 0
+        self._apart: Tensor | None = None  # bool [N]
+        self._held_at: Tensor | None = None  # [N], on the module's device
         self._stream: TrainingStream | None = None
         self._module: L.LightningModule | None = None
 
@@ -72,6 +86,7 @@ class ProgressiveSelectionCallback(L.Callback):
         """Listen for the passes; what an earlier fit left is dropped."""
         if stage == "fit":
             self.initial_scores, self.history = None, []
+            self._apart = self._held_at = None
             self._stream, self._module = training_stream(trainer, pl_module), pl_module
             self._stream.on_pass(self.refresh)
 
@@ -79,7 +94,9 @@ class ProgressiveSelectionCallback(L.Callback):
         """Choose the images of the pass that begins at a step."""
         if step < self.start or self._stream is None:
             return
-        self._stream.subset = self.choose(step, self._scores(step))
+        chosen = self.choose(step, self._scores(step))
+        held = self._find_apart().nonzero().flatten()
+        self._stream.subset, self._stream.held = torch.cat([chosen, held]), held
 
     def choose(self, step: int, scores: Tensor) -> Tensor:
         """Apply the rule to scores, record it once a step, and return what is selected.
@@ -91,7 +108,7 @@ class ProgressiveSelectionCallback(L.Callback):
             scores: ``[N]`` selection scores (see `anchored`), higher = more anomalous.
 
         Returns:
-            Ascending indices of the images selected in any group.
+            Ascending indices of the images selected in any group, without those that are held.
         """
         if self._stream is None:
             msg = "selection needs the training images of a fit"
@@ -109,6 +126,11 @@ class ProgressiveSelectionCallback(L.Callback):
                 k_start=self.settings.k_start,
             )
         )
+        apart = self._find_apart()
+        chosen = {
+            name: each._replace(indices=each.indices[~apart[each.indices]])
+            for name, each in chosen.items()
+        }
         recorded = bool(self.history) and self.history[-1]["step"] == step
         for name, selection in () if recorded else chosen.items():
             self.history.append(
@@ -135,24 +157,57 @@ class ProgressiveSelectionCallback(L.Callback):
         groups = group_indices(self._stream.images.reader.groups)
         return anchor(model, self._memory(), groups, weight=self.settings.memory)
 
+    def hold_loss(self, scores: Tensor, index: Tensor) -> Tensor:
+        """Return the weighted mean of what held images' scores lack, a scalar.
+
+        Args:
+            scores: ``[B]`` image scores of the model, differentiable.
+            index: ``[B]`` which images.
+        """
+        if self._held_at is None:
+            msg = "images are held from the first selection on"
+            raise RuntimeError(msg)
+        return self.settings.hold * (self._held_at[index] - scores).relu().mean()
+
     def state_dict(self) -> dict[str, Any]:
         """Return what later refreshes depend on, and the history."""
-        return {"initial_scores": self.initial_scores, "history": self.history}
+        return {
+            "initial_scores": self.initial_scores,
+            "history": self.history,
+            "held_at": self._held_at,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore `state_dict`."""
         self.initial_scores = state_dict["initial_scores"]
         self.history = state_dict["history"]
+        self._held_at = state_dict["held_at"]
 
     def _scores(self, step: int) -> Tensor:
         """Return eta_t; the first refresh defines the initial scores."""
         if self.initial_scores is None:
             self.initial_scores = self._current() if self._initial is None else self._initial()
         progress = step - self.start
-        model = self.initial_scores
+        model = current = self.initial_scores
         if progress > 0:
-            model = mix(model, self._current(), progress, self.total_steps)
+            current = self._current()
+            model = mix(model, current, progress, self.total_steps)
+        if self._holds and self._memory and self._stream and self._module:
+            groups = group_indices(self._stream.images.reader.groups)
+            self._held_at = held_scores(current, self._memory(), groups).to(self._module.device)
         return self.anchored(model)
+
+    def _find_apart(self) -> Tensor:
+        """Return bool ``[N]``, the images that are held; none where the module cannot."""
+        if self._stream is None:
+            msg = "selection needs the training images of a fit"
+            raise RuntimeError(msg)
+        if self._apart is None:
+            self._apart = torch.zeros(len(self._stream.images), dtype=torch.bool)
+            if self._holds and self._memory:
+                memory, groups = self._memory(), group_indices(self._stream.images.reader.groups)
+                self._apart = from_first(lambda: stand_apart(memory, groups))
+        return self._apart
 
     def _contaminated(self, selected: Tensor) -> int | None:
         truth = None if self._stream is None else self._stream.images.reader.injected

@@ -63,5 +63,6 @@ def stage_callbacks(
             settings=selection,
             initial=first_scores,
             memory=ensemble.image_scores if ensemble else None,
+            holds=True,
         )
     return ensemble, distillation, progressive

@@ -24,9 +24,10 @@ class TrainingStream:
     """Replaces the user's loader in Lightning's training loop.
 
     A pass is an epoch of Lightning. When it begins, listeners receive the step and may set
-    ``subset``, the images of this pass. The order within a pass depends only on the seed and the
-    step at which it began, so a resumed run, or one with other workers or ranks, sees the same
-    batches.
+    ``subset``, the images of this pass, and ``held``, those of them that are not for the detector's
+    own loss: they come last in a batch, which counts them as ``held``. The order within a pass
+    depends only on the seed and the step at which it began, so a resumed run, or one with other
+    workers or ranks, sees the same batches.
 
     Ranks share each batch. If their parts differ in size, a batch has a ``weight`` such that the
     mean over ranks of weight times loss, and of its gradient, is that of the whole batch. A rank
@@ -55,6 +56,7 @@ class TrainingStream:
     ) -> None:
         self.images = images
         self.subset = torch.arange(len(images))
+        self.held = torch.empty(0, dtype=torch.int64)
         self._seed = seed
         self._end_of_stage = end_of_stage
         self._raw = raw
@@ -88,19 +90,24 @@ class TrainingStream:
                 [_padded_share(each, rank, world) for each in left]
             )
             return
-        batches = self.images.batches([_share(each, rank, world) for each in left])
-        for whole, batch in zip(left, batches, strict=True):
+        held = set(self.held.tolist())
+        shares = [_share(each, rank, world, last=held) for each in left]
+        for whole, share, batch in zip(left, shares, self.images.batches(shares), strict=True):
             weight = len(whole[rank::world]) * world / len(whole)
-            yield batch if weight == 1 else {**batch, "weight": torch.tensor(weight)}
+            extra: dict[str, Any] = {} if weight == 1 else {"weight": torch.tensor(weight)}
+            if held:
+                extra["held"] = sum(index in held for index in share)
+            yield {**batch, **extra}
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the order depends on; Lightning saves it with the loop."""
-        return {"start": self._start, "steps": self._steps, "subset": self.subset}
+        subset, held = self.subset, self.held
+        return {"start": self._start, "steps": self._steps, "subset": subset, "held": held}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore `state_dict`."""
         self._start, self._steps = int(state["start"]), int(state["steps"])
-        self.subset = state["subset"]
+        self.subset, self.held = state["subset"], state["held"]
 
     def _begin(self, step: int) -> None:
         self._start = step
@@ -119,9 +126,13 @@ class TrainingStream:
         return list(torch.split(shuffled[: max(1, len(shuffled) // size) * size], size))
 
 
-def _share(batch: Tensor, rank: int, world: int) -> list[int]:
-    """Return a rank's part of a batch; some image of it if there are more ranks than images."""
-    return [int(index) for index in batch[rank % len(batch) :: world]]
+def _share(batch: Tensor, rank: int, world: int, *, last: set[int]) -> list[int]:
+    """Return a rank's part of a batch; some image of it if there are more ranks than images.
+
+    The images in ``last`` come last, so that all ranks get their share of them.
+    """
+    images = sorted(batch.tolist(), key=lambda index: index in last)
+    return images[rank % len(images) :: world]
 
 
 def _padded_share(batch: Tensor, rank: int, world: int) -> list[int]:

@@ -10,9 +10,11 @@ from meds_plugin.selection import (
     SelectionSettings,
     anchor,
     deviations,
+    held_scores,
     mix,
     select,
     select_by_group,
+    stand_apart,
 )
 from meds_plugin.utils.errors import UserError
 from meds_plugin.utils.groups import group_indices
@@ -111,12 +113,38 @@ def test_the_memory_weighs_as_much_as_it_is_told_to(weight: float) -> None:
         assert kept.equal(select_by_group(model, groups, step=3, total_steps=4)["all"].indices)
 
 
+def test_in_a_clean_group_nothing_stands_apart() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(300, generator=generator)
+    scores[260:] = 8 + 2 * torch.randn(40, generator=generator)
+    groups = {"clean": torch.arange(100), "dirty": torch.arange(100, 300)}
+    apart = stand_apart(scores, groups)
+    assert int(apart[260:].sum()) >= 36
+    assert not apart[:260].any()
+
+
+def test_held_scores_are_as_far_from_the_median_as_the_memorys() -> None:
+    model, memory = torch.rand(30), torch.rand(30) * 9
+    groups = {"a": torch.arange(0, 30, 2), "b": torch.arange(1, 30, 2)}
+    held = held_scores(model, memory, groups)
+    for members in groups.values():
+        median = model[members].median()
+        mad = (model[members] - median).abs().median()
+        torch.testing.assert_close(
+            (held[members] - median) / mad,
+            deviations(memory, groups)[members],
+            atol=1e-4,
+            rtol=1e-4,
+        )
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"k": -1}, "selection.k must be a number of at least 0, got -1"),
         ({"k_start": "a"}, "selection.k_start must be a number of at least 0, got 'a'"),
         ({"memory": 1.5}, "selection.memory must be a number of at least 0 and at most 1, got 1.5"),
+        ({"hold": -1}, "selection.hold must be a number of at least 0, got -1"),
         ({"top": 5}, "selection.top must be a number of at least 0 and at most 1, got 5"),
         ({"k": float("nan")}, "selection.k must be a number of at least 0, got nan"),
     ],

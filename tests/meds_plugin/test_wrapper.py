@@ -75,7 +75,7 @@ def test_the_papers_selection_starts_under_the_median_and_leaves_the_defects_out
 
 
 def test_selection_weighs_the_memory_and_leaves_the_defects_out() -> None:
-    model = fit(make(FullDetector), selection={"memory": 0.75})
+    model = fit(make(FullDetector), selection={"memory": 0.75, "k": 2.0, "k_start": 2.0, "hold": 0})
     scores = model.training_scores()
     assert scores.memory is not None
     assert model.stream is not None

@@ -54,7 +54,7 @@ def test_a_mistyped_key_gets_its_nearest(given: str, nearest: str) -> None:
 
 
 def test_without_a_near_key_there_is_a_list() -> None:
-    there = "selection.foo is not a key: selection has k, top"
+    there = "selection.foo is not a key: selection has k, k_start, memory, hold, top"
     assert line("selection.foo=1") == there
     top = line("qqq=1")
     assert top.startswith("qqq is not a key: there are encoder, data, backbone, trainer, seed, ")

@@ -25,7 +25,10 @@ def test_it_agrees_with_the_scores_and_the_evaluation() -> None:
         protocol=PROTOCOL,
         device=model.device,
     )
-    assert torch.equal(found.selection, model.training_scores().score)
+    assert model.selection is not None
+    expected = model.selection.anchored(found.selection)
+    assert torch.equal(expected, model.training_scores().score)
+    assert torch.equal(expected, model.training_scores(found.selection).score)
     (batch,) = images.batches([range(len(images))])
     with torch.no_grad(), evaluating(model.detector):
         maps = model.view.anomaly_map(images.encoded(batch), category=batch["category"])

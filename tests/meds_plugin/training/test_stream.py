@@ -120,6 +120,32 @@ def test_every_rank_gets_an_image_of_a_tiny_batch() -> None:
     assert float(batch["weight"]) == 0
 
 
+def test_held_images_come_last_in_their_batches_on_every_rank() -> None:
+    plain, _ = make_stream(20, 5)
+    whole = indices(plain)
+    held = torch.tensor([1, 4, 7, 8, 13])
+    shares = []
+    for rank in (0, 1):
+        stream, _ = make_stream(20, 5, global_rank=rank, world_size=2)
+        stream.held = held
+        shares.append(list(stream))
+    for images, parts in zip(whole, zip(*shares, strict=True), strict=True):
+        assert sorted(images) == sorted(i for part in parts for i in part["index"].tolist())
+        for part in parts:
+            marks = [index in held.tolist() for index in part["index"].tolist()]
+            assert marks == sorted(marks)
+            assert part["held"] == sum(marks)
+    assert all("held" not in batch for batch in plain)
+
+
+def test_a_resumed_pass_still_holds_the_same_images() -> None:
+    stream, _ = make_stream(10, 4)
+    stream.held = torch.tensor([2, 3])
+    again, _ = make_stream(10, 4)
+    again.load_state_dict(stream.state_dict())
+    assert again.held.equal(stream.held)
+
+
 def test_parts_of_different_size_are_weighed() -> None:
     (whole,) = make_stream(5, 5)[0]
     assert "weight" not in whole
