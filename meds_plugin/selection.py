@@ -27,6 +27,8 @@ __all__ = [
     "stand_apart",
 ]
 
+_FAR = 4.0
+
 
 class Selection(NamedTuple):
     """The images selected of one group, and the figures behind the decision.
@@ -149,16 +151,18 @@ def stand_apart(memory: Tensor, groups: Mapping[str, Tensor], certainty: float =
 def held_scores(model: Tensor, memory: Tensor, groups: Mapping[str, Tensor]) -> Tensor:
     """Return the scores at which a model is as far from a group's median as the memory is.
 
+    Four MADs are far enough: to hold more would distort the maps around defects.
+
     Args:
         model: ``[N]`` image scores of the model, higher = more anomalous.
         memory: ``[N]`` image scores of the memory ensemble, likewise.
         groups: Image indices of each group.
 
     Returns:
-        ``[N]`` on the model's scale: median + `deviations` of the memory * MAD.
+        ``[N]`` on the model's scale: median + min(4, `deviations` of the memory) * MAD.
     """
     result = model.clone()
-    wanted = deviations(memory.to(model), groups)
+    wanted = deviations(memory.to(model), groups).clamp(max=_FAR)
     for members in groups.values():
         median = model[members].median()
         mad = (model[members] - median).abs().median()
