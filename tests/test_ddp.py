@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,8 +79,8 @@ def job(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 def test_memory_scores_are_those_of_one_process(job: Job, alone: dict[str, Any]) -> None:
     for found in job.found:
-        for name in ("fixed", "memory"):
-            ours, expected = found[name]["memory"], alone[name]["memory"]
+        for name, kind in product(("fixed", "memory"), ("memory", "images")):
+            ours, expected = found[name][kind], alone[name][kind]
             torch.testing.assert_close(ours, expected, atol=1e-6, rtol=0)
 
 

@@ -89,6 +89,41 @@ def test_selection_weighs_the_memory_and_leaves_the_defects_out() -> None:
     assert not set(expected.tolist()) & set(ToyImages().anomalous)
 
 
+def hold(monkeypatch: pytest.MonkeyPatch, images: list[int]) -> None:
+    def chosen(memory: Tensor, _groups: object) -> Tensor:
+        return torch.zeros(len(memory), dtype=torch.bool).index_fill_(0, torch.tensor(images), 1)
+
+    if images:
+        monkeypatch.setattr("meds_plugin.callbacks.progressive_selection.stand_apart", chosen)
+
+
+def test_images_that_stand_apart_are_held_and_never_selected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images = [0, 4, 9, 11]  # two of them inconspicuous
+    hold(monkeypatch, images)
+    model = fit(make(FullDetector), selection={"hold": 3.0})
+    assert model.stream is not None
+    assert model.selection is not None
+    assert model.stream.held.tolist() == images
+    selected = model.training_scores().selected
+    assert not selected[images].any()
+    assert selected.sum() > 10
+    assert sum(int(row["kept"]) for row in model.selection.history[-2:]) == int(selected.sum())
+    detector = model.detector
+    assert isinstance(detector, FullDetector)
+    assert len(detector.losses) == 16  # every batch has images for the detector's own loss
+    index = torch.tensor(images)
+    low = torch.full((4,), -5.0, requires_grad=True)
+    (gradient,) = torch.autograd.grad(model.selection.hold_loss(low, index), low)
+    assert gradient.tolist() == [-0.75] * 4
+    assert model.selection.hold_loss(low + 1e4, index) == 0
+    without = fit(make(FullDetector), selection={"hold": 0.0})
+    assert without.stream is not None
+    assert len(without.stream.held) == 0
+    assert without.training_scores().selected[[0, 11]].all()
+
+
 def test_distillation_learns_the_memory_scores() -> None:
     model = wrap(make(FullDetector), method="distilled", distill_steps=150)
     quiet_trainer(model.total_steps).fit(model, loader())
@@ -189,10 +224,11 @@ class SaveAt(L.Callback):
 
 # In distillation, at its end, just after it, in fine-tuning, at the end of a pass, at the end.
 @pytest.mark.parametrize("step", [3, 12, 13, 14, 20, 27, 28])
-@pytest.mark.parametrize("method", ["meds", "random_init"])
+@pytest.mark.parametrize(("method", "held"), [("meds", []), ("meds", [4, 9]), ("random_init", [])])
 def test_a_resumed_fit_ends_where_an_unbroken_one_does(
-    tmp_path: Path, step: int, method: Method
+    tmp_path: Path, step: int, method: Method, held: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    hold(monkeypatch, held)
     whole = fit(make(FullDetector), method=method)
     stopped = wrap(make(FullDetector), method=method)
     saver = SaveAt(step, tmp_path / "c.ckpt")
