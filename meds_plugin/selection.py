@@ -61,8 +61,8 @@ class SelectionSettings:
             for the paper's maximum. A detector's ``image_score`` goes before it.
     """
 
-    k: float = 2.5
-    k_start: float = 2.5
+    k: float = 2.0
+    k_start: float = 2.0
     memory: float = 0.75
     hold: float = 1.0
     top: float = 0.01

@@ -136,7 +136,7 @@ def test_selection_has_a_row_a_refresh_and_category(finished: tuple[Path, str]) 
     assert selection[0]["step"] == "10"
     for row in selection:
         multiple = (float(row["threshold"]) - float(row["median"])) / float(row["mad"])
-        assert multiple == pytest.approx(2.5, abs=1e-3)
+        assert multiple == pytest.approx(2.0, abs=1e-3)
     pairs = [(int(row["step"]), row["category"]) for row in selection]
     assert len(pairs) == len(set(pairs))
     assert pairs == sorted(pairs)
