@@ -78,7 +78,7 @@ class ProgressiveSelectionCallback(L.Callback):
         self._memory = memory
         self._holds = holds and memory is not None and self.settings.hold > 0
         self._apart: Tensor | None = None  # bool [N]
-        self._held_at: Tensor | None = None  # [N], on the module's device
+        self._held_at: Tensor | None = None  # [N]
         self._stream: TrainingStream | None = None
         self._module: L.LightningModule | None = None
 
@@ -167,6 +167,7 @@ class ProgressiveSelectionCallback(L.Callback):
         if self._held_at is None:
             msg = "images are held from the first selection on"
             raise RuntimeError(msg)
+        self._held_at = self._held_at.to(scores.device)  # from a checkpoint it comes on the CPU
         return self.settings.hold * (self._held_at[index] - scores).relu().mean()
 
     def state_dict(self) -> dict[str, Any]:
@@ -194,7 +195,7 @@ class ProgressiveSelectionCallback(L.Callback):
             model = mix(model, current, progress, self.total_steps)
         if self._holds and self._memory and self._stream and self._module:
             groups = group_indices(self._stream.images.reader.groups)
-            self._held_at = held_scores(current, self._memory(), groups).to(self._module.device)
+            self._held_at = held_scores(current, self._memory(), groups)
         return self.anchored(model)
 
     def _find_apart(self) -> Tensor:
