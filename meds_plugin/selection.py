@@ -127,7 +127,7 @@ def anchor(model: Tensor, memory: Tensor, groups: Mapping[str, Tensor], *, weigh
     return own + weight * deviations(memory.to(model), groups)
 
 
-def stand_apart(memory: Tensor, groups: Mapping[str, Tensor], certainty: float = 0.9) -> Tensor:
+def stand_apart(memory: Tensor, groups: Mapping[str, Tensor], certainty: float = 0.99) -> Tensor:
     """Find the images that are contaminated beyond reasonable doubt.
 
     A group in which no second group of scores is evident has none, so a clean set has none.
