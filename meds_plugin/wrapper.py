@@ -134,7 +134,8 @@ class MeDSWrapper(L.LightningModule):
             selection=selection,
             seed=seed,
         )
-        self.save_hyperparameters(  # what determines the result, for checkpoints and loggers
+        # What determines the result, for load_from_checkpoint and loggers.
+        self.save_hyperparameters(
             {
                 "method": method,
                 "distill_steps": distill_steps,
@@ -257,8 +258,15 @@ class MeDSWrapper(L.LightningModule):
                 auxiliary = self.view.auxiliary_loss()
                 loss = self.distillation.loss(maps, batch["index"])
                 loss = loss if auxiliary is None else loss + auxiliary
-            elif stage.name == "finetune":
-                loss = own_loss(self.view, encoded, batch, **clock, hold=self._hold)
+            elif stage.name == "finetune" and self.selection is not None:
+                loss = own_loss(
+                    self.view,
+                    encoded,
+                    batch,
+                    **clock,
+                    top=self.selection_top,
+                    hold=self.selection.hold_loss,
+                )
             else:
                 loss = self.view.loss(encoded, **clock, category=batch["category"])
         size = len(batch["index"])
@@ -365,14 +373,6 @@ class MeDSWrapper(L.LightningModule):
             return ("features",)
         shared = self.cache_settings.shared and self.plan.uses_memory
         return ("encoded", "features") if shared else ("encoded",)
-
-    def _hold(self, maps: Tensor, index: Tensor) -> Tensor:
-        """Return the loss of held images, where the memory finds them suspicious."""
-        if self.memory is None or self.selection is None:
-            msg = "only methods with a memory and a selection hold images"
-            raise RuntimeError(msg)
-        maps = self.memory.most_suspicious(maps, index)
-        return self.selection.hold_loss(self.view.image_score(maps, top=self.selection_top), index)
 
     def _stop_when_done(self) -> None:
         """Stop a trainer that was told to go on for longer: there are no batches any more."""

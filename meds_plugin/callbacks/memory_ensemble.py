@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import time
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
-from torch.nn import functional as F
 
 from meds_plugin.callbacks.trainer import shows_progress, training_stream
 from meds_plugin.distributed.ranks import gather_in_order, rank_and_world, shard, share_out
@@ -26,8 +24,6 @@ if TYPE_CHECKING:
     from meds_plugin.training.stream import TrainingStream
 
 __all__ = ["MemoryEnsembleCallback"]
-
-_HIGHEST = 0.05  # share of an image's patches, several times what an image score takes
 
 
 class MemoryEnsembleCallback(L.Callback):
@@ -57,13 +53,12 @@ class MemoryEnsembleCallback(L.Callback):
         self.maps: Tensor | None = None
         self.images: Tensor | None = None
         self.seconds = 0.0
-        self._highest: Tensor | None = None  # bool [N, h, w]
         self._stream: TrainingStream | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Get at the training images; scores of an earlier fit are dropped."""
         if stage == "fit":
-            self.maps = self.images = self._highest = None
+            self.maps = self.images = None
             self._stream = training_stream(trainer, pl_module)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -138,24 +133,6 @@ class MemoryEnsembleCallback(L.Callback):
             msg = "memory scores exist only once a fit has started"
             raise RuntimeError(msg)
         return self.images
-
-    def most_suspicious(self, maps: Tensor, index: Tensor) -> Tensor:
-        """Return a detector's maps with all but the memory's highest patches at their minimum.
-
-        Args:
-            maps: ``[B, h', w']`` of a detector, of any size.
-            index: ``[B]`` which images.
-        """
-        if self.maps is None:
-            msg = "memory scores exist only once a fit has started"
-            raise RuntimeError(msg)
-        if self._highest is None:
-            flat = self.maps.flatten(1)
-            least = flat.topk(math.ceil(_HIGHEST * flat.shape[1]), dim=1).values[:, -1]
-            self._highest = self.maps >= least[:, None, None]
-        self._highest = self._highest.to(maps.device)
-        where = F.interpolate(self._highest[index][:, None].to(maps), size=maps.shape[1:])[:, 0] > 0
-        return maps.where(where, maps.detach().amin(dim=(1, 2), keepdim=True))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the scores."""

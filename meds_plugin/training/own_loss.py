@@ -21,6 +21,7 @@ def own_loss(
     *,
     step: int,
     total_steps: int,
+    top: float,
     hold: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:
     """Return the detector's loss of a batch; of its held images, the one that holds their scores.
@@ -32,7 +33,8 @@ def own_loss(
             are held, none where it is missing.
         step: Optimiser steps made in the stage.
         total_steps: Length of the stage.
-        hold: Gives the loss of held images, given their maps and indices.
+        top: Share of a map's largest values that make an image score.
+        hold: Gives the loss of held images' scores, given their indices.
 
     Returns:
         A scalar, in which every image has the same weight.
@@ -45,4 +47,5 @@ def own_loss(
     if held == 0:
         return loss
     maps = view.anomaly_map(encoded[own:], category=category[own:])
-    return (own * loss + held * hold(maps, batch["index"][own:])) / size
+    scores = view.image_score(maps, top=top)
+    return (own * loss + held * hold(scores, batch["index"][own:])) / size

@@ -21,16 +21,16 @@ class Scale(nn.Module):
 def run(held: int | None) -> tuple[Tensor, list[list[int]]]:
     asked: list[list[int]] = []
 
-    def hold(maps: Tensor, index: Tensor) -> Tensor:
+    def hold(scores: Tensor, index: Tensor) -> Tensor:
         asked.append(index.tolist())
-        return (10 - maps).mean()
+        return (10 - scores).mean()
 
     images = torch.arange(4.0)[:, None, None, None].expand(4, 3, 2, 2)
     batch = {"index": torch.tensor([5, 6, 7, 8]), "category": torch.zeros(4, dtype=torch.int64)}
     extra = {} if held is None else {"held": held}
     view = DetectorView(Scale(), lambda images: images)
     settings = {"step": 0, "total_steps": 1}
-    return own_loss(view, images, {**batch, **extra}, **settings, hold=hold), asked
+    return own_loss(view, images, {**batch, **extra}, **settings, top=0.0, hold=hold), asked
 
 
 def test_without_held_images_it_is_the_detectors_loss() -> None:
