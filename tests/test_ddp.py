@@ -19,7 +19,7 @@ import torch
 
 from meds_plugin.callbacks.run_checkpoint import RunCheckpoint
 from tests.conftest import PROJECT
-from tests.ddp_ranks import fit, make_data, results
+from tests.ddp_ranks import fit, holding, make_data, results
 from tests.processes import run, start
 from tests.test_run import TINY
 
@@ -155,7 +155,8 @@ def test_another_number_of_ranks_goes_on_with_the_checkpoint(
     trainer.callbacks.append(saver)  # type: ignore[attr-defined]
     checkpoint = job.folder / "model.ckpt"
     assert torch.load(checkpoint, weights_only=True)["global_step"] == 8
-    trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
+    with holding():
+        trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
     assert model.global_step == model.total_steps
     for key, value in alone["trained"]["weights"].items():
         torch.testing.assert_close(model.detector.state_dict()[key], value, atol=1e-4, rtol=0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -47,5 +49,6 @@ def own_loss(
     if held == 0:
         return loss
     maps = view.anomaly_map(encoded[own:], category=category[own:])
-    scores = view.image_score(maps, top=top)
-    return (own * loss + held * hold(scores, batch["index"][own:])) / size
+    with torch.autocast(maps.device.type, enabled=False):  # as where images are selected
+        held_loss = hold(view.image_score(maps.float(), top=top), batch["index"][own:])
+    return (own * loss + held * held_loss) / size

@@ -108,7 +108,15 @@ def test_the_frozen_part_runs_in_it_too_whatever_is_kept(
     assert seen == {expected}
 
 
-def test_a_detectors_own_image_score_is_computed_in_full_precision_throughout() -> None:
+@pytest.mark.parametrize("held", [False, True])
+def test_a_detectors_own_image_score_is_computed_in_full_precision_throughout(
+    monkeypatch: pytest.MonkeyPatch, held: bool
+) -> None:
+    if held:
+        monkeypatch.setattr(
+            "meds_plugin.callbacks.progressive_selection.stand_apart",
+            lambda memory, _groups: torch.arange(len(memory)) % 4 == 3,
+        )
     seen: list[tuple[bool, torch.dtype]] = []
 
     class Scoring(BareDetector):
