@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from meds_plugin.figures.style import COLOURS, MARKERS, grid, save, styled
 from meds_plugin.runs.read import read_rows
@@ -31,37 +31,44 @@ def draw(
         rows: The summary, by data set and detector.
         runs: The runs behind it, by variant.
     """
-    written = []
+    variants = list(dict.fromkeys(row.variant for own in rows.values() for row in own))
+    looks: dict[str, dict[str, Any]] = {
+        name: {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)]}
+        for place, name in enumerate(variants)
+    }
     with styled():
-        figure, axes = grid(len(rows), columns=3)
+        first, axes = grid(len(rows), columns=3)
         for axis, (names, own) in zip(axes, rows.items(), strict=True):
-            for place, variant in enumerate(dict.fromkeys(row.variant for row in own)):
+            for variant in variants:
                 points = [row for row in own if row.variant == variant and row.image is not None]
                 axis.errorbar(
                     [row.noise for row in points],
                     [row.image or 0.0 for row in points],
                     [row.spread or 0.0 for row in points],
-                    color=COLOURS[place],
-                    marker=MARKERS[place],
+                    **looks[variant],
                     markersize=4,
                     capsize=2,
                     label=variant,
                 )
             axis.set(title=", ".join(names), xlabel="noise", ylabel="image AUROC")
-        axes[0].legend()
-        written += save(figure, folder, "won_back", ["png"])
-        figure, axes = grid(len(rows), columns=3)
-        for axis, names in zip(axes, rows, strict=True):
-            for place, (variant, own_runs) in enumerate(runs[names].items()):
+        second, others = grid(len(rows), columns=3)
+        for axis, names in zip(others, rows, strict=True):
+            for variant, own_runs in runs[names].items():
                 worst = max((run.noise or 0.0 for run in own_runs), default=0.0)
                 curve = subset_over_time([run for run in own_runs if run.noise == worst])
                 if curve:
                     steps, shares = zip(*curve, strict=True)
-                    axis.plot(steps, shares, color=COLOURS[place], label=variant)
+                    axis.plot(steps, shares, **looks[variant], markersize=3, label=variant)
             axis.set(title=", ".join(names), xlabel="step", ylabel="contaminated share")
             axis.set_ylim(bottom=0)
-        axes[0].legend()
-        written += save(figure, folder, "subset", ["png"])
+        written = []
+        for name, figure, panels in (("won_back", first, axes), ("subset", second, others)):
+            shown: dict[str, Any] = {}
+            for axis in panels:
+                handles, texts = axis.get_legend_handles_labels()
+                shown |= dict(zip(texts, handles, strict=True))
+            figure.legend([*shown.values()], [*shown], loc="outside lower center", ncols=6)
+            written += save(figure, folder, name, ["png"])
     return written
 
 
