@@ -27,7 +27,7 @@ __all__ = [
     "stand_apart",
 ]
 
-_FAR = 4.0
+_FAR = 4.0  # MADs
 
 
 class Selection(NamedTuple):
@@ -99,8 +99,8 @@ def deviations(scores: Tensor, groups: Mapping[str, Tensor]) -> Tensor:
     """
     result = torch.zeros_like(scores)
     for members in groups.values():
-        apart = scores[members] - scores[members].median()
-        spread = apart.abs().median()
+        median, spread = _median_and_mad(scores[members])
+        apart = scores[members] - median
         if spread == 0:
             spread = apart.abs().mean()
         if spread > 0:
@@ -164,8 +164,7 @@ def held_scores(model: Tensor, memory: Tensor, groups: Mapping[str, Tensor]) -> 
     result = model.clone()
     wanted = deviations(memory.to(model), groups).clamp(max=_FAR)
     for members in groups.values():
-        median = model[members].median()
-        mad = (model[members] - median).abs().median()
+        median, mad = _median_and_mad(model[members])
         result[members] = median + wanted[members] * mad
     return result
 
@@ -224,8 +223,7 @@ def select(
         bad = torch.nonzero(~torch.isfinite(scores)).flatten()
         msg = f"{len(bad)} of {len(scores)} scores are not finite; the first is image {int(bad[0])}"
         raise ValueError(msg)
-    median = scores.median()  # torch's median is the lower one
-    mad = (scores - median).abs().median()
+    median, mad = _median_and_mad(scores)
     multiple = k_start + (k - k_start) * min(1.0, _progress(step, total_steps))
     threshold = median + multiple * mad
     indices = torch.nonzero(scores < threshold).flatten()
@@ -258,6 +256,11 @@ def select_by_group(
         own = select(scores[members], step, total_steps, k, k_start=k_start)
         chosen[name] = own._replace(indices=members[own.indices])
     return chosen
+
+
+def _median_and_mad(scores: Tensor) -> tuple[Tensor, Tensor]:
+    median = scores.median()  # torch's median is the lower one
+    return median, (scores - median).abs().median()
 
 
 def _progress(step: int, total_steps: int) -> float:

@@ -25,6 +25,7 @@ from meds_plugin.utils.groups import group_indices
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from meds_plugin.encoding.encoded_images import EncodedImages
     from meds_plugin.training.stream import TrainingStream
 
 __all__ = ["ProgressiveSelectionCallback"]
@@ -69,7 +70,7 @@ class ProgressiveSelectionCallback(L.Callback):
         if settings is None:
             settings = SelectionSettings() if memory else SelectionSettings(memory=0.0)
         self.settings = settings
-        if self.settings.memory > 0 and memory is None:
+        if settings.memory > 0 and memory is None:
             msg = "selection.memory weighs scores of a memory: give some, or selection.memory=0"
             raise UserError(msg)
         self.initial_scores: Tensor | None = None
@@ -110,12 +111,9 @@ class ProgressiveSelectionCallback(L.Callback):
         Returns:
             Ascending indices of the images selected in any group, without those that are held.
         """
-        if self._stream is None:
-            msg = "selection needs the training images of a fit"
-            raise RuntimeError(msg)
+        groups = self._groups()
         if step < self.start:
             return torch.arange(len(scores))
-        groups = group_indices(self._stream.images.reader.groups)
         chosen = from_first(
             lambda: select_by_group(
                 scores,
@@ -152,10 +150,9 @@ class ProgressiveSelectionCallback(L.Callback):
         Deviations in MADs from the median of each group; the model's scores as they are, where the
         memory's have no weight.
         """
-        if self._memory is None or self._stream is None or self.settings.memory == 0:
+        if self._memory is None or self.settings.memory == 0:
             return model
-        groups = group_indices(self._stream.images.reader.groups)
-        return anchor(model, self._memory(), groups, weight=self.settings.memory)
+        return anchor(model, self._memory(), self._groups(), weight=self.settings.memory)
 
     def hold_loss(self, scores: Tensor, index: Tensor) -> Tensor:
         """Return the weighted mean of what held images' scores lack, a scalar.
@@ -193,30 +190,35 @@ class ProgressiveSelectionCallback(L.Callback):
         if progress > 0:
             current = self._current()
             model = mix(model, current, progress, self.total_steps)
-        if self._holds and self._memory and self._stream and self._module:
-            groups = group_indices(self._stream.images.reader.groups)
-            self._held_at = held_scores(current, self._memory(), groups)
+        if self._holds and self._memory:
+            self._held_at = held_scores(current, self._memory(), self._groups())
         return self.anchored(model)
 
     def _find_apart(self) -> Tensor:
         """Return bool ``[N]``, the images that are held; none where the module cannot."""
-        if self._stream is None:
-            msg = "selection needs the training images of a fit"
-            raise RuntimeError(msg)
         if self._apart is None:
-            self._apart = torch.zeros(len(self._stream.images), dtype=torch.bool)
+            self._apart = torch.zeros(len(self._images), dtype=torch.bool)
             if self._holds and self._memory:
-                memory, groups = self._memory(), group_indices(self._stream.images.reader.groups)
+                memory, groups = self._memory(), self._groups()
                 self._apart = from_first(lambda: stand_apart(memory, groups))
         return self._apart
 
+    @property
+    def _images(self) -> EncodedImages:
+        if self._stream is None:
+            msg = "selection needs the training images of a fit"
+            raise RuntimeError(msg)
+        return self._stream.images
+
+    def _groups(self) -> dict[str, Tensor]:
+        return group_indices(self._images.reader.groups)
+
     def _contaminated(self, selected: Tensor) -> int | None:
-        truth = None if self._stream is None else self._stream.images.reader.injected
+        truth = self._images.reader.injected
         return None if truth is None else sum(truth[index] for index in selected.tolist())
 
     def _current(self) -> Tensor:
-        if self._stream is None or self._module is None:
-            msg = "selection needs the training images of a fit"
+        if self._module is None:
+            msg = "selection needs the module of a fit"
             raise RuntimeError(msg)
-        images, device = self._stream.images, self._module.device
-        return selection_scores(images, top=self.settings.top, device=device)
+        return selection_scores(self._images, top=self.settings.top, device=self._module.device)

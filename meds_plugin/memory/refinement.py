@@ -13,7 +13,13 @@ import torch
 
 from meds_plugin.memory.aggregation import RankWeightedSum
 from meds_plugin.memory.pairwise import aggregate_distances
-from meds_plugin.memory.subsampling import memory_size, on_device, rank_weights, survival
+from meds_plugin.memory.subsampling import (
+    IMAGE_TOLERANCE,
+    memory_size,
+    on_device,
+    rank_weights,
+    survival,
+)
 from meds_plugin.metrics import image_score
 
 if TYPE_CHECKING:
@@ -27,7 +33,6 @@ __all__ = ["refined_scores"]
 
 # Share of an image's patches that are looked at again: several times what an image score takes.
 _LOOKED_AT = 0.05
-_TOLERANCE = 1e-9
 
 
 class _AmongSome(RankWeightedSum):
@@ -76,8 +81,8 @@ def refined_scores(
     kept = first.argsort(stable=True)[:count].sort().values
     size = memory_size(count, ratio)
     chances = survival(count, size, replacement=True)
-    weights = on_device(rank_weights(chances[None], _TOLERANCE), vectors.device)
-    most = max(1, int(top * maps.shape[1]), math.ceil(_LOOKED_AT * maps.shape[1]))
+    weights = on_device(rank_weights(chances[None], IMAGE_TOLERANCE), vectors.device)
+    most = max(int(top * maps.shape[1]), math.ceil(_LOOKED_AT * maps.shape[1]))
     patches = maps[images].topk(most, dim=1).indices
     queries = vectors.take_patches(images.repeat_interleave(most), patches.flatten())
     scores = aggregate_distances(
@@ -91,4 +96,5 @@ def refined_scores(
     # follows: divide by their chance.
     own = torch.isin(images, kept)
     scores[own] /= float(chances[1])
-    return scores.topk(max(1, int(top * maps.shape[1])), dim=1).values.mean(1)
+    again = torch.full_like(maps[images], -torch.inf).scatter_(1, patches, scores)
+    return image_score(again[:, None], top)

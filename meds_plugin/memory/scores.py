@@ -19,6 +19,7 @@ from meds_plugin.memory.neighbors import nearest_distances
 from meds_plugin.memory.pairwise import aggregate_distances, as_queries
 from meds_plugin.memory.patch_vectors import PatchVectors
 from meds_plugin.memory.subsampling import (
+    IMAGE_TOLERANCE,
     check_ratio,
     memory_size,
     on_device,
@@ -38,9 +39,7 @@ __all__ = ["ScoreOptions", "Unit", "bootstrap_scores", "expected_scores", "gap_c
 
 Unit = Literal["image", "patch"]
 
-# Weight of the farthest ranks that may go to the last one included; distances are at most 2.
-_IMAGE_TOLERANCE = 1e-9
-_PATCH_TOLERANCE = 1e-7
+_PATCH_TOLERANCE = 1e-7  # as `IMAGE_TOLERANCE`, for single patches
 
 
 class ScoreOptions(TypedDict, total=False):
@@ -253,7 +252,7 @@ def _expectation(stored: PatchVectors, ratios: Sequence[float], options: _Option
     if not options.replacement:
         sizes = [min(size, population) for size in sizes]
     rows = [survival(population, size, replacement=options.replacement) for size in sizes]
-    weights = rank_weights(torch.stack(rows), _IMAGE_TOLERANCE)
+    weights = rank_weights(torch.stack(rows), IMAGE_TOLERANCE)
     return RankWeightedSum(on_device(weights, stored.device))
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
 __all__ = [
+    "IMAGE_TOLERANCE",
     "check_ratio",
     "memory_size",
     "on_device",
@@ -22,6 +23,9 @@ __all__ = [
     "sum_type",
     "survival",
 ]
+
+# Weight of the farthest ranks that may go to the last one included; distances are at most 2.
+IMAGE_TOLERANCE = 1e-9
 
 
 def check_ratio(ratio: float) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from meds_plugin.callbacks import progressive_selection
 from meds_plugin.detectors.view import DetectorView
 from meds_plugin.encoding.cache.settings import CacheSettings
 from meds_plugin.encoding.encoded_images import EncodedImages
@@ -13,6 +14,7 @@ from meds_plugin.encoding.reader import ImageReader
 from meds_plugin.encoding.scoring import anomaly_maps, selection_scores
 from meds_plugin.metrics import image_score
 from meds_plugin.utils.errors import UserError
+from tests.ddp_ranks import every_fourth
 from tests.toys import BareDetector, FullDetector, ToyImages, loader, quiet_trainer, wrap
 
 CPU = torch.device("cpu")
@@ -113,10 +115,7 @@ def test_a_detectors_own_image_score_is_computed_in_full_precision_throughout(
     monkeypatch: pytest.MonkeyPatch, held: bool
 ) -> None:
     if held:
-        monkeypatch.setattr(
-            "meds_plugin.callbacks.progressive_selection.stand_apart",
-            lambda memory, _groups: torch.arange(len(memory)) % 4 == 3,
-        )
+        monkeypatch.setattr(progressive_selection, "stand_apart", every_fourth)
     seen: list[tuple[bool, torch.dtype]] = []
 
     class Scoring(BareDetector):
