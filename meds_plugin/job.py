@@ -19,7 +19,13 @@ from omegaconf import DictConfig, OmegaConf
 from meds_plugin.callbacks.run_checkpoint import RunCheckpoint, read_checkpoint
 from meds_plugin.callbacks.stage_bar import StageBar
 from meds_plugin.callbacks.trainer import check_trainer, shows_progress
-from meds_plugin.config.build import build_datamodule, build_detector, build_settings, plain
+from meds_plugin.config.build import (
+    build,
+    build_datamodule,
+    build_detector,
+    build_settings,
+    plain,
+)
 from meds_plugin.config.mistakes import check_names
 from meds_plugin.config.paths import anchor_paths
 from meds_plugin.data import BadFilesError
@@ -38,6 +44,7 @@ from meds_plugin.metrics.contamination import contamination_report
 from meds_plugin.ranking import ranking_metrics
 from meds_plugin.review.build import write_review
 from meds_plugin.review.comparison import print_comparison
+from meds_plugin.rivals import RIVALS
 from meds_plugin.runs.read import is_finished, read_config
 from meds_plugin.runs.report import print_report
 from meds_plugin.runs.settings import edits
@@ -205,8 +212,9 @@ def _score(job: _Job) -> _Results:
         alarms = calibrate(final, scores.selected, train.categories, rate=job.false_alarm_rate)
     else:
         scores = model.training_scores()
-        if model.memory is not None and model.memory.maps is not None:
-            maps = small_maps(model.memory.maps.float())
+        untrained = model.memory or model.rival
+        if untrained is not None and untrained.maps is not None:
+            maps = small_maps(untrained.maps.float())
     examples = ExampleImages(datamodule.test)
     results = evaluate(
         model,
@@ -217,6 +225,7 @@ def _score(job: _Job) -> _Results:
     )
     seconds = {"memory": model.memory.seconds if model.memory else 0.0}
     seconds |= {"distill": 0.0, "finetune": 0.0} | model.seconds
+    seconds |= {"fit": model.rival.seconds} if model.rival else {}
     seconds["evaluate"] = time.perf_counter() - start
     ranking = ranking_metrics(scores.score, train.categories, train.injected)
     if ranking["auprc"] is None:
@@ -278,8 +287,9 @@ def _model(config: DictConfig, datamodule: AnomalyDataModule, folder: RunFolder)
         config.method, distill_steps=config.steps.distill, finetune_steps=config.steps.finetune
     )
     config.encoder.image_size = list(datamodule.preprocess.input_size)
+    rival = RIVALS.get(config.method)
     return MeDSWrapper(
-        build_detector(config),
+        build(config.encoder) if rival else build_detector(config),
         method=config.method,
         distill_steps=config.steps.distill,
         finetune_steps=config.steps.finetune,
@@ -289,6 +299,7 @@ def _model(config: DictConfig, datamodule: AnomalyDataModule, folder: RunFolder)
         optimizer=optimizer,
         example=random_images(*datamodule.preprocess.input_size, torch.device("cpu")),
         seed=config.seed,
+        rival=build_settings(rival, config[config.method]) if rival else None,
         cache=cache,
         scoring_batch=config.scoring_batch,
         compile=config.compile,
@@ -333,6 +344,7 @@ def _silence_lightning() -> None:
         ".*LeafSpec.*",
         ".*many workers.*",
         "training ended after.*",  # the report says it
+        ".*configure_optimizers.*returned `None`.*",  # a rival
     ):
         warnings.filterwarnings("ignore", message=message)
 
@@ -357,6 +369,7 @@ def _protocol(job: _Job) -> dict[str, Any]:
         "normalization": asdict(model.normalization),
         "memory": plain(config.memory),
         "selection": plain(config.selection),
+        "rival": model.rival.settings if model.rival else None,
         # The detector's own image score knows no share.
         "evaluation": asdict(job.protocol)
         | ({"image_top": None} if detector_scores_images(model) else {}),

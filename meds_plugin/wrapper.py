@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
-from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 
+from meds_plugin.callbacks.rival import RivalCallback
 from meds_plugin.callbacks.stage_callbacks import stage_callbacks
 from meds_plugin.callbacks.stage_times import StageTimes
 from meds_plugin.callbacks.trainer import shows_progress, training_stream
@@ -18,16 +18,18 @@ from meds_plugin.detectors.compiling import check_backend, compile_detector
 from meds_plugin.detectors.frozen_part import FrozenPart, check_saved
 from meds_plugin.detectors.validation.validate import validate_detector
 from meds_plugin.detectors.view import DetectorView
-from meds_plugin.encoders.default import default_features
+from meds_plugin.encoders.default import default_features, encoder_of
 from meds_plugin.encoding.cache.settings import CacheSettings
 from meds_plugin.encoding.cache.store import FrozenCache
 from meds_plugin.encoding.encoded_images import EncodedImages
 from meds_plugin.encoding.scoring import selection_scores
 from meds_plugin.memory.settings import MemorySettings
+from meds_plugin.rivals import make_rival
 from meds_plugin.selection import SelectionSettings
 from meds_plugin.training.distillation import check_loss
-from meds_plugin.training.optimizer import OptimizerSettings, StableAdamW
+from meds_plugin.training.optimizer import OptimizerSettings
 from meds_plugin.training.own_loss import own_loss
+from meds_plugin.training.schedule import staged_optimizer
 from meds_plugin.training.stages import Method, plan_stages
 from meds_plugin.training.stream import TrainingStream
 from meds_plugin.training.unused_parameters import prepare_ddp
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from meds_plugin.encoders.normalization import Normalization
     from meds_plugin.encoding.cache.store import Kind
     from meds_plugin.encoding.reader import ImageReader
+    from meds_plugin.rivals.base import Rival
     from meds_plugin.training.distillation import DistillLoss
 
 __all__ = ["MeDSWrapper", "TrainingScores"]
@@ -60,7 +63,8 @@ class MeDSWrapper(L.LightningModule):
 
     Args:
         detector: Any module that maps images to an anomaly map (see `Detector`).
-        method: ``meds``, or a row of the ablation (see `stages.plan_stages`).
+        method: ``meds``, or what it is compared with (see `stages.plan_stages`), of which rivals
+            use the detector's encoder only.
         distill_steps: Optimiser steps of distillation; the paper trains 10 000.
         finetune_steps: Optimiser steps of fine-tuning; the paper trains 10 000.
         memory: How training patches are scored: settings, or some of them by name.
@@ -71,6 +75,7 @@ class MeDSWrapper(L.LightningModule):
         example: Images ``[2, 3, H, W]`` as the detector expects them, to check it on; default:
             random ones of its ``image_size``, or of the first usual size that it takes.
         seed: Keys the order of images and the detector's randomness in training.
+        rival: How the rival works that is the method, likewise; default: as its authors' does.
         cache: What is cached of the frozen part's outputs; default: up to 4 GB in memory. Nothing
             is cached for a data set or a detector that augments.
         scoring_batch: Images scored at once; default: the batch, on one accelerator at least 64.
@@ -98,17 +103,22 @@ class MeDSWrapper(L.LightningModule):
         features: nn.Module | None = None,
         example: Tensor | None = None,
         seed: int = 0,
+        rival: Rival | Mapping[str, Any] | None = None,
         cache: CacheSettings | None = None,
         scoring_batch: int | None = None,
         compile: bool | str = False,  # noqa: A002
     ) -> None:
         super().__init__()
         self.strict_loading = False  # frozen weights are not in the checkpoints
+        check_loss(distill_loss)
+        self.plan = plan_stages(method, distill_steps=distill_steps, finetune_steps=finetune_steps)
+        own = make_rival(method, rival)
+        self.rival = None if own is None else RivalCallback(own, encoder_of(detector), seed=seed)
+        if self.rival is not None:
+            detector = features = self.rival.features
         self.detector = detector
         self.memory_encoder = features
         self.view = DetectorView(detector, features or default_features)
-        check_loss(distill_loss)
-        self.plan = plan_stages(method, distill_steps=distill_steps, finetune_steps=finetune_steps)
         memory = _settings(MemorySettings, memory)
         selection = _settings(SelectionSettings, selection)
         self.optimizer_settings = _settings(OptimizerSettings, optimizer)
@@ -123,16 +133,13 @@ class MeDSWrapper(L.LightningModule):
         self.stream: TrainingStream | None = None
         self._initial: dict[str, Tensor] | None = None
         self._frozen = FrozenPart(detector, self.view.trainable_parameters(), features)
-        validate_detector(
-            self.view, frozen=self._frozen.prefixes, example=example, memory_encoder=features
-        )
+        if self.rival is None:
+            validate_detector(
+                self.view, frozen=self._frozen.prefixes, example=example, memory_encoder=features
+            )
         self._draw = (-1, 0)  # step, and batches seen in it
         self.memory, self.distillation, self.selection = stage_callbacks(
-            self.plan,
-            memory=memory,
-            loss=distill_loss,
-            selection=selection,
-            seed=seed,
+            self.plan, memory=memory, loss=distill_loss, selection=selection, seed=seed
         )
         # What determines the result, for load_from_checkpoint and loggers.
         self.save_hyperparameters(
@@ -144,6 +151,7 @@ class MeDSWrapper(L.LightningModule):
                 "distill_loss": distill_loss,
                 "selection": asdict(selection),
                 "optimizer": asdict(self.optimizer_settings),
+                "rival": self.rival and self.rival.settings,
                 "seed": seed,
             }
         )
@@ -184,7 +192,7 @@ class MeDSWrapper(L.LightningModule):
 
     def configure_callbacks(self) -> list[L.Callback]:
         """Bring the callbacks of the method's stages."""
-        own = (self.memory, self.distillation, self.selection, self._times)
+        own = (self.memory, self.rival, self.distillation, self.selection, self._times)
         return [callback for callback in own if callback is not None]
 
     def make_stream(self, reader: ImageReader) -> TrainingStream:
@@ -224,20 +232,9 @@ class MeDSWrapper(L.LightningModule):
         if self.plan.reinitialise and self._initial is None:
             self._initial = self._frozen.copy_trained()
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Return the optimiser, and a schedule that starts anew with every stage."""
-        settings = self.optimizer_settings
-        optimizer = StableAdamW(self.view.parameter_groups(), settings)
-        schedule = LambdaLR(optimizer, lambda step: self.learning_rate(step) / settings.lr)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
-
-    def learning_rate(self, step: int) -> float:
-        """Return the learning rate of a step of the run."""
-        stage = self.plan.at(step)
-        return self.optimizer_settings.lr_at(step - stage.start, total=stage.steps)
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig | None:
+        """Return the optimiser and its schedule, if anything is trained."""
+        return staged_optimizer(self.view.parameter_groups(), self.optimizer_settings, self.plan)
 
     def on_train_start(self) -> None:
         """Stop at once where a checkpoint holds all steps."""
@@ -349,6 +346,7 @@ class MeDSWrapper(L.LightningModule):
             self.memory,
             self.distillation,
             self.selection,
+            self.rival,
             trains=bool(self.plan.stages),
             step=self.global_step,
             final=lambda: (

@@ -27,6 +27,7 @@ LAYERS = (
     "selection",
     "encoders",
     "memory",
+    "rivals",
     "detectors",
     "encoding",
     "training",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from meds_plugin.callbacks.distillation import DistillationCallback
     from meds_plugin.callbacks.memory_ensemble import MemoryEnsembleCallback
     from meds_plugin.callbacks.progressive_selection import ProgressiveSelectionCallback
+    from meds_plugin.callbacks.rival import RivalCallback
 
 __all__ = ["TrainingScores", "collect_scores"]
 
@@ -25,7 +26,8 @@ class TrainingScores:
 
     Attributes:
         score: Selection score of the final model (``method=memory``: the memory score). Where
-            the memory is weighed in it: in MADs from the median of the image's group.
+            the memory is weighed in it: in MADs from the median of the image's group. For a
+            rival: its own image score.
         selected: Whether the method selects the image in the end; all where nothing is selected.
         memory: Image score of the memory ensemble, or ``None`` where the method has none.
         distilled: Image score of the distilled model, or ``None``.
@@ -41,6 +43,7 @@ def collect_scores(
     memory: MemoryEnsembleCallback | None,
     distillation: DistillationCallback | None,
     selection: ProgressiveSelectionCallback | None,
+    rival: RivalCallback | None,
     *,
     trains: bool,
     step: int,
@@ -52,14 +55,17 @@ def collect_scores(
         memory: Stage 1.
         distillation: Stage 2.
         selection: Stage 3.
-        trains: Whether the method trains a detector; else the memory's scores are all there is.
+        rival: What stands in the place of all three.
+        trains: Whether the method trains a detector; else the memory's scores, or the rival's, are
+            all there is.
         step: The trainer's.
         final: Gives the image scores ``[N]`` of the final model, where they are needed.
     """
     memory_scores = memory.image_scores() if memory else None
     distilled = distillation.scores if distillation else None
-    if not trains and memory_scores is not None:
-        score = memory_scores
+    untrained = rival.images if rival else memory_scores
+    if not trains and untrained is not None:
+        score = untrained
     elif distillation and selection is None:  # the distilled model is the final one
         score = distilled = final() if distilled is None else distilled
     else:

@@ -13,7 +13,7 @@ from meds_plugin.utils.errors import UserError
 from meds_plugin.utils.values import is_list, is_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from typing_extensions import Self
 
@@ -114,9 +114,34 @@ class FrozenEncoder(nn.Module):
         """
         return self.tokens(images), self.features(images)
 
-    def layer_maps(self, images: Tensor) -> list[Tensor]:
-        """Return the patches on the grid, ``[B, C, h, w]`` for each target (see `tokens`)."""
-        return [self._on_grid(tokens) for tokens in self.tokens(images)]
+    def summary_and_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a vector of each whole image and its memory features, from one pass.
+
+        Args:
+            images: See `features`.
+
+        Returns:
+            ``[B, D]``, the class token if the network has one, else the mean over the patches; and
+            the result of `features`.
+
+        Raises:
+            ValueError: If the images have another size.
+        """
+        features = self.features(images)
+        return features.mean(1), features
+
+    def layer_maps(
+        self, images: Tensor, *, local: Callable[[Tensor], Tensor] | None = None
+    ) -> list[Tensor]:
+        """Return the patches on the grid, ``[B, C, h, w]`` for each target (see `tokens`).
+
+        Args:
+            images: See `tokens`.
+            local: Changes each target's map at its own resolution, before it comes to the grid:
+                ``[B, C, h', w']`` -> ``[B, C', h', w']``.
+        """
+        maps = [self._on_grid(tokens) for tokens in self.tokens(images)]
+        return maps if local is None else [local(each) for each in maps]
 
     def maps_and_features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """Return the results of `layer_maps` and `features`, from one pass if an encoder can."""

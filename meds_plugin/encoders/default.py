@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
+from meds_plugin.encoders.base import FrozenEncoder
 from meds_plugin.encoders.build import build_encoder
 from meds_plugin.encoders.normalization import Normalization
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
-    from meds_plugin.encoders.base import FrozenEncoder
-
-__all__ = ["default_features"]
+__all__ = ["default_features", "encoder_of"]
 
 IMAGE_SIZE = 224
 # As in conf/encoder/efficientnet_lite0.yaml.
@@ -47,6 +46,12 @@ class _DefaultFeatures:
 
 
 default_features = _DefaultFeatures()
+
+
+def encoder_of(module: nn.Module) -> FrozenEncoder:
+    """Return the encoder inside a module (or itself); the package's own, if there is none."""
+    found = (part for part in module.modules() if isinstance(part, FrozenEncoder))
+    return next(found, None) or _encoder(torch.device("cpu"))
 
 
 @cache

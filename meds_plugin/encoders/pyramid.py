@@ -16,7 +16,7 @@ from meds_plugin.utils.errors import UserError, brief
 from meds_plugin.utils.values import is_list, is_number, is_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = ["PyramidEncoder", "PyramidSettings"]
 
@@ -161,10 +161,13 @@ class PyramidEncoder(FrozenEncoder):
         return tokens, torch.cat(tokens, dim=2)
 
     @torch.no_grad()
-    def layer_maps(self, images: Tensor) -> list[Tensor]:
-        """Return the targets on the grid, ``[B, C, h, w]`` each."""
+    def layer_maps(
+        self, images: Tensor, *, local: Callable[[Tensor], Tensor] | None = None
+    ) -> list[Tensor]:
+        """Return the targets on the grid, ``[B, C, h, w]`` each (see `FrozenEncoder`)."""
         self._check_images(images)
-        maps = [self._resampled(tap) for tap in self._taps(images)]
+        taps = self._taps(images)
+        maps = [self._resampled(tap if local is None else local(tap)) for tap in taps]
         if not self.settings.balance:
             return maps
         # In float32: squares of half-precision values may overflow.

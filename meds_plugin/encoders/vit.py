@@ -91,6 +91,15 @@ class ViTEncoder(FrozenEncoder):
         self._check_images(images)
         return self._memory_features(self.model.forward_features(images))
 
+    @torch.no_grad()
+    def summary_and_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the class token after the final norm, and `features` (see `FrozenEncoder`)."""
+        if getattr(self.model, "cls_token", None) is None:  # register tokens alone do not count
+            return super().summary_and_features(images)
+        self._check_images(images)
+        normed: Tensor = self.model.fc_norm(self.model.forward_features(images))
+        return normed[:, 0], normed[:, self.prefix_tokens :]
+
     def _intermediates(self, images: Tensor, *, only: bool) -> Any:
         """Return timm's outputs of the target blocks, after the final output unless ``only``."""
         self._check_images(images)

@@ -179,7 +179,7 @@ class EncodedImages:
             for some, batch in zip(plan, batches, strict=True):
                 found = store.get(some) if cached else None
                 if found is None:
-                    pixels = self._read(some) if cached else self.reader.images(batch)
+                    pixels = self.read(some) if cached else self.reader.images(batch)
                     found = self._computed_features(some, pixels, device)
                 features = self._outputs.rounding("features").restore(found).to(device)
                 grid = grid_of(features, torch.empty(0, 3, *self._size, device="meta"))
@@ -199,9 +199,10 @@ class EncodedImages:
 
     def _encode_again(self, indices: Sequence[int]) -> Tensor:
         """Read images and return their encodings on the CPU, because they are not cached."""
-        return self._outputs.of(("encoded",), indices, self._read(indices))["encoded"].cpu()
+        return self._outputs.of(("encoded",), indices, self.read(indices))["encoded"].cpu()
 
-    def _read(self, indices: Sequence[int]) -> Tensor:
+    def read(self, indices: Sequence[int]) -> Tensor:
+        """Return images ``[B, 3, H, W]`` as the data set gives them, on the CPU."""
         (batch,) = self.reader.batches([indices])
         return self.reader.images(batch)
 
@@ -211,7 +212,7 @@ class EncodedImages:
             return
         if self._repeatable is None:
             few = range(min(self.reader.batch_size, len(self)))
-            self._repeatable = torch.equal(self._read(few), self._read(few))
+            self._repeatable = torch.equal(self.read(few), self.read(few))
             if not self._repeatable:
                 log.warning("the images change each time they are read: no encoding is cached")
         if not self._repeatable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -88,13 +89,11 @@ def evaluate(
         own: tuple[Tensor, Tensor] | None = None
         for place, name in enumerate(some):
             indices = members[name].tolist()
-            if model.plan.stages:
-                maps = anomaly_maps(images, indices, device=model.device)
-            else:
-                maps = _memory_maps(model, images, name, indices)
+            maps, own_scores = _scored(model, images, name, indices)
             if place != rank and on_maps is None:
                 continue
             evaluated, scores = _evaluated(model, maps, size, protocol)
+            scores = scores if own_scores is None else own_scores
             if on_maps is not None:
                 on_maps(members[name], evaluated)
             if place == rank:
@@ -120,20 +119,38 @@ def evaluate(
 
 
 def detector_scores_images(model: MeDSWrapper) -> bool:
-    """Whether the detector's own ``image_score`` makes the image scores."""
-    return bool(model.plan.stages) and model.view.own("image_score") is not None
+    """Whether the detector's own ``image_score``, or a rival, makes the image scores."""
+    return model.rival is not None or (
+        bool(model.plan.stages) and model.view.own("image_score") is not None
+    )
+
+
+def _scored(
+    model: MeDSWrapper, images: EncodedImages, name: str, indices: list[int]
+) -> tuple[Tensor, Tensor | None]:
+    """Return a category's maps ``[n, h, w]``, and image scores ``[n]`` where a rival makes them."""
+    if model.plan.stages:
+        return anomaly_maps(images, indices, device=model.device), None
+    if model.rival is not None:
+        return model.rival.score(images, indices, group=name, device=model.device)
+    return _memory_maps(model, images, name, indices), None
 
 
 def _evaluated(
     model: MeDSWrapper, maps: Tensor, size: tuple[int, int], protocol: EvaluationProtocol
 ) -> tuple[Tensor, Tensor]:
     """Return a category's evaluated maps ``[n, R, R]`` and image scores ``[n]``."""
-    view = model.view if model.plan.stages else None  # else the maps are the memory's
+    view = model.view if model.plan.stages else None  # else the maps are no detector's
+    if model.rival is not None:
+        protocol = replace(protocol, blur_kernel=1)  # it smooths as its authors do
     evaluated = torch.empty(len(maps), protocol.resize, protocol.resize)
     scores = torch.empty(len(maps))
     with torch.no_grad(), evaluating(model.detector):
         for places in torch.arange(len(maps)).split(_CHUNK):
-            part, score = evaluate_maps(view, maps[places].to(model.device), size, protocol)
+            some = maps[places].to(model.device)
+            if model.rival is not None:
+                some = model.rival.pixel_maps(some, size)
+            part, score = evaluate_maps(view, some, size, protocol)
             evaluated[places], scores[places] = part.cpu(), score.cpu()
     return evaluated, scores
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meds_plugin.memory.scores import bootstrap_scores, expected_scores
+from meds_plugin.memory.scores import bootstrap_scores, expected_scores, interval_scores
 from meds_plugin.memory.subsampling import sample_subsets
 from meds_plugin.utils.errors import UserError
 from meds_plugin.utils.rng import torch_generator
@@ -39,7 +39,7 @@ def ensemble_scores(
         group: The group's name; its memories are sampled independently of other groups'.
         queries: ``[Q, P', D]`` features to score; default the training features themselves.
         views: The camera view of each training image, where there are several: every memory then
-            holds ``ratio`` of each, and all are searched together.
+            holds ``ratio`` of each, and all are searched together; an interval ignores them.
         progress: Called with the pairs of images compared and their total.
 
     Returns:
@@ -67,6 +67,10 @@ def ensemble_scores(
             decimals=5 if settings.round_cosine else None,
             dtype=settings.dtype,
             progress=progress,
+        )
+    if settings.ensemble == "interval":
+        return interval_scores(
+            features, settings.interval, queries=queries, dtype=settings.dtype, progress=progress
         )
     return expected_scores(
         features,

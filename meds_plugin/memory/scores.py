@@ -21,6 +21,7 @@ from meds_plugin.memory.patch_vectors import PatchVectors
 from meds_plugin.memory.subsampling import (
     IMAGE_TOLERANCE,
     check_ratio,
+    interval_weights,
     memory_size,
     on_device,
     rank_weights,
@@ -35,7 +36,14 @@ if TYPE_CHECKING:
     from meds_plugin.memory.aggregation import Aggregation
     from meds_plugin.memory.neighbors import Backend
 
-__all__ = ["ScoreOptions", "Unit", "bootstrap_scores", "expected_scores", "gap_curve"]
+__all__ = [
+    "ScoreOptions",
+    "Unit",
+    "bootstrap_scores",
+    "expected_scores",
+    "gap_curve",
+    "interval_scores",
+]
 
 Unit = Literal["image", "patch"]
 
@@ -167,6 +175,47 @@ def expected_scores(
         replacement, C(N-k, m-1) / C(N, m) without, ratio (1-ratio)^(k-1) for patches.
     """
     return gap_curve(features, [ratio], queries=queries, **options)[0]
+
+
+def interval_scores(
+    features: Tensor | PatchVectors,
+    interval: Sequence[float],
+    *,
+    queries: Tensor | PatchVectors | None = None,
+    dtype: torch.dtype = torch.float32,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """Average an interval of the sorted distances from each patch to the other images.
+
+    Args:
+        features: See `expected_scores`.
+        interval: Ascending shares (lower, upper) in [0, 1] (see `interval_weights`).
+        queries: ``[Q, P', D]`` features to score; default ``features``, where an image is left out
+            of its own distances.
+        dtype: See `ScoreOptions`.
+        progress: Called with the pairs of images done and their total.
+
+    Returns:
+        ``[Q, P']`` float32 cosine distances in [0, 2], higher = more anomalous; 0 for a single
+        image, which has none to be compared with.
+
+    Source:
+        MuSc, whose distances are Euclidean: the order of images by one patch is the same, the
+        means are not.
+    """
+    stored = PatchVectors.of(features, dtype)
+    asked = None if queries is None else as_queries(queries, stored)
+    others = len(stored) - (asked is None)
+    if others == 0:
+        return torch.zeros(1, stored.patches, device=stored.device)
+    weights = interval_weights(others, interval)
+    return aggregate_distances(
+        stored,
+        RankWeightedSum(on_device(weights[None], stored.device)),
+        queries=asked,
+        leave_self_out=asked is None,
+        progress=progress,
+    )[0]
 
 
 def gap_curve(

@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 
 from meds_plugin.memory.neighbors import Backend
 from meds_plugin.memory.scores import Unit
 from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.values import is_list, is_number
 
-__all__ = ["DTYPES", "MemorySettings"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["DTYPES", "MemorySettings", "check_interval"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def check_interval(key: str, interval: object) -> None:
+    """Refuse what is not two ascending shares in [0, 1].
+
+    Raises:
+        UserError: Naming the key.
+    """
+    given = list(interval) if is_list(interval) else []
+    numbers = [share for share in given if is_number(share)]
+    if not (len(given) == len(numbers) == 2 and 0 <= numbers[0] < numbers[1] <= 1):
+        msg = f"{key} must be two ascending shares in [0, 1], as [0,0.3], got {interval!r}"
+        raise UserError(msg)
 
 
 @dataclass(frozen=True)
@@ -22,9 +39,12 @@ class MemorySettings:
 
     Attributes:
         ensemble: ``expected``: the mean over all random memories, in closed form. ``bootstrap``:
-            the mean over ``size`` sampled ones, as in the reference.
+            the mean over ``size`` sampled ones, as in the reference. ``interval``: no memories, but
+            the mean over an interval of the distances to the other images, as in MuSc.
         ratio: Share of the images (or patches) that a memory holds, in (0, 1].
         size: Number of sampled memories; ``bootstrap`` only.
+        interval: Ascending shares (lower, upper) in [0, 1] of the sorted distances that count;
+            ``interval`` only.
         unit: What is sampled: whole images (reference) or single patches (paper; ``expected``
             only).
         replacement: Whether images are sampled with replacement (reference).
@@ -41,9 +61,10 @@ class MemorySettings:
             ``auto``, which takes faiss on a CPU.
     """
 
-    ensemble: Literal["expected", "bootstrap"] = "expected"
+    ensemble: Literal["expected", "bootstrap", "interval"] = "expected"
     ratio: float = 0.1
     size: int = 100
+    interval: Sequence[float] = (0.0, 0.3)
     unit: Unit = "image"
     replacement: bool = True
     keep: float = 0.7
@@ -60,7 +81,7 @@ class MemorySettings:
             UserError: Naming the key.
         """
         for key, value, allowed in (
-            ("memory.ensemble", self.ensemble, ("expected", "bootstrap")),
+            ("memory.ensemble", self.ensemble, ("expected", "bootstrap", "interval")),
             ("memory.unit", self.unit, get_args(Unit)),
             ("memory.products", self.products, tuple(DTYPES)),
             ("memory.search", self.search, get_args(Backend)),
@@ -82,10 +103,11 @@ class MemorySettings:
         if self.search == "faiss" and self.products != "float32":
             msg = "memory.search=faiss takes memory.products=float32; with others take torch"
             raise UserError(msg)
-        if self.ensemble == "bootstrap" and (self.unit == "patch" or self.leave_self_out):
+        check_interval("memory.interval", self.interval)
+        if self.ensemble != "expected" and (self.unit == "patch" or self.leave_self_out):
             msg = (
                 "memory.unit=patch and memory.leave_self_out=true need memory.ensemble=expected; "
-                "the bootstrap samples whole images and leaves none out"
+                "the bootstrap leaves no image out, the interval always leaves out an image's own"
             )
             raise UserError(msg)
 

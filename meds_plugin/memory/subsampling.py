@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "IMAGE_TOLERANCE",
     "check_ratio",
+    "interval_weights",
     "memory_size",
     "on_device",
     "rank_weights",
@@ -142,6 +143,27 @@ def rank_weights(survivals: Tensor, tolerance: float) -> Tensor:
     ranks = int(left_out.int().argmax()) + 1 if bool(left_out.any()) else len(left_out)
     weights = survivals[:, :ranks] - survivals[:, 1 : ranks + 1]
     weights[:, -1] += survivals[:, ranks]
+    return weights
+
+
+def interval_weights(population: int, interval: Sequence[float]) -> Tensor:
+    """Return the weights of an ordinary mean over an interval of the sorted distances.
+
+    Args:
+        population: Images that distances go to, n >= 1.
+        interval: Ascending shares (lower, upper) in [0, 1]: the distances from int(lower * n)
+            up to int(upper * n), and at least one, count.
+
+    Returns:
+        ``[K]`` float64 for the nearest, second nearest, ...; they sum to 1.
+
+    Source:
+        MuSc averages the lowest 30 %: (0, 0.3).
+    """
+    lower = min(int(interval[0] * population), population - 1)
+    upper = max(int(interval[1] * population), lower + 1)
+    weights = torch.zeros(upper, dtype=torch.float64)
+    weights[lower:] = 1 / (upper - lower)
     return weights
 
 

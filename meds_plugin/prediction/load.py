@@ -18,6 +18,7 @@ from meds_plugin.evaluation.alarms import AlarmThresholds
 from meds_plugin.evaluation.protocol import EvaluationProtocol
 from meds_plugin.evaluation.scoring import Scorer
 from meds_plugin.prediction.predictor import Predictor
+from meds_plugin.rivals import RIVALS
 from meds_plugin.runs.read import read_config
 from meds_plugin.training.stages import plan_stages
 from meds_plugin.utils.errors import UserError, brief
@@ -62,9 +63,10 @@ def load(
     config = read_config(path.parent)
     if not trust:
         check_targets(plain(config.backbone.detector), path.with_name("config.yaml"))
-    if config.get("method") == "memory":
+    method = config.get("method")
+    if method == "memory" or method in RIVALS:
         msg = (
-            f"{path} is of method=memory, which trains no detector: its scores need the training "
+            f"{path} is of method={method}, which trains no detector: its scores need the training "
             "images; take the checkpoint of another method"
         )
         raise UserError(msg)

@@ -1,15 +1,28 @@
-"""The training stages of each method: MeDS, and every row of the paper's ablation."""
+"""The training stages of each method: MeDS, and every row it is compared with."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from meds_plugin.rivals import RIVALS
 from meds_plugin.utils.errors import UserError
 
 __all__ = ["METHODS", "Method", "Stage", "StagePlan", "plan_stages"]
 
-Method = Literal["meds", "plain", "memory", "distilled", "memory_selected", "random_init"]
+Method = Literal[
+    "meds",
+    "plain",
+    "memory",
+    "distilled",
+    "memory_selected",
+    "random_init",
+    "patchcore",
+    "softpatch",
+    "inreach",
+    "fun_ad",
+    "musc",
+]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 
@@ -83,6 +96,8 @@ def plan_stages(method: Method, *, distill_steps: int, finetune_steps: int) -> S
             ``distilled``: stop after distillation. ``memory_selected``: like ``meds``, but
             selection starts from the memory scores instead of the distilled model's.
             ``random_init``: like ``meds``, but fine-tuning starts from the initial weights.
+            ``patchcore``, ``softpatch``, ``inreach``, ``fun_ad``, ``musc``: rivals, which have no
+            detector to train (see `rivals`).
         distill_steps: Optimiser steps of distillation, >= 0.
         finetune_steps: Optimiser steps of fine-tuning, >= 0.
 
@@ -100,8 +115,8 @@ def plan_stages(method: Method, *, distill_steps: int, finetune_steps: int) -> S
         if steps < 0:
             msg = f"{key} must be 0 or more, got {steps}"
             raise UserError(msg)
-    if method == "memory":
-        return StagePlan((), uses_memory=True)
+    if method == "memory" or method in RIVALS:
+        return StagePlan((), uses_memory=method == "memory")
     total = distill_steps + finetune_steps
     if method == "plain":
         return StagePlan(_chain(("train", total)), uses_memory=False)

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from meds_plugin.encoding.cache.settings import CacheSettings
 from meds_plugin.encoding.scoring import selection_scores
 from meds_plugin.memory.settings import MemorySettings
+from meds_plugin.rivals import RIVALS
 from meds_plugin.selection import anchor, select_by_group
 from meds_plugin.training.stages import METHODS, Method
 from meds_plugin.utils.errors import UserError
@@ -23,6 +24,9 @@ from tests.toys import BareDetector, FullDetector, ToyImages, loader, quiet_trai
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+OWN_METHODS = [method for method in METHODS if method not in RIVALS]
 
 
 def fit(detector: nn.Module, **settings: Any) -> MeDSWrapper:
@@ -42,7 +46,7 @@ def weights(model: MeDSWrapper) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("kind", [BareDetector, FullDetector])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", OWN_METHODS)
 def test_every_method_runs_and_scores_all_images(kind: type[nn.Module], method: Method) -> None:
     model = fit(make(kind), method=method)
     scores = model.training_scores()
@@ -544,7 +548,7 @@ def test_a_checkpoint_knows_the_plan_and_all_settings(tmp_path: Path) -> None:
     assert longer.total_steps == model.plan.stages[0].end + 99
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", OWN_METHODS)
 def test_one_loss_is_there_in_all_stages_for_lightnings_callbacks(
     tmp_path: Path, method: Method
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,9 @@ from torch.nn import functional as F
 
 from backbones.hvq import HVQ
 from meds_plugin.encoders.base import FrozenEncoder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["FakeEncoder", "encoded_images", "make"]
 
@@ -32,7 +35,9 @@ class FakeEncoder(FrozenEncoder):
         self.additive = additive
         self.train(mode=False)
 
-    def layer_maps(self, images: Tensor) -> list[Tensor]:
+    def layer_maps(
+        self, images: Tensor, *, local: Callable[[Tensor], Tensor] | None = None
+    ) -> list[Tensor]:
         pooled = F.avg_pool2d(images, 8)
         return [
             torch.stack(

@@ -158,6 +158,33 @@ def test_tokens_are_the_blocks_outputs_and_later_blocks_do_not_run(kind: str) ->
     assert torch.equal(again, features)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_summary_is_the_class_token_or_the_patches_mean(kind: str) -> None:
+    model, extra, patch, prefix = KINDS[kind]
+    encoder = small(model=model, image_size=2 * patch, model_args={**SMALL, **extra})
+    seen: list[Tensor] = []
+    for norm in (encoder.model.norm, encoder.model.fc_norm):
+        norm.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    images = torch.randn(2, 3, *encoder.image_size)
+    summary, features = encoder.summary_and_features(images)
+    assert len(seen) == 2  # one pass
+    assert torch.equal(features, encoder.features(images))
+    assert torch.equal(summary, seen[1][:, 0] if prefix else features.mean(1))
+    with pytest.raises(ValueError, match=r"data\.image_size"):
+        encoder.summary_and_features(images[..., 1:])
+
+
+def test_register_tokens_are_no_summary() -> None:
+    encoder = small(
+        model="vit_medium_patch16_reg4_gap_256",
+        image_size=32,
+        model_args={"embed_dim": 32, "depth": 4, "num_heads": 4},
+    )
+    assert encoder.prefix_tokens == 4
+    summary, features = encoder.summary_and_features(torch.randn(2, 3, 32, 32))
+    assert torch.equal(summary, features.mean(1))
+
+
 def test_rotary_weights_fit_any_image_size(tmp_path: Path) -> None:
     trained = small(model=DINOV3, image_size=64).model.state_dict()
     assert "pos_embed" not in trained

@@ -1,0 +1,1 @@
+"""Tests of `meds_plugin.rivals`."""
