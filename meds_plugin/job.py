@@ -53,7 +53,7 @@ from meds_plugin.selection import SelectionSettings
 from meds_plugin.training.optimizer import OptimizerSettings
 from meds_plugin.training.stages import plan_stages
 from meds_plugin.utils.errors import UserError
-from meds_plugin.utils.process import launched_rank
+from meds_plugin.utils.process import launched_rank, peak_memory
 from meds_plugin.wrapper import MeDSWrapper
 
 if TYPE_CHECKING:
@@ -238,6 +238,7 @@ def _score(job: _Job) -> _Results:
         "cut_short": model.plan.cut_short(model.global_step),
         "protocol": _protocol(job),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "memory_gb": _memory(model.device),
     }
     if not trainer.is_global_zero:
         model.close_cache()
@@ -335,6 +336,14 @@ def _trainer(config: DictConfig, folder: RunFolder, model: MeDSWrapper) -> L.Tra
     return trainer
 
 
+def _memory(device: torch.device) -> dict[str, float | None]:
+    """Return the most memory held so far, by the first rank's process and on its GPU."""
+    held = {"host": peak_memory(), "device": None}
+    if device.type == "cuda":
+        held["device"] = torch.cuda.max_memory_allocated(device) / 1e9
+    return {name: None if value is None else round(value, 3) for name, value in held.items()}
+
+
 def _silence_lightning() -> None:
     """Keep Lightning's small talk out of the output; its warnings about us are beside the point."""
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -344,7 +353,6 @@ def _silence_lightning() -> None:
         ".*LeafSpec.*",
         ".*many workers.*",
         "training ended after.*",  # the report says it
-        ".*configure_optimizers.*returned `None`.*",  # a rival
     ):
         warnings.filterwarnings("ignore", message=message)
 

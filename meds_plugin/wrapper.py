@@ -232,8 +232,8 @@ class MeDSWrapper(L.LightningModule):
         if self.plan.reinitialise and self._initial is None:
             self._initial = self._frozen.copy_trained()
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig | None:
-        """Return the optimiser and its schedule, if anything is trained."""
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Return the optimiser, and a schedule that starts anew with every stage."""
         return staged_optimizer(self.view.parameter_groups(), self.optimizer_settings, self.plan)
 
     def on_train_start(self) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -25,6 +26,8 @@ from meds_plugin.distributed.ranks import (
     largest,
     rank_and_world,
 )
+from meds_plugin.encoders.build import build_encoder
+from meds_plugin.encoders.normalization import IMAGENET
 from meds_plugin.evaluation.protocol import EvaluationProtocol
 from meds_plugin.training.optimizer import OptimizerSettings
 from tests.toys import quiet_trainer, wrap
@@ -82,7 +85,7 @@ def fit(
     torch.manual_seed(rank_and_world()[0])  # the first rank's weights are to be everyone's
     trainer_settings = settings.pop("trainer", {})
     model = wrap(
-        Mirror(),
+        settings.pop("detector", None) or Mirror(),
         distill_steps=STEPS,
         finetune_steps=STEPS,
         optimizer=OptimizerSettings(lr=lr, final_lr=lr / 10, warmup=2),
@@ -130,6 +133,20 @@ def results(world: int) -> dict[str, Any]:
             "metrics": json.dumps(evaluate(model, data, protocol=protocol)),
             "weights": {k: v.clone() for k, v in model.detector.state_dict().items()},
         }
+    encoder = build_encoder(
+        model="resnet18",
+        image_size=32,
+        layers=[1, 2],
+        weights="random",
+        pyramid={"stride": 4},
+        normalization=asdict(IMAGENET),
+    )
+    model, trainer = fit(data, world=world, method="softpatch", detector=encoder)
+    trainer.fit(model, data)
+    found["rival"] = {
+        "score": model.training_scores().score,
+        "metrics": json.dumps(evaluate(model, data, protocol=protocol)),
+    }
     return found
 
 

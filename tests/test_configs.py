@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import math
+from dataclasses import asdict
 from pathlib import Path
 
 import lightning as L
@@ -10,6 +12,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
@@ -18,7 +21,10 @@ from meds_plugin.config.flatten import flatten
 from meds_plugin.config.location import conf_dir
 from meds_plugin.evaluation.protocol import EvaluationProtocol
 from meds_plugin.memory.settings import MemorySettings
+from meds_plugin.rivals import RIVALS
+from meds_plugin.runs.published import published_dataset
 from meds_plugin.training.optimizer import OptimizerSettings
+from meds_plugin.training.stages import METHODS
 
 GROUPS = ("backbone", "data", "encoder", "experiment", "trainer")
 CHOICES = [
@@ -155,6 +161,46 @@ def test_the_papers_experiments_select_as_the_paper_does(name: str) -> None:
     assert (config.selection.k, config.selection.k_start) == (3, 0)
     assert (config.selection.memory, config.selection.hold) == (0, 0)
     assert config.memory.keep == 1
+
+
+@pytest.mark.parametrize("method", RIVALS)
+def test_rivals_have_their_authors_settings(method: str) -> None:
+    given = OmegaConf.to_container(composed()[method])
+    assert isinstance(given, dict)
+    defaults = {key: _listed(value) for key, value in asdict(RIVALS[method]()).items()}  # type: ignore[call-overload]
+    assert given == defaults
+
+
+def _listed(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
+
+
+@pytest.mark.parametrize(
+    ("name", "noises", "jobs"),
+    [
+        ("tables", "0,0.1,0.2,0.4", 3 * 8 * 4 * 3),
+        ("table1", "0,0.1,0.2,0.4", 3 * 8 * 4 * 3),
+        ("table2", "0,0.02,0.05,0.1", 3 * 8 * 4 * 3),
+        ("table3", "null", 4 * 4 * 30),
+    ],
+)
+def test_the_papers_tables_are_sweeps_over_all_rows(name: str, noises: str, jobs: int) -> None:
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        config = compose("config", [f"experiment={name}"], return_hydra_config=True)
+    swept = config.hydra.sweeper.params
+    parsed = OverridesParser.create().parse_overrides([f"{k}={v}" for k, v in swept.items()])
+    counts = [len(list(o.sweep_iterator())) if o.is_sweep_override() else 1 for o in parsed]
+    assert math.prod(counts) == jobs
+    assert swept.noise == noises
+    assert set(str(swept.method).split(",")) <= set(METHODS)
+    paper = name != "tables"
+    assert (config.steps.distill == 10_000) == paper
+    assert (config.selection.memory == 0) == paper
+    if name == "table3":
+        categories = next(o for o in parsed if o.key_or_group == "data.categories")
+        names = [str(value).strip("[]'") for value in categories.sweep_iterator()]
+        assert published_dataset(names) == "real_iad"
+        assert (config.noise, config.selection.k) == (None, 1)
 
 
 def test_an_experiment_can_be_overridden() -> None:

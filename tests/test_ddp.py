@@ -102,6 +102,12 @@ def test_the_memory_judges_test_images_alike(job: Job, alone: dict[str, Any]) ->
         assert json.loads(found["memory"]["metrics"])["mean"] == pytest.approx(expected, abs=1e-6)
 
 
+def test_a_rival_has_the_same_scores_and_metrics(job: Job, alone: dict[str, Any]) -> None:
+    for found in job.found:
+        assert torch.equal(found["rival"]["score"], alone["rival"]["score"])
+        assert found["rival"]["metrics"] == alone["rival"]["metrics"]
+
+
 @pytest.mark.parametrize("name", ["trained", "anew"])
 def test_training_has_the_gradients_of_the_whole_batch(
     job: Job, alone: dict[str, Any], name: str

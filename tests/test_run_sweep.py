@@ -139,6 +139,23 @@ def test_failed_jobs_are_named_at_the_end_and_lose_no_other(sweep: Sweep, tmp_pa
     assert (tmp_path / "run.log").read_text().splitlines() == said
 
 
+def test_a_rival_runs_once_for_all_detectors(sweep: Sweep, tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    own = ("-m", "backbone=dinomaly,inp_former", "method=plain,patchcore", "seed=0,1")
+    status, out, err = sweep(*own, f"hydra.sweep.dir={folder}")
+    assert status == 0, err
+    assert "6 of 6 jobs are finished" in out
+    assert counts(folder) == {
+        "method-patchcore+seed-0": 1,
+        "method-patchcore+seed-1": 1,
+        **{
+            f"backbone-{backbone}+method-plain+seed-{seed}": 1
+            for backbone in ("dinomaly", "inp_former")
+            for seed in (0, 1)
+        },
+    }
+
+
 def test_what_is_missing_runs_what_is_there_does_not(sweep: Sweep, tmp_path: Path) -> None:
     where = f"hydra.sweep.dir={tmp_path}"
     status, _, err = sweep("-m", "noise=0,0.5,0.1", where)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import lightning as L
 import torch
+from torch import nn
 
 from meds_plugin.callbacks.trainer import shows_progress, training_stream
 from meds_plugin.distributed.ranks import gather_in_order, rank_and_world, share_out
@@ -46,6 +47,8 @@ class RivalCallback(L.Callback):
     def __init__(self, rival: Rival, encoder: FrozenEncoder, *, seed: int) -> None:
         self.rival = rival
         self.features = rival.features(encoder)
+        # Neither DDP nor an optimiser takes a module that has nothing to train.
+        self.features.register_parameter("idle", nn.Parameter(torch.zeros(())))
         self.seed = seed
         self.maps: Tensor | None = None
         self.images: Tensor | None = None

@@ -32,7 +32,7 @@ __all__ = [
 
 # Okabe and Ito's colour-blind safe palette, without its yellow, which is too light for print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "p")
 NORMAL, ANOMALOUS = COLOURS[0], COLOURS[1]
 
 _RULES: dict[Any, Any] = {

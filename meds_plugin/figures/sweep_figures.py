@@ -7,7 +7,7 @@ import statistics
 from typing import TYPE_CHECKING, Any
 
 from meds_plugin.figures.style import COLOURS, MARKERS, grid, log_axis
-from meds_plugin.training.stages import METHODS, Method
+from meds_plugin.training.stages import METHODS, RIVAL_METHODS, Method
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -54,7 +54,8 @@ def ranking_figure(runs: Sequence[Run]) -> Figure | None:
 
 
 def ablation_figure(runs: Sequence[Run]) -> Figure | None:
-    """Draw three or more methods side by side, a panel per detector and metric."""
+    """Draw three or more methods side by side, a panel per detector and metric; no rivals."""
+    runs = [run for run in runs if run.method not in RIVAL_METHODS]
     methods = [name for name in METHODS if any(run.method == name for run in runs)]
     noises = sorted({run.noise for run in runs if run.noise is not None})
     backbones = sorted({run.backbone for run in runs})
@@ -142,7 +143,8 @@ def _against_noise(
                 shift = (noises[-1] - noises[0]) * (order - 1) / 120
                 points = {z + shift: _values(runs, metric, backbone, method, z) for z in noises}
                 colour = place if len(backbones) > 1 else order
-                _draw_line(axis, points, place=colour, label=f"{backbone}, {method}", method=method)
+                label = method if method in RIVAL_METHODS else f"{backbone}, {method}"
+                _draw_line(axis, points, place=colour, label=label, method=method)
         axis.set_xticks(noises, [f"{noise:g}" for noise in noises])
         axis.set_xlabel("noise (fraction of added images)")
         axis.set_ylabel(_LABELS[metric])
@@ -172,7 +174,7 @@ def _draw_line(
         color=COLOURS[place % len(COLOURS)],
         marker=MARKERS[METHODS.index(method)],
         markerfacecolor="white" if method == "plain" else None,
-        linestyle=_STYLES[method],
+        linestyle=_STYLES.get(method, (0, (3, 1, 1, 1))),
         markersize=4,
         linewidth=1.4,
         capsize=2,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,7 @@ from omegaconf import OmegaConf
 from meds_plugin.config.flatten import flatten
 from meds_plugin.runs.read import read_config, read_metrics
 from meds_plugin.runs.settings import result_settings, under
-from meds_plugin.training.stages import METHODS
+from meds_plugin.training.stages import METHODS, RIVAL_METHODS
 from meds_plugin.utils.errors import UserError, brief
 from meds_plugin.utils.text import first_few
 
@@ -28,7 +29,10 @@ Key = tuple[tuple[str, str], ...]
 
 # A table's rows, columns and repetitions, and what depends on the detector.
 _TABLE_KEYS = ("seed", "noise", "method", "data.noise")
+_LIST_KEYS = ("data.variant", "data.source.variant")
 _DETECTOR_KEYS = ("backbone", "evaluation.mask_rule", "preset")
+# Real-IAD's lists of training images with defects, named by their share.
+_LISTS = re.compile(r".*_fuiad_([\d.]+)")
 
 
 @dataclass(frozen=True)
@@ -39,11 +43,13 @@ class Run:
         path: Its folder.
         metrics: Content of ``metrics.json``.
         config: Content of ``config.yaml``.
+        parts: The runs that were put together to this one (see `join_categories`).
     """
 
     path: Path
     metrics: dict[str, Any]
     config: dict[str, Any]
+    parts: tuple[Run, ...] = ()
 
     @property
     def method(self) -> Method:
@@ -52,8 +58,8 @@ class Run:
 
     @property
     def backbone(self) -> str:
-        """The detector, as in ``backbone=``."""
-        return str(self.config["backbone"]["name"])
+        """The detector, as in ``backbone=``, or the rival that needs none."""
+        return self.method if self.method in RIVAL_METHODS else str(self.config["backbone"]["name"])
 
     @property
     def seed(self) -> int:
@@ -62,8 +68,16 @@ class Run:
 
     @property
     def noise(self) -> float | None:
-        """The requested contamination; ``None`` if images were taken as they are."""
-        return None if self.config["noise"] is None else float(self.config["noise"])
+        """The contamination asked for; ``None`` if images were taken as they are."""
+        if self.config["noise"] is None:
+            return self._listed
+        return float(self.config["noise"])
+
+    @property
+    def _listed(self) -> float | None:
+        """The contamination by which the data's own list of training images is named."""
+        found = _LISTS.fullmatch(str(self.config["data"].get("variant")))
+        return None if found is None else float(found[1])
 
     @property
     def data(self) -> str:
@@ -93,22 +107,39 @@ class Run:
     @property
     def settings(self) -> Key:
         """What comparable runs share: everything but method, noise, seed and detector."""
-        others = (*_TABLE_KEYS, *_DETECTOR_KEYS)
+        others = (*_TABLE_KEYS, *_DETECTOR_KEYS, *RIVAL_METHODS)
+        if self.config["noise"] is None and self._listed is not None:
+            others += _LIST_KEYS
         return tuple(item for item in sorted(self.values.items()) if not under(item[0], *others))
 
     @property
     def detector(self) -> Key:
-        """The detector's own settings."""
+        """The detector's own settings, or the rival's."""
         items = sorted(self.values.items())
-        return tuple(item for item in items if under(item[0], *_DETECTOR_KEYS))
+        keys = (self.method,) if self.method in RIVAL_METHODS else _DETECTOR_KEYS
+        return tuple(item for item in items if under(item[0], *keys))
+
+    @property
+    def seconds(self) -> float:
+        """Time that training, or what takes its place, took; without the evaluation."""
+        parts = self.metrics["seconds"].items()
+        return float(sum(value for name, value in parts if name != "evaluate"))
+
+    @property
+    def gigabytes(self) -> float | None:
+        """The most memory held: on the GPU where there was one, else by the process."""
+        held = self.metrics.get("memory_gb") or {}
+        return held.get("device") or held.get("host")
 
     def metric(self, name: str, category: str | None = None) -> float | None:
-        """Return a metric by name, or ``auprc`` or ``inspection_depth`` of the ranking.
+        """Return a metric by name, ``auprc`` or ``inspection_depth`` of the ranking, or a cost.
 
         Args:
-            name: The metric.
+            name: The metric; ``seconds`` and ``gigabytes`` are what the run took.
             category: One category; default: the mean, and the whole list for the ranking.
         """
+        if name in ("seconds", "gigabytes"):
+            return self.seconds if name == "seconds" else self.gigabytes
         if name in ("auprc", "inspection_depth"):
             ranking = self.metrics["ranking"]
             found = ranking if category is None else ranking["categories"].get(category, {})

@@ -12,8 +12,17 @@ if TYPE_CHECKING:
 
 __all__ = ["NAMES", "published_dataset", "published_value"]
 
-# Our names of detectors, and the paper's names.
-NAMES = {"dinomaly": "Dinomaly", "inp_former": "INP-Former", "hvq": "HVQ"}
+# Our names of detectors and rivals, and the paper's names.
+NAMES = {
+    "dinomaly": "Dinomaly",
+    "inp_former": "INP-Former",
+    "hvq": "HVQ",
+    "patchcore": "PatchCore",
+    "softpatch": "SoftPatch",
+    "inreach": "InReaCh",
+    "fun_ad": "FUN-AD",
+    "musc": "MuSc",
+}
 
 # Categories identify a data set; other sets come in the same layouts.
 _CATEGORIES = {
@@ -42,9 +51,9 @@ def published_value(
 
     Args:
         dataset: ``mvtec``, ``visa`` or ``real_iad``.
-        backbone: Our name of the detector.
-        method: Our name of the method; ``plain`` and ``meds`` are rows of the main tables, the
-            others of the ablation, which is on Dinomaly.
+        backbone: Our name of the detector, or of the rival that needs none.
+        method: Our name of the method; ``plain``, ``meds`` and rivals are rows of the main tables,
+            the others of the ablation, which is on Dinomaly.
         metric: One of the seven, of which four are published.
         noise: Share of the normal training images, as in the authors' lists.
 
@@ -53,7 +62,7 @@ def published_value(
         counts.
     """
     name = NAMES.get(backbone)
-    in_main = {"plain": name, "meds": f"{name}+MeDS"}
+    in_main = {"plain": name, "meds": f"{name}+MeDS", backbone: name}
     ablation = method not in in_main
     if name is None or (ablation and backbone != "dinomaly"):
         return None

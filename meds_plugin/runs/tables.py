@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from meds_plugin.metrics import UndefinedMetricError
 from meds_plugin.ranking import auprc, inspection_depth
 from meds_plugin.runs.collection import differing, separate
+from meds_plugin.runs.joined import join_categories
 from meds_plugin.runs.published import NAMES, published_dataset, published_value
 from meds_plugin.runs.read import read_rows
-from meds_plugin.training.stages import METHODS
+from meds_plugin.training.stages import METHODS, RIVAL_METHODS
 from meds_plugin.utils.atomic import csv_text
 from meds_plugin.utils.errors import UserError
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from meds_plugin.runs.collection import Run
 
 __all__ = [
+    "COST",
     "METRICS",
     "RANKING",
     "Cell",
@@ -35,22 +37,28 @@ __all__ = [
 
 METRICS = ("I-AUROC", "I-AP", "P-AUPRO", "P-AP")  # the paper's four
 RANKING = ("auprc", "inspection_depth")
+COST = {"seconds": "seconds without evaluation", "gigabytes": "memory in GB"}
 STAGES = {"memory": "memory scores of MeDS", "distilled": "distilled scores of MeDS"}
-_TITLES = {"auprc": "AUPRC of the ranking", "inspection_depth": "inspection depth (low = good)"}
+_TITLES = {
+    "auprc": "AUPRC of the ranking",
+    "inspection_depth": "inspection depth (low = good)",
+    **COST,
+}
 _FIELDS = ("settings", "metric", "detector", "method", "noise", "mean", "std", "runs", "source")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A value in [0, 1]: mean, deviation over seeds (``None`` for one run), number of runs."""
+    """A value: mean, deviation over seeds (``None`` for one run), number of runs."""
 
     mean: float
     std: float | None
     runs: int
 
-    @property
-    def text(self) -> str:
-        """In percent, as in the paper."""
+    def text(self, metric: str) -> str:
+        """Return metrics in percent, as in the paper, and costs as they are."""
+        if metric in COST:
+            return f"{self.mean:.{0 if metric == 'seconds' and self.mean >= 10 else 1}f}"
         spread = "" if self.std is None else f" ± {100 * self.std:.2f}"
         return f"{100 * self.mean:.2f}{spread}"
 
@@ -81,20 +89,23 @@ class Table:
     @property
     def metrics(self) -> list[str]:
         """The metrics that any run has."""
-        return [m for m in (*METRICS, *RANKING) if any(key[0] == m for key in self.cells)]
+        every = (*METRICS, *RANKING, *COST)
+        return [m for m in every if any(key[0] == m for key in self.cells)]
 
 
 def build_tables(runs: Sequence[Run]) -> list[Table]:
     """Collect runs into tables, one for each combination of settings.
 
+    Runs that train each category alone become one (see `join_categories`).
+
     Raises:
         UserError: If two runs do not differ: their mean would count one run twice.
     """
-    return [_table(group, note) for group, note in separate(runs)]
+    return [_table(group, note) for group, note in separate(join_categories(runs))]
 
 
 def markdown(table: Table) -> str:
-    """Format a table in Markdown, in percent."""
+    """Format a table in Markdown, metrics in percent."""
     lines = [f"### {table.title}", ""]
     for metric in table.metrics:
         heads = [_noise(noise) for noise in table.noises]
@@ -122,7 +133,10 @@ def latex(table: Table) -> str:
 
 
 def csv_table(tables: Sequence[Table]) -> str:
-    """Return all tables as one CSV with a row for each value, in [0, 1], ours or published."""
+    """Return all tables as one CSV with a row for each value, ours or published.
+
+    Metrics are in [0, 1].
+    """
     rows: list[dict[str, object]] = []
     for table in tables:
         for key, cell in table.cells.items():
@@ -146,7 +160,7 @@ def _table(runs: Sequence[Run], note: dict[str, str]) -> Table:
         place.append(run)
     dataset = published_dataset(runs[0].categories)
     for (detector, method, noise), members in places.items():
-        for metric in (*METRICS, *RANKING):
+        for metric in (*METRICS, *RANKING, *COST):
             values = [v for run in members if (v := run.metric(metric)) is not None]
             if not values:
                 continue
@@ -184,6 +198,10 @@ def stage_ranking(run: Run, stage: str) -> tuple[float, float] | None:
         run: A finished run.
         stage: The scores' column in ``ranking.csv``.
     """
+    if run.parts:
+        found = [pair for part in run.parts if (pair := stage_ranking(part, stage)) is not None]
+        means = [statistics.fmean(values) for values in zip(*found, strict=True)]
+        return (means[0], means[1]) if found else None
     rows = read_rows(run.path / "ranking.csv")
     if not rows or not all(row[stage] for row in rows):
         return None
@@ -199,9 +217,12 @@ def _paper(dataset: str | None, run: Run, metric: str) -> float | None:
     """Return the paper's value for the run's data set, detector, method and noise."""
     if dataset is None or run.noise is None:
         return None
-    lists = dataset == "real_iad"  # has its own lists of contaminated images
-    same = run.config["noise_definition"] == "normal" and run.config["noise_protocol"] == "overlap"
-    if run.noise > 0 and (lists or not same):
+    if dataset == "real_iad":  # has its own lists of contaminated images
+        same = run.config["noise"] is None
+    else:
+        protocol = (run.config["noise_definition"], run.config["noise_protocol"])
+        same = protocol == ("normal", "overlap")
+    if run.noise > 0 and not same:
         return None
     return published_value(dataset, run.backbone, run.method, metric, run.noise)
 
@@ -226,10 +247,14 @@ def _missing(
 ) -> list[str]:
     """Name the combinations of detector, method and noise that lack seeds which others have."""
     lines = []
+    rows = {(detector, method) for detector, method, _ in places}
     seeds = sorted({run.seed for members in places.values() for run in members})
     methods = sorted({method for _, method, _ in places}, key=_order)
     detectors = sorted({detector for detector, _, _ in places})
+    rivals = {detector for detector, method, _ in places if method in RIVAL_METHODS}
     for detector, method, noise in product(detectors, methods, noises):
+        if (detector in rivals or method in RIVAL_METHODS) and (detector, method) not in rows:
+            continue
         have = {run.seed for run in places.get((detector, method, noise), [])}
         lacking = [str(seed) for seed in seeds if seed not in have]
         if lacking:
@@ -244,7 +269,7 @@ def _lines(table: Table, metric: str) -> list[tuple[str, list[str]]]:
     result = []
     for detector, method in table.rows(metric):
         keys = [(metric, detector, method, noise) for noise in table.noises]
-        ours = [table.cells[key].text if key in table.cells else "-" for key in keys]
+        ours = [table.cells[key].text(metric) if key in table.cells else "-" for key in keys]
         result.append((_label(detector, method), ours))
         paper = [table.published.get(key) for key in keys]
         if any(value is not None for value in paper):
@@ -254,6 +279,8 @@ def _lines(table: Table, metric: str) -> list[tuple[str, list[str]]]:
 
 
 def _label(detector: str, method: str) -> str:
+    if method in RIVAL_METHODS:
+        return detector
     return {"plain": detector, "meds": f"{detector} + MeDS"}.get(method, f"{detector}: {method}")
 
 

@@ -38,6 +38,7 @@ from meds_plugin.sweeps.folder import (
     read_job,
     write_job,
 )
+from meds_plugin.training.stages import RIVAL_METHODS
 from meds_plugin.utils.atomic import write_json
 from meds_plugin.utils.errors import UserError, print_error
 from meds_plugin.utils.stopping import Stopped, stop_requested
@@ -121,6 +122,11 @@ class Sweep(Callback):
         plain = OmegaConf.to_container(config, resolve=True)
         settings = json.loads(json.dumps(plain, default=str))
         overrides = list(hydra.overrides.task)
+        if (
+            settings["method"] in RIVAL_METHODS
+        ):  # the detector makes no difference: one run serves all
+            del settings["backbone"], settings["evaluation"]["mask_rule"]
+            overrides = [o for o in overrides if not o.startswith("backbone=")]
         subdir = str(hydra.sweep.subdir)
         name = job_name(overrides, self._swept) if subdir == "." else subdir
         folder = place(self.folder, name, settings)

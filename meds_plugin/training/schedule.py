@@ -19,16 +19,14 @@ __all__ = ["staged_optimizer"]
 
 def staged_optimizer(
     groups: list[dict[str, Any]], settings: OptimizerSettings, plan: StagePlan
-) -> OptimizerLRSchedulerConfig | None:
+) -> OptimizerLRSchedulerConfig:
     """Return the optimiser, and a schedule that starts anew with every stage.
 
     Args:
         groups: Its parameter groups.
         settings: Of both.
-        plan: The stages; ``None`` is returned if there is none.
+        plan: The stages.
     """
-    if not plan.stages:
-        return None
 
     def factor(step: int) -> float:
         stage = plan.at(step)

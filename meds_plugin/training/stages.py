@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from meds_plugin.rivals import RIVALS
 from meds_plugin.utils.errors import UserError
 
-__all__ = ["METHODS", "Method", "Stage", "StagePlan", "plan_stages"]
+__all__ = ["METHODS", "RIVAL_METHODS", "Method", "Stage", "StagePlan", "plan_stages"]
 
 Method = Literal[
     "meds",
@@ -24,6 +23,8 @@ Method = Literal[
     "musc",
 ]
 METHODS: tuple[Method, ...] = get_args(Method)
+# Those that have no detector (see `rivals`).
+RIVAL_METHODS = ("patchcore", "softpatch", "inreach", "fun_ad", "musc")
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def plan_stages(method: Method, *, distill_steps: int, finetune_steps: int) -> S
         if steps < 0:
             msg = f"{key} must be 0 or more, got {steps}"
             raise UserError(msg)
-    if method == "memory" or method in RIVALS:
+    if method == "memory" or method in RIVAL_METHODS:
         return StagePlan((), uses_memory=method == "memory")
     total = distill_steps + finetune_steps
     if method == "plain":

@@ -6,6 +6,7 @@ import torch
 from meds_plugin.memory import expected_scores
 from meds_plugin.memory.ensemble import ensemble_scores
 from meds_plugin.memory.settings import MemorySettings
+from meds_plugin.memory.subsampling import interval_weights
 from meds_plugin.utils.errors import UserError
 
 
@@ -45,3 +46,32 @@ def test_single_patches_are_not_sampled_from_several_views() -> None:
     features, settings = torch.randn(2, 4, 8), MemorySettings(unit="patch")
     with pytest.raises(UserError, match=r"take memory\.unit=image"):
         ensemble_scores(features, settings, seed=0, group="a", views=["top", "side"])
+
+
+def test_an_interval_of_the_distances_to_the_others_is_averaged() -> None:
+    features, queries = torch.randn(11, 4, 8), torch.randn(2, 3, 8)
+    unit = torch.nn.functional.normalize(features, dim=2)
+    asked = torch.nn.functional.normalize(queries, dim=2)
+    settings = MemorySettings(ensemble="interval", interval=[0.2, 0.5])
+
+    own = (1 - torch.einsum("qpd,nzd->nqpz", unit, unit)).amin(3)
+    own[torch.arange(11), torch.arange(11)] = torch.inf
+    expected = own.sort(0).values[2:5].mean(0)  # of 10 others
+    found = ensemble_scores(features, settings, seed=0, group="a")
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+    others = (1 - torch.einsum("qpd,nzd->nqpz", asked, unit)).amin(3)
+    expected = others.sort(0).values[2:5].mean(0)  # of 11
+    found = ensemble_scores(features, settings, seed=0, group="a", queries=queries)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_interval_holds_one_distance_at_least() -> None:
+    assert interval_weights(3, [0, 0.1]).tolist() == [1.0]
+    assert interval_weights(4, [0.9, 1]).tolist() == [0, 0, 0, 1]
+    assert interval_weights(1, [0.5, 0.6]).tolist() == [1.0]
+    torch.testing.assert_close(interval_weights(10, [0, 0.3]).float(), torch.ones(3) / 3)
+    one = ensemble_scores(
+        torch.randn(1, 4, 8), MemorySettings(ensemble="interval"), seed=0, group="a"
+    )
+    assert one.tolist() == [[0, 0, 0, 0]]

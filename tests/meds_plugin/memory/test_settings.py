@@ -17,6 +17,11 @@ from meds_plugin.utils.errors import UserError
         ({"ratio": 1.5}, r"memory.ratio must be in \(0, 1\]"),
         ({"size": 0}, "memory.size must be at least 1"),
         ({"ensemble": "bootstrap", "unit": "patch"}, "need memory.ensemble=expected"),
+        ({"ensemble": "interval", "leave_self_out": True}, "need memory.ensemble=expected"),
+        ({"interval": [0.3, 0.1]}, r"memory.interval must be two ascending shares in \[0, 1\]"),
+        ({"interval": [0, 1.1]}, "memory.interval must be two ascending shares"),
+        ({"interval": 0.3}, "memory.interval must be two ascending shares"),
+        ({"interval": [0, True]}, "memory.interval must be two ascending shares"),
     ],
 )
 def test_names_the_wrong_key(settings: dict[str, Any], key: str) -> None:

@@ -9,6 +9,10 @@ from tests.meds_plugin.runs.test_tables import VISA
 
 def test_published_figures_are_the_papers() -> None:
     assert published_value("mvtec", "dinomaly", "random_init", "P-AUPRO", 0.4) == 0.9454
+    assert published_value("mvtec", "softpatch", "softpatch", "I-AUROC", 0.4) == 0.9358
+    paper = published_value("real_iad", "patchcore", "patchcore", "I-AUROC", 0.0)
+    assert paper == pytest.approx(0.913)
+    assert published_value("mvtec", "patchcore", "patchcore", "I-AUROC", 0.4) is None
     assert published_value("mvtec", "hvq", "random_init", "P-AUPRO", 0.4) is None
     assert published_value("mvtec", "dinomaly", "meds", "I-F1max", 0.4) is None
     assert published_dataset(VISA) == "visa"

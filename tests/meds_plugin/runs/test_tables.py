@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 
 from meds_plugin.runs.collection import read_run
-from meds_plugin.runs.published import published_value
+from meds_plugin.runs.joined import join_categories
+from meds_plugin.runs.published import _CATEGORIES, published_value
 from meds_plugin.runs.tables import build_tables, csv_table, latex, markdown
 from meds_plugin.utils.errors import UserError
 from tests.made_up import write_run
@@ -116,3 +118,96 @@ def test_published_figures_stand_beside_ours_only_for_the_same_data(tmp_path: Pa
     ):
         (table,) = build_tables([read_run(write_run(tmp_path / name, **other))])  # type: ignore[arg-type]
         assert "published" not in markdown(table), other
+
+
+def test_rivals_are_rows_of_their_own(tmp_path: Path) -> None:
+    runs = [
+        read_run(write_run(tmp_path / "0", categories=VISA, noise=0.05)),
+        read_run(
+            write_run(
+                tmp_path / "1",
+                method="softpatch",
+                backbone="hvq",
+                categories=VISA,
+                noise=0.05,
+                softpatch__coreset=0.1,
+            )
+        ),
+        read_run(
+            write_run(
+                tmp_path / "2",
+                method="softpatch",
+                categories=VISA,
+                noise=0.05,
+                softpatch__coreset=0.01,
+                patchcore__coreset=0.9,
+            )
+        ),
+    ]
+    (table,) = build_tables(runs)
+    text = markdown(table)
+    assert "| SoftPatch (coreset=0.1) | 90.00 |" in text
+    assert "| SoftPatch (coreset=0.01) | 90.00 |" in text
+    assert "| SoftPatch (coreset=0.1) (published) | 92.47 |" in text
+    assert table.missing == []
+
+
+def test_what_runs_cost_stands_below(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "0")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["seconds"] = {"memory": 4.0, "distill": 20.25, "evaluate": 100.0}
+    metrics["memory_gb"] = {"host": 2.25, "device": None}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    lines = markdown(build_tables([read_run(folder)])[0]).splitlines()
+    for title, value in (("seconds without evaluation", "24"), ("memory in GB", "2.2")):
+        assert lines[lines.index(f"| {title} | 40 % |") + 2] == f"| Dinomaly + MeDS | {value} |"
+    metrics["memory_gb"]["device"] = 5.0
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    assert read_run(folder).gigabytes == 5.0
+
+
+def test_runs_on_one_category_each_become_one(tmp_path: Path) -> None:
+    for number, (name, value) in enumerate((("nut", 0.8), ("tile", 0.9))):
+        for seed in (0, 1):
+            write_run(
+                tmp_path / f"{number}{seed}",
+                categories=[name],
+                value=value,
+                seed=seed,
+                data__categories=[name],
+            )
+    runs = [read_run(path) for path in sorted(tmp_path.iterdir())]
+    (table,) = build_tables(runs)
+    cell = table.cells["I-AUROC", "Dinomaly", "meds", 0.4]
+    assert cell.mean == pytest.approx(0.85)
+    assert cell.runs == 2
+    assert table.missing == []
+    assert ("auprc", "Dinomaly", "memory scores of MeDS", 0.4) in table.cells
+    joined = join_categories(runs)
+    assert [run.categories for run in joined] == [["nut", "tile"]] * 2
+    assert [run.seed for run in joined] == [0, 1]
+    # a joint run stays what it is
+    write_run(tmp_path / "joint", value=0.7)
+    both = build_tables([*runs, read_run(tmp_path / "joint")])
+    means = sorted(t.cells["I-AUROC", "Dinomaly", "meds", 0.4].mean for t in both)
+    assert means == pytest.approx([0.7, 0.85])
+
+
+def test_real_iads_lists_are_its_noise(tmp_path: Path) -> None:
+    names = _CATEGORIES["real_iad"].split()
+    run = read_run(
+        write_run(
+            tmp_path / "0",
+            noise=None,
+            method="plain",
+            categories=names,
+            data__variant="realiad_jsons_fuiad_0.4",
+        )
+    )
+    assert run.noise == 0.4
+    (table,) = build_tables([run])
+    assert "| Dinomaly (published) |" in markdown(table)
+    other = read_run(
+        write_run(tmp_path / "1", noise=None, data__variant="realiad_jsons", categories=names)
+    )
+    assert other.noise is None
