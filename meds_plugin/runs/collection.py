@@ -107,7 +107,7 @@ class Run:
     @property
     def settings(self) -> Key:
         """What comparable runs share: everything but method, noise, seed and detector."""
-        others = (*_TABLE_KEYS, *_DETECTOR_KEYS, *RIVAL_METHODS)
+        others = [*_TABLE_KEYS, *_DETECTOR_KEYS, *RIVAL_METHODS]
         if self.config["noise"] is None and self._listed is not None:
             others += _LIST_KEYS
         return tuple(item for item in sorted(self.values.items()) if not under(item[0], *others))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +17,7 @@ from meds_plugin.runs.collection import read_run
 from meds_plugin.training.distillation import distillation_loss
 from meds_plugin.training.optimizer import OptimizerSettings, StableAdamW
 from tests.backbones.small import noisy_images, small, widen
-from tests.benchmarks import end_to_end, gpu, steps, won_back, won_back_figures
+from tests.benchmarks import end_to_end, gpu, rivals, steps, won_back, won_back_figures
 from tests.benchmarks.reference import ReferenceLoop, memory_loop
 from tests.made_up import write_run
 
@@ -179,3 +180,21 @@ def test_the_subset_over_time_is_a_mean_over_categories_and_runs(tmp_path: Path)
         (path / "selection.csv").write_text("\n".join([head, *lines]) + "\n")
         runs.append(read_run(path))
     assert won_back_figures.subset_over_time(runs) == [(0, 0.4), (50, 0.4)]
+
+
+def test_rivals_are_measured_beside_anomalibs(
+    report: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("anomalib")
+
+    def here(options: Namespace, name: str) -> dict[str, float]:
+        return rivals.measured(Namespace(**{**vars(options), "child": name}))
+
+    monkeypatch.setattr(rivals, "in_a_process", here)
+    sizes = ("--images", "4", "--tests", "2", "--patches", "20", "--channels", "16")
+    found = report(rivals, *sizes)
+    assert [row["method"] for row in found["rows"]] == list(rivals.METHODS)
+    for row in found["rows"]:
+        assert row["fit"] > 0
+        assert row["score"] > 0
+    assert found["rows"][0]["times_faster"] == 1
