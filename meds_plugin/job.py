@@ -363,7 +363,7 @@ def _protocol(job: _Job) -> dict[str, Any]:
     encodes = any(isinstance(part, FrozenEncoder) for part in model.detector.modules())
     return {
         "method": config.method,
-        "backbone": config.backbone.name,
+        "backbone": None if model.rival else config.backbone.name,
         "encoder": config.encoder.model if encodes else None,
         "seed": config.seed,
         "steps": {stage.name: stage.steps for stage in model.plan.stages},

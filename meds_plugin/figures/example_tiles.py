@@ -57,7 +57,7 @@ def tiles_figure(run: Run) -> Figure | None:
         label.set(ha="right", va="center", fontsize=8)
     bar = figure.colorbar(shown, ax=axes, fraction=0.02, extend="both")
     bar.set_label("anomaly map (unitless), one scale for all images", fontsize=8)
-    figure.suptitle(f"Test images: {run.backbone}, {run.method}, seed {run.seed}", fontsize=10)
+    figure.suptitle(f"Test images: {run.row}, seed {run.seed}", fontsize=10)
     return figure
 
 

@@ -62,7 +62,7 @@ def score_figure(run: Run) -> Figure | None:
         axis.set_xlabel("final score (unitless)")
         axis.set_ylabel("training images")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    figure.suptitle(f"Scores of the training images: {_run_title(run)}", fontsize=10)
+    figure.suptitle(f"Scores of the training images\n{_run_title(run)}", fontsize=10)
     return figure
 
 
@@ -218,4 +218,4 @@ def _last_thresholds(rows: Rows) -> dict[str, list[float]]:
 
 def _run_title(run: Run) -> str:
     noise = "as found" if run.noise is None else f"{run.noise:g}"
-    return f"{run.backbone}, {run.method}, noise {noise}, seed {run.seed}"
+    return f"{run.row}, noise {noise}, seed {run.seed}"

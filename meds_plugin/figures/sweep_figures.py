@@ -219,7 +219,7 @@ def _lines_over(runs: Sequence[Run], key: str) -> dict[str, list[Run]]:
         if len({run.values[key] for run in group}) < 2:
             continue
         run = group[0]
-        name = f"{run.backbone}, {run.method}"
+        name = run.row
         if run.noise is not None:
             name = f"{name}, noise {run.noise:g}"
         if name in lines:  # another setting varies, too

@@ -62,6 +62,11 @@ class Run:
         return self.method if self.method in RIVAL_METHODS else str(self.config["backbone"]["name"])
 
     @property
+    def row(self) -> str:
+        """Detector and method, or the rival alone."""
+        return self.method if self.method in RIVAL_METHODS else f"{self.backbone}, {self.method}"
+
+    @property
     def seed(self) -> int:
         """The seed."""
         return int(self.config["seed"])

@@ -26,7 +26,8 @@ def print_report(
     asked = "as found" if noise["asked"] is None else f"{noise['asked']:g}"
     if noise["file"] is not None:
         asked = f"from {noise['file']}"
-    print(f"\nmethod={protocol['method']} backbone={protocol['backbone']} noise={asked}")
+    detector = "" if protocol["backbone"] is None else f" backbone={protocol['backbone']}"
+    print(f"\nmethod={protocol['method']}{detector} noise={asked}")
     if any(
         value is not None for values in metrics["categories"].values() for value in values.values()
     ):
