@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import shlex
 import time
@@ -10,15 +9,11 @@ import warnings
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import lightning as L
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig, OmegaConf
 
-from meds_plugin.callbacks.run_checkpoint import RunCheckpoint, read_checkpoint
-from meds_plugin.callbacks.stage_bar import StageBar
-from meds_plugin.callbacks.trainer import check_trainer, shows_progress
+from meds_plugin.callbacks.run_checkpoint import read_checkpoint
+from meds_plugin.callbacks.trainer import shows_progress
 from meds_plugin.config.build import (
     build,
     build_datamodule,
@@ -26,8 +21,8 @@ from meds_plugin.config.build import (
     build_settings,
     plain,
 )
-from meds_plugin.config.mistakes import check_names
 from meds_plugin.config.paths import anchor_paths
+from meds_plugin.config.trainer import build_trainer
 from meds_plugin.data import BadFilesError
 from meds_plugin.detectors.example_images import random_images
 from meds_plugin.encoders.base import FrozenEncoder
@@ -45,11 +40,13 @@ from meds_plugin.ranking import ranking_metrics
 from meds_plugin.review.build import write_review
 from meds_plugin.review.comparison import print_comparison
 from meds_plugin.rivals import RIVALS
+from meds_plugin.runs.logged import final_values, log_pictures
 from meds_plugin.runs.read import is_finished, read_config
 from meds_plugin.runs.report import print_report
 from meds_plugin.runs.settings import edits
 from meds_plugin.runs.write import RunFolder
 from meds_plugin.selection import SelectionSettings
+from meds_plugin.sweeps.sweep import sweep_of
 from meds_plugin.training.optimizer import OptimizerSettings
 from meds_plugin.training.stages import plan_stages
 from meds_plugin.utils.errors import UserError
@@ -58,6 +55,8 @@ from meds_plugin.wrapper import MeDSWrapper
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import lightning as L
 
     from meds_plugin.callbacks.training_scores import TrainingScores
     from meds_plugin.data import AnomalyDataModule
@@ -164,7 +163,9 @@ def _prepare(config: DictConfig, path: Path, *, resuming: bool) -> _Job:
     datamodule = build_datamodule(config)
     model = _model(config, datamodule, folder)
     datamodule.preprocess.normalization = model.normalization
-    trainer = _trainer(config, folder, model)
+    trainer = build_trainer(
+        config, model.plan, folder=path, checkpoint=folder.checkpoint, sweep=sweep_of(path)
+    )
     if first and not resuming:
         folder.write_config(OmegaConf.to_yaml(config, resolve=True))
     try:
@@ -275,6 +276,11 @@ def _report(job: _Job, results: _Results) -> None:
     print_comparison(job.config.data.exclude, folder.path)
     if job.config.figures:
         print(draw_after_run(folder, results.examples))
+    step = job.model.global_step
+    for logger in job.trainer.loggers:
+        logger.log_metrics(final_values(metrics), step=step)
+        logger.save()
+    log_pictures(job.trainer.loggers, sorted(folder.path.glob("figures/*.png")), step)
 
 
 def _model(config: DictConfig, datamodule: AnomalyDataModule, folder: RunFolder) -> MeDSWrapper:
@@ -307,35 +313,6 @@ def _model(config: DictConfig, datamodule: AnomalyDataModule, folder: RunFolder)
     )
 
 
-def _trainer(config: DictConfig, folder: RunFolder, model: MeDSWrapper) -> L.Trainer:
-    given = {key: value for key, value in plain(config.trainer).items() if value is not None}
-    check_names(given, inspect.signature(L.Trainer).parameters, "trainer")
-    given.setdefault("max_steps", model.total_steps)
-    callbacks: list[L.Callback] = [
-        RunCheckpoint(
-            folder.checkpoint,
-            model.plan,
-            every=config.checkpoint_every,
-            config=lambda: plain(config),
-        )
-    ]
-    if config.trainer.enable_progress_bar:
-        callbacks.append(StageBar(model.plan))
-    try:
-        trainer = L.Trainer(
-            **given,
-            callbacks=callbacks,
-            logger=CSVLogger(folder.path, name="logs"),
-            enable_checkpointing=False,
-            num_sanity_val_steps=0,
-        )
-    except (TypeError, ValueError, RuntimeError, ImportError, MisconfigurationException) as error:
-        msg = f"trainer: {error}"
-        raise UserError(msg) from error
-    check_trainer(trainer)
-    return trainer
-
-
 def _memory(device: torch.device) -> dict[str, float | None]:
     """Return the most memory held so far, by the first rank's process and on its GPU."""
     held = {"host": peak_memory(), "device": None}
@@ -345,8 +322,8 @@ def _memory(device: torch.device) -> dict[str, float | None]:
 
 
 def _silence_lightning() -> None:
-    """Keep Lightning's small talk out of the output; its warnings about us are beside the point."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
+    """Keep small talk out of the output; Lightning's warnings about us are beside the point."""
+    for name in ("lightning.pytorch", "lightning.fabric", "alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         ".*in eval mode at the start of training.*",

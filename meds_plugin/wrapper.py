@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torchmetrics import MeanMetric
 
 from meds_plugin.callbacks.rival import RivalCallback
+from meds_plugin.callbacks.run_log import RunLog
 from meds_plugin.callbacks.stage_callbacks import stage_callbacks
 from meds_plugin.callbacks.stage_times import StageTimes
 from meds_plugin.callbacks.trainer import shows_progress, training_stream
@@ -128,7 +129,6 @@ class MeDSWrapper(L.LightningModule):
         self.scoring_batch = scoring_batch
         self._backend = check_backend(compile)
         self._cache = FrozenCache()
-        self._times = StageTimes(self.plan)
         self._mean_loss = MeanMetric(nan_strategy="disable")  # a check would wait for the device
         self.stream: TrainingStream | None = None
         self._initial: dict[str, Tensor] | None = None
@@ -141,6 +141,7 @@ class MeDSWrapper(L.LightningModule):
         self.memory, self.distillation, self.selection = stage_callbacks(
             self.plan, memory=memory, loss=distill_loss, selection=selection, seed=seed
         )
+        self._times, self._log = StageTimes(self.plan), RunLog(self.plan, self.selection)
         # What determines the result, for load_from_checkpoint and loggers.
         self.save_hyperparameters(
             {
@@ -192,7 +193,8 @@ class MeDSWrapper(L.LightningModule):
 
     def configure_callbacks(self) -> list[L.Callback]:
         """Bring the callbacks of the method's stages."""
-        own = (self.memory, self.rival, self.distillation, self.selection, self._times)
+        stages = (self.memory, self.rival, self.distillation, self.selection)
+        own = (*stages, self._times, self._log)
         return [callback for callback in own if callback is not None]
 
     def make_stream(self, reader: ImageReader) -> TrainingStream:

@@ -26,7 +26,7 @@ from meds_plugin.runs.published import published_dataset
 from meds_plugin.training.optimizer import OptimizerSettings
 from meds_plugin.training.stages import METHODS
 
-GROUPS = ("backbone", "data", "encoder", "experiment", "trainer")
+GROUPS = ("backbone", "data", "encoder", "experiment", "logger", "trainer")
 CHOICES = [
     f"{group}={path.stem}"
     for group in GROUPS

@@ -24,6 +24,7 @@ _IRRELEVANT = (
     "data.source.progress",
     "false_alarm_rate",
     "figures",
+    "logger",
     "resume",
     "review",
     "scoring_batch",

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from hydra.conf import HydraConf
     from omegaconf import DictConfig
 
-__all__ = ["Sweep", "arguments_of", "current", "end_with_the_sweep"]
+__all__ = ["Sweep", "arguments_of", "current", "end_with_the_sweep", "sweep_of"]
 
 log = logging.getLogger(__name__)
 
@@ -282,6 +282,11 @@ def arguments_of(folder: Path) -> list[str] | None:
             f"command again, with {_SWEEP_DIR}{folder}"
         )
         raise UserError(msg) from error
+
+
+def sweep_of(folder: Path) -> Path | None:
+    """Return the folder of the sweep that this process works for, if it is a job's."""
+    return folder.parent if _JOB_VARIABLE in os.environ else None
 
 
 def end_with_the_sweep() -> None:

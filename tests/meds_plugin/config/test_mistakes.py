@@ -57,7 +57,9 @@ def test_without_a_near_key_there_is_a_list() -> None:
     there = "selection.foo is not a key: selection has k, k_start, memory, hold, top"
     assert line("selection.foo=1") == there
     top = line("qqq=1")
-    assert top.startswith("qqq is not a key: there are encoder, data, backbone, trainer, seed, ")
+    assert top.startswith(
+        "qqq is not a key: there are encoder, data, backbone, trainer, logger, seed, "
+    )
     assert top.endswith(", ...")
     assert top.count(",") == 15
     assert line("seed.foo=1") == "seed.foo is not a key: seed has no keys below it"
