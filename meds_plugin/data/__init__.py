@@ -8,10 +8,14 @@ from meds_plugin.data.module import AnomalyDataModule, ManifestRow
 from meds_plugin.data.noise import NoiseReport, contaminate
 from meds_plugin.data.prepare import BadFilesError, DataSettings, Prepared, prepare
 from meds_plugin.data.readers import (
+    read_btad,
     read_csv,
     read_elpv,
     read_folder,
+    read_kolektor_sdd,
+    read_kolektor_sdd2,
     read_mvtec,
+    read_mvtec_loco,
     read_real_iad,
     read_visa,
 )
@@ -35,12 +39,16 @@ __all__ = [
     "check_samples",
     "contaminate",
     "prepare",
+    "read_btad",
     "read_csv",
     "read_elpv",
     "read_folder",
     "read_image",
+    "read_kolektor_sdd",
+    "read_kolektor_sdd2",
     "read_mask",
     "read_mvtec",
+    "read_mvtec_loco",
     "read_real_iad",
     "read_visa",
     "synthetic_split",

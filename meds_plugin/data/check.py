@@ -134,8 +134,7 @@ def check_samples(
     sources: dict[Key, Path | Pixels] = {}
     for sample in samples:
         sources[image_key(sample.image), "image"] = sample.image
-        if sample.mask is not None:
-            sources[image_key(sample.mask), "mask"] = sample.mask
+        sources.update({(image_key(mask), "mask"): mask for mask in sample.mask_parts})
     # Not in logs: there, wrong input is to give one line.
     shows = sys.stderr.isatty()
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
@@ -219,17 +218,20 @@ def _reasons(sample: Sample, results: Mapping[Key, ImageFacts | MaskFacts | str]
     image = results[image_key(sample.image), "image"]
     if isinstance(image, str):
         yield image if isinstance(sample.image, Path) else f"{name}: {image}"
-    if sample.mask is None:
-        return
-    mask = results[image_key(sample.mask), "mask"]
-    where = shown(str(sample.mask)) if isinstance(sample.mask, Path) else f"the mask of {name}"
-    if isinstance(mask, str):
-        yield mask if isinstance(sample.mask, Path) else f"{where}: {mask}"
-    elif not isinstance(image, str) and (mask.width, mask.height) != (image.width, image.height):
-        yield (
-            f"{where} has {mask.width}x{mask.height} pixels (width x height) "
-            f"but its image has {image.width}x{image.height}: give it a mask of its own size"
-        )
+    for part in sample.mask_parts:
+        mask = results[image_key(part), "mask"]
+        where = shown(str(part)) if isinstance(part, Path) else f"the mask of {name}"
+        if isinstance(mask, str):
+            yield mask if isinstance(part, Path) else f"{where}: {mask}"
+        elif not isinstance(image, str) and _size(mask) != _size(image):
+            yield (
+                f"{where} has {_size(mask)} pixels (width x height) "
+                f"but its image has {_size(image)}: give it a mask of its own size"
+            )
+
+
+def _size(facts: ImageFacts | MaskFacts) -> str:
+    return f"{facts.width}x{facts.height}"
 
 
 @contextlib.contextmanager

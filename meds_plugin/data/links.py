@@ -42,7 +42,7 @@ def links_out(
     real: dict[Path, Path] = {}  # by folder: few files are links themselves
     found: dict[str, str] = {}
     for sample in samples:
-        for file in (sample.image, sample.mask):
+        for file in (sample.image, *sample.mask_parts):
             if not isinstance(file, Path):
                 continue
             if file.parent not in real:

@@ -25,7 +25,7 @@ def mask_notes(samples: Iterable[Sample], report: CheckReport) -> list[str]:
     """Describe the masks that are empty, nearly full, inverted, or of uncertain meaning.
 
     Args:
-        samples: The images; masks of normal ones do not count.
+        samples: The images; masks of normal ones do not count, and each file of a mask does.
         report: Their check.
 
     Returns:
@@ -33,10 +33,9 @@ def mask_notes(samples: Iterable[Sample], report: CheckReport) -> list[str]:
     """
     facts: dict[str, MaskFacts] = {}
     for sample in samples:
-        if sample.is_anomaly and sample.mask is not None:
-            found = report.masks.get(image_key(sample.mask))
-            if found is not None:
-                name = str(sample.mask) if isinstance(sample.mask, Path) else sample.path
+        for part in sample.mask_parts if sample.is_anomaly else ():
+            if (found := report.masks.get(image_key(part))) is not None:
+                name = str(part) if isinstance(part, Path) else sample.path
                 facts.setdefault(shown(name), found)
     findings: dict[str, list[str]] = {}
     for name, mask in facts.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast, get_args
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageChops, ImageOps
 
 from meds_plugin.data.decoding import MAX_PIXELS, decode, unusable
 from meds_plugin.data.images import Levels, checked_array, deep_levels, to_rgb
@@ -50,19 +50,26 @@ class MaskReading(NamedTuple):
 
 
 def read_mask(
-    source: Path | Pixels, *, values: MaskValues = "auto", max_pixels: int = MAX_PIXELS
+    source: Path | Pixels | tuple[Path, ...],
+    *,
+    values: MaskValues = "auto",
+    max_pixels: int = MAX_PIXELS,
 ) -> Image.Image:
     """Read a mask as 8-bit grey, 255 = defective; see `to_mask`.
 
     Args:
-        source: File as for `read_image`, or uint8 ``[H, W]``.
+        source: File as for `read_image`, or uint8 ``[H, W]``, or files of which each is read by
+            itself: the mask is the largest value of each pixel.
         values: Which values are defective (see `to_mask`).
         max_pixels: As for `read_image`.
 
     Raises:
-        UserError: As `read_image`, or if the file has no transparency and ``values`` is ``alpha``.
-        ValueError: As `read_image`.
+        UserError: As `read_image`, if the file has no transparency and ``values`` is ``alpha``, or
+            if several files differ in size.
+        ValueError: As `read_image`, or if there is no file.
     """
+    if isinstance(source, tuple):
+        return _union(source, values, max_pixels)
     if isinstance(source, Path):
         return to_mask(decode(source, max_pixels=max_pixels), source, values).image
     return array_to_mask(checked_array(source, "mask"), values).image
@@ -120,6 +127,19 @@ def checked_mask_values(values: object) -> MaskValues:
         msg = f"data.mask_values must be one of {known}, got {values!r}"
         raise UserError(msg)
     return cast("MaskValues", values)
+
+
+def _union(files: tuple[Path, ...], values: MaskValues, max_pixels: int) -> Image.Image:
+    if not files:
+        msg = "a mask of several files needs at least one"
+        raise ValueError(msg)
+    union, *others = (read_mask(file, values=values, max_pixels=max_pixels) for file in files)
+    for file, part in zip(files[1:], others, strict=True):
+        if part.size != union.size:
+            sizes = "{}x{} pixels, unlike the {}x{} of".format(*part.size, *union.size)
+            raise unusable(file, f"has {sizes} {files[0].name}: give both one size")
+        union = ImageChops.lighter(union, part)
+    return union
 
 
 def _reading(levels: Levels, values: MaskValues, *, lossy: bool = False) -> MaskReading:

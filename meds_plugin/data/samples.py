@@ -40,7 +40,8 @@ class Sample:
         category: The product or texture; metrics and statistics are per category.
         defect: Kind of defect; ``None`` if none is known.
         image: File, or pixels as uint8 ``[H, W, 3]``.
-        mask: File, or uint8 ``[H, W]`` (0 = normal); ``None``: there is none.
+        mask: File, or uint8 ``[H, W]`` (0 = normal), or several files, of which it is the union;
+            ``None``: there is none.
         injected: Whether a noise protocol put it into the training images; ``None``: unknown.
         view: Camera view, if the category has several: memories are sampled, and images selected,
             within each view.
@@ -53,7 +54,7 @@ class Sample:
     category: str
     defect: str | None
     image: Path | Pixels
-    mask: Path | Pixels | None = None
+    mask: Path | Pixels | tuple[Path, ...] | None = None
     injected: bool | None = None
     view: str | None = None
     variation: Variation | None = None
@@ -64,6 +65,13 @@ class Sample:
     def is_anomaly(self) -> bool:
         """Whether the image is known to show a defect."""
         return self.defect is not None
+
+    @property
+    def mask_parts(self) -> tuple[Path | Pixels, ...]:
+        """The mask's files or pixels; without a mask, none."""
+        if self.mask is None:
+            return ()
+        return self.mask if isinstance(self.mask, tuple) else (self.mask,)
 
     @property
     def group(self) -> str:

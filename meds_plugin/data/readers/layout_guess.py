@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from meds_plugin.data.file_search import IMAGE_SUFFIXES, folders_in
+from meds_plugin.data.file_search import IMAGE_SUFFIXES, folders_in, images_in
 from meds_plugin.data.readers.part_folders import part_folder
 from meds_plugin.data.words import Meaning, meaning
 from meds_plugin.utils.errors import UserError
@@ -23,6 +24,8 @@ _VISA = frozenset(
     {"candle", "capsules", "cashew", "chewinggum", "fryum", "macaroni1", "macaroni2"}
     | {"pcb1", "pcb2", "pcb3", "pcb4", "pipe_fryum"}
 )
+_BTAD = frozenset({"01", "02", "03"})
+_LOCO = frozenset({"logical_anomalies", "structural_anomalies"})
 _MOST_LISTED = 10_000
 _MOST_NEAR = 20
 
@@ -34,8 +37,9 @@ def guess_layout(root: str | os.PathLike[str]) -> str | None:
         root: Any path; one that cannot be listed has no layout.
 
     Returns:
-        ``mvtec``, ``mvtec_ad_2`` (which ``data=mvtec`` reads), ``visa``, ``real_iad``, ``folder``
-        for any other with an image in it, or ``None``.
+        ``mvtec``, ``mvtec_ad_2`` (which ``data=mvtec`` reads), ``mvtec_loco``, ``btad``, ``visa``,
+        ``real_iad``, ``kolektor_sdd``, ``kolektor_sdd2``, ``folder`` for any other with an image in
+        it, or ``None``.
     """
     return _known(Path(root)) or ("folder" if _holds_image(Path(root)) else None)
 
@@ -87,6 +91,10 @@ def _known(folder: Path) -> str | None:
         return "visa"
     if any(name.startswith("realiad_") for name in names):
         return "real_iad"
+    if any(re.fullmatch(r"kos\d+", p.name) and _holds(p, r"Part\d+_label\.\w+") for p in inside):
+        return "kolektor_sdd"
+    if any(_holds(part_folder(folder, part), r"\d+_GT\.\w+") for part in ("train", "test")):
+        return "kolektor_sdd2"
     if tree := _tree([folder, *inside]):
         return tree
     return "visa" if "1cls" in names and _tree(_folders(folder / "1cls")) else None
@@ -97,12 +105,23 @@ def _tree(folders: Iterable[Path]) -> str | None:
     categories = [path for path in folders if _known_good(part_folder(path, "train"))]
     if any(_has_folder(path, "test_public") for path in categories):
         return "mvtec_ad_2"
-    for path in categories:
-        kinds = _folders(part_folder(path, "test")) if path.name in _VISA else []
-        meanings = {meaning(kind.name) for kind in kinds}
-        if meanings and meanings <= {Meaning.NORMAL, Meaning.DEFECTIVE}:
-            return "visa"
-    return "mvtec" if categories else None
+    named = (_category_of(path) for path in categories)
+    return next(filter(None, named), "mvtec" if categories else None)
+
+
+def _category_of(folder: Path) -> str | None:
+    """Return which data set has such a category, by its name or its kinds of defect."""
+    name = os.path.basename(os.path.normpath(folder.absolute()))  # noqa: PTH119 - also of "."
+    kinds = {path.name for path in _folders(part_folder(folder, "test"))}
+    meanings = {meaning(kind) for kind in kinds}
+    if kinds & _LOCO and not any(_images(folder / "ground_truth" / kind) for kind in kinds & _LOCO):
+        return "mvtec_loco"
+    ok = _has_folder(part_folder(folder, "train"), "ok") and kinds <= {"ok", "ko"}
+    if name in _BTAD and ok:
+        return "btad"
+    if name in _VISA and meanings and meanings <= {Meaning.NORMAL, Meaning.DEFECTIVE}:
+        return "visa"
+    return None
 
 
 def _known_good(folder: Path) -> bool:
@@ -120,6 +139,22 @@ def _folders(folder: Path) -> list[Path]:
         return folders_in(folder)
     except (UserError, OSError):  # what cannot be listed does not count
         return []
+
+
+def _images(folder: Path) -> list[Path]:
+    try:
+        return images_in(folder)
+    except UserError:
+        return []
+
+
+def _holds(folder: Path, name: str) -> bool:
+    """Whether a folder holds a name that a pattern matches."""
+    try:
+        with os.scandir(os.fspath(folder)) as entries:
+            return any(re.fullmatch(name, entry.name) for entry in entries)
+    except OSError:
+        return False
 
 
 def _has_folder(folder: Path, *inner: str) -> bool:

@@ -6,14 +6,15 @@ import os
 from typing import TYPE_CHECKING
 
 from meds_plugin.data.file_search import folders_in
-from meds_plugin.data.words import Meaning, meaning
+from meds_plugin.data.words import Meaning, meaning, word_key
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from meds_plugin.data.words import Part
 
-__all__ = ["normal_folders", "part_folder"]
+__all__ = ["is_normal", "normal_folders", "part_folder"]
 
 
 def part_folder(category: Path, part: Part) -> Path:
@@ -24,10 +25,23 @@ def part_folder(category: Path, part: Part) -> Path:
     return next((place for place in places if os.path.isdir(place)), places[0])  # noqa: PTH112
 
 
-def normal_folders(folder: Path) -> list[Path]:
-    """Return the folders in a folder whose names mean normal, such as ``good`` and ``OK``.
+def is_normal(name: str, words: Sequence[str] | None = None) -> bool:
+    """Whether a folder's name means normal.
+
+    Args:
+        name: The name.
+        words: The only ones that do, in any spelling; ``None``: the usual ones, as ``good`` and
+            ``OK``.
+    """
+    if words is not None:
+        return word_key(name) in map(word_key, words)
+    return meaning(name, of_defect=True) is Meaning.NORMAL
+
+
+def normal_folders(folder: Path, words: Sequence[str] | None = None) -> list[Path]:
+    """Return the folders in a folder whose names mean normal (see `is_normal`).
 
     Raises:
         UserError: If the folder cannot be listed.
     """
-    return [p for p in folders_in(folder) if meaning(p.name, of_defect=True) is Meaning.NORMAL]
+    return [path for path in folders_in(folder) if is_normal(path.name, words)]

@@ -10,7 +10,7 @@ from meds_plugin.data.csv_table import read_table
 from meds_plugin.data.faults import shown
 from meds_plugin.data.file_search import folders_in, is_folder, natural_key
 from meds_plugin.data.readers.arguments import chosen_categories, data_folder
-from meds_plugin.data.readers.layout_guess import wrong_layout
+from meds_plugin.data.readers.layout_guess import guess_layout, wrong_layout
 from meds_plugin.data.readers.listed_images import (
     EntryError,
     add_category,
@@ -80,7 +80,8 @@ def read_visa(
         return _read_original(folder, _table(folder, split), categories)
     for place in (folder, folder / _CONVERTED):
         found = categories_in(place)
-        if found and all(_is_converted(path) for path in found.values()):
+        converted = found and all(_is_converted(path) for path in found.values())
+        if converted and guess_layout(place) != "btad":
             if split is not None and split.removesuffix(".csv") != _CONVERTED:
                 msg = (
                     f"data.split={split} needs VisA's original download; data.root={folder} is "

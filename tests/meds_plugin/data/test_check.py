@@ -133,6 +133,16 @@ def test_mask_of_another_size_is_named_with_both_sizes(tmp_path: Path) -> None:
     assert "the mask of cat/b has 4x6 pixels" in _check(array).problems[0].reason
 
 
+def test_every_file_of_a_mask_is_checked(tmp_path: Path) -> None:
+    image = _file(tmp_path, "a.png")
+    masks = (_file(tmp_path, "m.png"), _file(tmp_path, "n.png", (3, 4)), tmp_path / "gone.png")
+    report = _check(Sample("a", "cat", "hole", image, masks))
+    small, lost = [problem.reason for problem in report.problems]
+    assert small.startswith(f"{masks[1]} has 3x4 pixels (width x height) but its image has 6x4: ")
+    assert lost.startswith(f"{masks[2]} does not exist")
+    assert set(report.masks) == set(masks[:2])
+
+
 def test_arrays_of_wrong_shape_are_named() -> None:
     image = Sample("cat/b", "cat", None, _pixels((4, 6)))
     (problem,) = _check(image).problems

@@ -38,6 +38,15 @@ def test_files_and_links_inside_are_fine(root: Path) -> None:
     assert links_out([_sample(root / name) for name in names], [root]) == {}
 
 
+def test_every_file_of_a_mask_is_looked_at(root: Path) -> None:
+    masks = (root / "a.png", root / "c.png")
+    sample = Sample("a", "x", "hole", root / "a.png", masks)
+    assert links_out([sample], [root]) == {}
+    (root / "c.png").symlink_to("../out/c.png")
+    (reason,) = links_out([sample], [root]).values()
+    assert reason.startswith(f"{root / 'c.png'} leads out of data.root")
+
+
 def test_the_folder_itself_may_be_a_link(root: Path, tmp_path: Path) -> None:
     (tmp_path / "named").symlink_to(root)
     assert links_out([_sample(tmp_path / "named" / "a.png")], [tmp_path / "named"]) == {}

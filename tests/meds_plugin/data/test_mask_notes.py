@@ -70,3 +70,12 @@ def test_a_file_counts_once_and_masks_of_normal_images_not_at_all(tmp_path: Path
     Image.fromarray(GOOD * 0).save(tmp_path / "a.png")
     assert _notes(*[tmp_path / "a.png"] * 3)[0].startswith("1 of 1 masks are empty")
     assert _notes(GOOD * 0, defect=None) == []
+
+
+def test_every_file_of_a_mask_counts(tmp_path: Path) -> None:
+    files = (tmp_path / "a.png", tmp_path / "b.png")
+    for file, values in zip(files, (GOOD, GOOD * 0), strict=True):
+        Image.fromarray(values).save(file)
+    samples = [Sample("0.png", "a", "cut", IMAGE, files)]
+    notes = mask_notes(samples, check_samples(samples))
+    assert notes[0] == f"1 of 2 masks are empty, first {files[1]}"

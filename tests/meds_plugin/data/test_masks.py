@@ -270,3 +270,20 @@ def test_masks_keep_grey_edges_and_emptiness(tmp_path: Path) -> None:
         for deep in (np.array([row], np.uint16) * 257, np.array([row], np.float32) / 255):
             Image.fromarray(deep).save(path)
             assert np.asarray(read_mask(path)).tolist() == [row]
+
+
+def test_several_files_are_one_mask(tmp_path: Path) -> None:
+    parts = np.zeros((3, 4, 6), np.uint8)
+    parts[0, 0, 0], parts[1, 3, 5], parts[1, 0, 0] = 255, 250, 250
+    files = tuple(tmp_path / f"{n}.png" for n in range(3))
+    for file, part in zip(files, parts, strict=True):
+        Image.fromarray(part).save(file)
+    assert np.array_equal(np.asarray(read_mask(files)), parts.max(axis=0))
+    assert np.array_equal(np.asarray(read_mask(files[:1])), parts[0])
+    marked = np.asarray(read_mask(files, values="nonzero"))
+    assert np.array_equal(marked, (parts.max(axis=0) > 0) * np.uint8(255))
+    Image.new("L", (6, 5)).save(files[2])
+    with pytest.raises(UserError, match=r"2.png has 6x5 pixels, unlike the 6x4 of 0.png: give"):
+        read_mask(files)
+    with pytest.raises(ValueError, match="at least one"):
+        read_mask(())

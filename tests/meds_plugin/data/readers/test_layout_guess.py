@@ -21,6 +21,32 @@ TREES: dict[str, tuple[str | None, list[str]]] = {
     "visa, other words": ("visa", ["pcb1/train/Good/0.JPG", "pcb1/test/Bad/0.JPG"]),
     "mvtec 2": ("mvtec_ad_2", ["can/train/good/0.png", "can/test_public/bad/0.png"]),
     "mvtec 2, one category": ("mvtec_ad_2", ["train/good/0.png", "test_public/bad/0.png"]),
+    "loco": (
+        "mvtec_loco",
+        [
+            *("pushpins/train/good/0.png", "pushpins/test/logical_anomalies/0.png"),
+            "pushpins/ground_truth/logical_anomalies/0/0.png",
+        ],
+    ),
+    "loco, one category": (
+        "mvtec_loco",
+        ["train/good/0.png", "test/good/0.png", "test/structural_anomalies/0.png"],
+    ),
+    "loco with one mask an image": (
+        "mvtec",
+        [
+            *("train/good/0.png", "test/logical_anomalies/0.png"),
+            "ground_truth/logical_anomalies/0_mask.png",
+        ],
+    ),
+    "btad": ("btad", ["01/train/ok/0.bmp", "01/test/ko/0.bmp", "01/ground_truth/ko/0.png"]),
+    "btad, training only": ("btad", ["03/train/ok/0.bmp"]),
+    "mvtec, BTAD's words": ("mvtec", ["bolt/train/ok/0.png", "bolt/test/ko/0.png"]),
+    "mvtec, BTAD's name": ("mvtec", ["01/train/ok/0.png", "01/test/hole/0.png"]),
+    "kolektor": ("kolektor_sdd", ["kos01/Part0.jpg", "kos01/Part0_label.bmp"]),
+    "kolektor, no labels": ("folder", ["kos01/Part0.jpg"]),
+    "kolektor 2": ("kolektor_sdd2", ["train/10000.png", "train/10000_GT.png"]),
+    "kolektor 2, tests only": ("kolektor_sdd2", ["test/20000.png", "test/20000_GT.png"]),
     "visa": ("visa", ["split_csv/1cls.csv", "candle/Data/Images/Normal/0.JPG"]),
     "visa, no split": ("visa", ["candle/Data/Images/Normal/0.JPG"]),
     "visa, converted": ("visa", ["pcb1/train/good/0.JPG", "pcb1/test/bad/0.JPG"]),
@@ -82,7 +108,7 @@ def test_folders_that_cannot_be_listed_are_passed_over(
 
 
 @pytest.mark.parametrize("tree", TREES)
-@pytest.mark.parametrize("asked", ["mvtec", "visa", "real_iad"])
+@pytest.mark.parametrize("asked", ["mvtec", "visa", "real_iad", "btad", "kolektor_sdd"])
 def test_the_line_names_what_it_looks_like(tmp_path: Path, tree: str, asked: str) -> None:
     looks_like, names = TREES[tree]
     root = _tree(tmp_path / "above" / "root", names)

@@ -261,7 +261,8 @@ def test_doubtful_folders_are_refused(tree: Path, part: str, word: str, why: str
     _touch(tree, f"cable/{part}/{word}/1.png")
     message = _failure(tree)
     assert message.startswith(f"the folders in {tree / 'cable' / part}: ")
-    assert message.endswith("; name them good, or by their defect")
+    assert message.endswith("or by their defect, or give data=mvtec data.normal=NAME")
+    assert "; name them good" in message
     assert set(why.split()) <= set(message.replace(":", "").replace(";", "").split())
 
 
@@ -278,7 +279,52 @@ def test_other_names_of_the_parts(tree: Path, train: str, test: str) -> None:
 def test_training_images_of_another_name(tree: Path) -> None:
     (tree / "cable" / "train" / "good").rename(tree / "cable" / "train" / "ok_front")
     message = _failure(tree, ["cable"])
-    assert "add some, rename one of the folders beside it (ok_front) or leave it out" in message
+    assert "add some, rename one of the folders beside it (ok_front) or name it in data" in message
+    assert len(read_mvtec(tree, ["cable"], normal=["ok_front", "good"]).train) == 3
+    (tree / "bottle" / "train" / "good").rename(tree / "bottle" / "train" / "ok_front")
+    assert read_mvtec(tree / "bottle", normal=["ok_front", "good"]).categories == ["bottle"]
+
+
+def test_the_words_for_normal_can_be_named(tree: Path) -> None:
+    _touch(tree, "cable/train/OK/1.png", "cable/test/OK/1.png", "cable/test/unknown/1.png")
+    _touch(tree, "cable/ground_truth/unknown/1.png", "cable/ground_truth/good/0.png")
+    split = read_mvtec(tree, ["cable"], normal="ok")
+    assert [sample.path for sample in split.train] == ["cable/train/OK/1.png"]
+    kinds = Counter(sample.defect for sample in split.test)
+    assert kinds == {None: 1, "good": 1, "hole": 3, "unknown": 1}
+    assert split.notes == ["category cable: not read: train/good"]
+    assert len(read_mvtec(tree, ["cable"], normal=["good", "OK"]).train) == 4
+
+
+def test_words_for_normal_that_are_not_there(tree: Path) -> None:
+    for root in (tree, tree / "bottle"):
+        with pytest.raises(UserError, match=r"train/\.\./x has no training images .*\(good\)"):
+            read_mvtec(root, ["bottle"], normal="../x")
+    with pytest.raises(UserError, match=r"data\.normal=\[\] names no folder"):
+        read_mvtec(tree, normal=[])
+
+
+def test_mpdd(tmp_path: Path) -> None:
+    _touch(
+        tmp_path / "MPDD" / "bracket_black",
+        *("train/good/000.png", "train/good/001.png", "test/good/000.png"),
+        *("test/hole/000.png", "test/scratches/000.png"),
+        *("ground_truth/hole/000_mask.png", "ground_truth/scratches/000_mask.png"),
+    )
+    painted = "defective_painting"
+    _touch(
+        tmp_path / "MPDD" / "bracket_brown",
+        *("train/good/000.png", "test/good/000.png", f"test/{painted}/000.png"),
+        *("test/bend_and_parts_mismatch/000.png", f"ground_truth/{painted}/000_mask.png"),
+        "ground_truth/bend_and_parts_mismatch/000_mask.png",
+    )
+    split = read_mvtec(tmp_path / "MPDD")
+    assert split.categories == ["bracket_black", "bracket_brown"]
+    assert (len(split.train), split.notes) == (3, [])
+    kinds = Counter(sample.defect or "" for sample in split.test)
+    each = ("hole", "scratches", painted, "bend_and_parts_mismatch")
+    assert kinds == {"": 2, **dict.fromkeys(each, 1)}
+    assert all((sample.mask is not None) == sample.is_anomaly for sample in split.test)
 
 
 def test_images_further_below_are_told(tree: Path) -> None:
