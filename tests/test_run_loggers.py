@@ -37,6 +37,7 @@ def test_a_table_and_tensorboard_hold_the_whole_run(tmp_path: Path) -> None:
     assert list(column(rows, "loss/distill")) == [0, 9]
     assert list(column(rows, "loss/finetune")) == [19, 23]
     assert column(rows, "stage") == {0: 0, 9: 0, 19: 1, 23: 1}
+    assert column(rows, "lr")[0] == 0  # of the step, not of the next
     assert max(column(rows, "lr")) == 23
     with (folder / "selection.csv").open(newline="") as text:
         selections = list(csv.DictReader(text))

@@ -38,6 +38,15 @@ class RunLog(L.Callback):
         if stage == "fit":
             self._logged = 0
 
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Log the rate and the stage of the step that begins."""
+        del batch, batch_idx
+        stage = self.plan.stages.index(self.plan.at(trainer.global_step))
+        pl_module.log("lr", float(trainer.optimizers[0].param_groups[0]["lr"]))
+        pl_module.log("stage", float(stage))
+
     def on_train_batch_end(
         self,
         trainer: L.Trainer,
@@ -46,15 +55,9 @@ class RunLog(L.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Log what is new since the step before."""
-        del outputs, batch, batch_idx
-        step = trainer.global_step
-        if step == 0:  # gradients still accumulate
-            return
-        stage = self.plan.stages.index(self.plan.at(step - 1))
-        pl_module.log("lr", float(trainer.optimizers[0].param_groups[0]["lr"]))
-        pl_module.log("stage", float(stage))
-        if step == 1 and getattr(trainer, "log_every_n_steps", 1) > 1:
+        """Log selections since the step before, and the first step."""
+        del pl_module, outputs, batch, batch_idx
+        if trainer.global_step == 1 and getattr(trainer, "log_every_n_steps", 1) > 1:
             first = {k: float(v) for k, v in trainer.callback_metrics.items() if "_epoch" not in k}
             _log(trainer, first, 0)
         history = self.selection.history if self.selection else []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from lightning.pytorch.callbacks import StochasticWeightAveraging
+
 from meds_plugin.detectors.view import DetectorView
 from meds_plugin.distributed.fail_fast import watch_ranks
 from meds_plugin.encoders.default import default_features
@@ -38,6 +40,7 @@ def training_stream(trainer: L.Trainer, module: L.LightningModule) -> TrainingSt
     if isinstance(source.instance, TrainingStream):
         return source.instance
     check_trainer(trainer)
+    _check_callbacks(trainer, module)
     watch_ranks()
     reader = ImageReader(source.dataloader())
     if hasattr(module, "make_stream"):
@@ -76,6 +79,23 @@ def check_trainer(trainer: L.Trainer) -> None:
                 "whole number of batches"
             )
             raise UserError(msg)
+
+
+def _check_callbacks(trainer: L.Trainer, module: L.LightningModule) -> None:
+    """Refuse callbacks that would mix the stages of a method.
+
+    Raises:
+        UserError: For an average of weights, and a schedule, that run across stages.
+    """
+    stages = getattr(getattr(module, "plan", None), "stages", ())
+    averages = any(isinstance(each, StochasticWeightAveraging) for each in trainer.callbacks)  # type: ignore[attr-defined]
+    if averages and len(stages) > 1:
+        names = " and ".join(stage.name for stage in stages)
+        msg = (
+            f"StochasticWeightAveraging averages weights of {names} and keeps one schedule for "
+            "both: take it away, or method=plain, which has one stage"
+        )
+        raise UserError(msg)
 
 
 def shows_progress(trainer: L.Trainer) -> bool:
