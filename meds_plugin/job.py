@@ -163,6 +163,7 @@ def _prepare(config: DictConfig, path: Path, *, resuming: bool) -> _Job:
     datamodule = build_datamodule(config)
     model = _model(config, datamodule, folder)
     datamodule.preprocess.normalization = model.normalization
+    model.protocol = protocol
     trainer = build_trainer(
         config, model.plan, folder=path, checkpoint=folder.checkpoint, sweep=sweep_of(path)
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
 from torchmetrics import MeanMetric
 
@@ -24,6 +23,7 @@ from meds_plugin.encoding.cache.settings import CacheSettings
 from meds_plugin.encoding.cache.store import FrozenCache
 from meds_plugin.encoding.encoded_images import EncodedImages
 from meds_plugin.encoding.scoring import selection_scores
+from meds_plugin.evaluation.steps import EvaluationSteps
 from meds_plugin.memory.settings import MemorySettings
 from meds_plugin.rivals import make_rival
 from meds_plugin.selection import SelectionSettings
@@ -39,6 +39,7 @@ from meds_plugin.utils.rng import torch_seeded
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import lightning as L
     import torch
     from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
     from torch import Tensor, nn
@@ -55,17 +56,15 @@ __all__ = ["MeDSWrapper", "TrainingScores"]
 S = TypeVar("S")
 
 
-class MeDSWrapper(L.LightningModule):
+class MeDSWrapper(EvaluationSteps):
     """Train a detector by MeDS: memory ensemble, distillation, selection and fine-tuning.
 
-    All stages happen in one ``Trainer(max_steps=model.total_steps).fit(model, ...)``. The module
-    brings its callbacks, optimiser, schedules and gradient clipping; the loader gives data set,
-    batch size (of the whole job) and worker settings.
+    All stages happen in one ``Trainer(max_steps=model.total_steps).fit(model, ...)``, with the
+    module's optimiser and clipping, and data set, batches (of all ranks) and workers of the loader.
 
     Args:
         detector: Any module that maps images to an anomaly map (see `Detector`).
-        method: ``meds``, or what it is compared with (see `stages.plan_stages`), of which rivals
-            use the detector's encoder only.
+        method: ``meds``, or what it is compared with (see `stages.plan_stages`).
         distill_steps: Optimiser steps of distillation; the paper trains 10 000.
         finetune_steps: Optimiser steps of fine-tuning; the paper trains 10 000.
         memory: How training patches are scored: settings, or some of them by name.
@@ -76,7 +75,7 @@ class MeDSWrapper(L.LightningModule):
         example: Images ``[2, 3, H, W]`` as the detector expects them, to check it on; default:
             random ones of its ``image_size``, or of the first usual size that it takes.
         seed: Keys the order of images and the detector's randomness in training.
-        rival: How the rival works that is the method, likewise; default: as its authors' does.
+        rival: Settings of the rival that is the method, which uses the detector's encoder only.
         cache: What is cached of the frozen part's outputs; default: up to 4 GB in memory. Nothing
             is cached for a data set or a detector that augments.
         scoring_batch: Images scored at once; default: the batch, on one accelerator at least 64.
@@ -200,6 +199,7 @@ class MeDSWrapper(L.LightningModule):
     def make_stream(self, reader: ImageReader) -> TrainingStream:
         """Make the stream of training batches; called once a fit, before any stage."""
         self.close_cache()
+        self.categories = sorted(set(reader.categories))
         self._cache = FrozenCache.open(
             self.cache_settings, self._cached_kinds(), self._frozen.output_fingerprint
         )
@@ -305,8 +305,7 @@ class MeDSWrapper(L.LightningModule):
         last = self.plan.named("finetune")
         checkpoint["meds"] = {
             "stage": self.plan.at(self.global_step).name if self.plan.stages else "memory",
-            # Their places are what a detector knows categories by.
-            "categories": sorted(set(self.stream.images.reader.categories)) if self.stream else [],
+            "categories": self.categories,  # their places are what a detector knows them by
             "frozen": self._frozen.fingerprint(),
             "initial": self._initial if last and self.global_step <= last.start else None,
         }
@@ -325,6 +324,7 @@ class MeDSWrapper(L.LightningModule):
             fingerprint=self._frozen.fingerprint(),
         )
         self._initial = saved.get("initial")
+        self.categories = list(saved.get("categories", ()))
 
     # What a fit leaves behind.
 

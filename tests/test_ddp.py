@@ -108,6 +108,12 @@ def test_a_rival_has_the_same_scores_and_metrics(job: Job, alone: dict[str, Any]
         assert found["rival"]["metrics"] == alone["rival"]["metrics"]
 
 
+def test_lightnings_test_counts_every_image_once(job: Job) -> None:
+    for found in job.found:
+        tested, expected = json.loads(found["tested"]), json.loads(found["evaluated"])
+        assert {name: tested[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+
+
 @pytest.mark.parametrize("name", ["trained", "anew"])
 def test_training_has_the_gradients_of_the_whole_batch(
     job: Job, alone: dict[str, Any], name: str

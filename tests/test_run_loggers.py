@@ -84,7 +84,22 @@ def test_a_resumed_run_logs_no_selection_twice(tmp_path: Path) -> None:
         (["trainer.enable_checkpointing=true"], "model.ckpt is written every checkpoint_every"),
         (["logger=tensorbord"], "choose from comet, csv, many, mlflow, none, tensorboard, wandb"),
         (["logger.csv.flush=3"], "logger.csv"),
+        (["validate_every=0"], "validate_every must be a whole number of steps"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(refuse: Refuse, overrides: list[str], line: str) -> None:
     assert line in refuse(*TINY, *overrides)
+
+
+def test_the_test_images_are_measured_on_the_way_where_asked(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("plain", "watched")]
+    own = ("noise=0.4", *TINY, "review=false")
+    for folder, more in zip(folders, ((), ("validate_every=8",)), strict=True):
+        assert run(*own, *more, f"hydra.run.dir={folder}")[0] == 0
+    plain, watched = (json.loads((f / "metrics.json").read_text()) for f in folders)
+    assert watched["mean"] == plain["mean"]
+    assert watched["ranking"] == plain["ranking"]
+    seen = column(table(folders[1]), "val/I-AUROC")
+    assert len(seen) == 3
+    assert all(0 <= value <= 1 for value in seen.values())
+    assert not column(table(folders[0]), "val/I-AUROC")

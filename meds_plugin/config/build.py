@@ -116,6 +116,7 @@ def build_datamodule(config: DictConfig) -> AnomalyDataModule:
         crop=plain(data.crop),
         batch_size=data.batch_size,
         num_workers=data.num_workers,
+        validate=config.validate_every is not None,
     )
 
 

@@ -15,6 +15,7 @@ from meds_plugin.config.build import plain
 from meds_plugin.config.loggers import build_loggers
 from meds_plugin.config.mistakes import check_names
 from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.values import is_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,6 +53,12 @@ def build_trainer(
     given = {key: value for key, value in plain(config.trainer).items() if value is not None}
     check_names(given, inspect.signature(L.Trainer).parameters, "trainer")
     given.setdefault("max_steps", plan.total_steps)
+    every = config.validate_every
+    if every is not None:
+        if not is_whole(every) or every < 1:
+            msg = f"validate_every must be a whole number of steps, 1 or more, got {every!r}"
+            raise UserError(msg)
+        given |= {"val_check_interval": every, "check_val_every_n_epoch": None}
     for key, instead in _OWN.items():
         if key in given:
             msg = f"trainer.{key} is the run's own: {instead}"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import lightning as L
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
 from meds_plugin.data.dataset import ImageDataset, Item
@@ -60,6 +62,7 @@ class AnomalyDataModule(L.LightningDataModule):
         batch_size: Images per batch.
         num_workers: Processes that read images; 0: the main process.
         normalization: See `Preprocess`; `MeDSWrapper.normalization` is what the detector expects.
+        validate: Whether a fit validates on the test images, as often as its trainer says.
 
     Attributes:
         preprocess: Turns images into tensors; its normalization may be changed before images are
@@ -80,11 +83,13 @@ class AnomalyDataModule(L.LightningDataModule):
         batch_size: int = 16,
         num_workers: int = 0,
         normalization: Normalization = IMAGENET,
+        validate: bool = False,
     ) -> None:
         super().__init__()
         self.preprocess = Preprocess(image_size, crop, normalization=normalization)
         self.batch_size = _at_least(1, batch_size, "data.batch_size")
         self.num_workers = _at_least(0, num_workers, "data.num_workers")
+        self.validate = validate
         self._source = source
         self._settings = settings or DataSettings()
         self._seed = seed
@@ -125,6 +130,17 @@ class AnomalyDataModule(L.LightningDataModule):
     def test_dataloader(self) -> DataLoader[Item]:
         """Return the test images in order."""
         return self._loader(self.test)
+
+    def predict_dataloader(self) -> DataLoader[Item]:
+        """Return the test images in order."""
+        return self._loader(self.test)
+
+    def val_dataloader(self) -> DataLoader[Item] | list[Any]:
+        """Return the test images for ``trainer.validate``; in a fit only with ``validate=True``."""
+        # What Lightning says of the empty list.
+        warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")
+        fitting = self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+        return [] if fitting and not self.validate else self._loader(self.test)
 
     def manifest_rows(self) -> list[ManifestRow]:
         """Return the rows of ``manifest.csv``: exactly what is trained on, in order."""

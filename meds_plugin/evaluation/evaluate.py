@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -24,20 +24,60 @@ from meds_plugin.utils.progress import track
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
-    from meds_plugin.data import AnomalyDataModule
-    from meds_plugin.data.dataset import ImageDataset
-    from meds_plugin.wrapper import MeDSWrapper
+    from meds_plugin.callbacks.memory_ensemble import MemoryEnsembleCallback
+    from meds_plugin.callbacks.rival import RivalCallback
+    from meds_plugin.detectors.view import DetectorView
+    from meds_plugin.training.stages import StagePlan
+    from meds_plugin.training.stream import TrainingStream
 
 __all__ = ["detector_scores_images", "evaluate"]
+
+
+class FittedModel(Protocol):
+    """What an evaluation needs of a `MeDSWrapper` after a fit."""
+
+    view: DetectorView
+    detector: nn.Module
+    plan: StagePlan
+    stream: TrainingStream | None
+    memory: MemoryEnsembleCallback | None
+    rival: RivalCallback | None
+    scoring_batch: int | None
+    seed: int
+
+    @property
+    def trainer(self) -> Any: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def to(self, device: Any) -> Any:
+        """Move it."""
+
+
+class TestData(Protocol):
+    """What an evaluation needs of an `AnomalyDataModule`."""
+
+    preprocess: Any
+
+    @property
+    def train(self) -> Any: ...
+
+    @property
+    def test(self) -> Any: ...
+
+    def test_dataloader(self) -> Any:
+        """Return a loader of the test images, in order."""
+
 
 _CHUNK = 32  # maps evaluated at a time: 25 MB of float32 at 448 x 448
 
 
 def evaluate(
-    model: MeDSWrapper,
-    datamodule: AnomalyDataModule,
+    model: FittedModel,
+    datamodule: TestData,
     *,
     protocol: EvaluationProtocol | None = None,
     progress: bool = False,
@@ -118,7 +158,7 @@ def evaluate(
     }
 
 
-def detector_scores_images(model: MeDSWrapper) -> bool:
+def detector_scores_images(model: FittedModel) -> bool:
     """Whether the detector's own ``image_score``, or a rival, makes the image scores."""
     return model.rival is not None or (
         bool(model.plan.stages) and model.view.own("image_score") is not None
@@ -126,7 +166,7 @@ def detector_scores_images(model: MeDSWrapper) -> bool:
 
 
 def _scored(
-    model: MeDSWrapper, images: EncodedImages, name: str, indices: list[int]
+    model: FittedModel, images: EncodedImages, name: str, indices: list[int]
 ) -> tuple[Tensor, Tensor | None]:
     """Return a category's maps ``[n, h, w]``, and image scores ``[n]`` where a rival makes them."""
     if model.plan.stages:
@@ -137,7 +177,7 @@ def _scored(
 
 
 def _evaluated(
-    model: MeDSWrapper, maps: Tensor, size: tuple[int, int], protocol: EvaluationProtocol
+    model: FittedModel, maps: Tensor, size: tuple[int, int], protocol: EvaluationProtocol
 ) -> tuple[Tensor, Tensor]:
     """Return a category's evaluated maps ``[n, R, R]`` and image scores ``[n]``."""
     view = model.view if model.plan.stages else None  # else the maps are no detector's
@@ -156,7 +196,7 @@ def _evaluated(
 
 
 def _memory_maps(
-    model: MeDSWrapper, images: EncodedImages, group: str, indices: list[int]
+    model: FittedModel, images: EncodedImages, group: str, indices: list[int]
 ) -> Tensor:
     """Return the maps ``[n, h, w]`` of test images by their category's memory, on every rank."""
     if model.stream is None or model.memory is None:
@@ -185,7 +225,7 @@ def _memory_maps(
 
 
 def _masks(
-    test: ImageDataset, indices: list[int], protocol: EvaluationProtocol
+    test: Any, indices: list[int], protocol: EvaluationProtocol
 ) -> tuple[Tensor | None, str]:
     """Return ground truth ``[N, R, R]``; or ``None`` and the reason, if any mask is missing."""
     found = [test.mask(index) for index in indices]

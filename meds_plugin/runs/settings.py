@@ -29,6 +29,7 @@ _IRRELEVANT = (
     "review",
     "scoring_batch",
     "trainer",
+    "validate_every",
 )
 
 
