@@ -79,6 +79,8 @@ class InReach:
         sigma: Standard deviation in pixels of the Gaussian that smooths maps.
         patch: Side of a feature's neighbourhood in patches.
         width: Channels of a feature.
+        by_image: Whether the network's batch norms take the statistics of each image alone, as in
+            the published code, which runs it in training mode.
 
     Raises:
         UserError: If a value is not possible; it names the key.
@@ -98,6 +100,7 @@ class InReach:
     sigma: float = 13.0
     patch: int = 3
     width: int = 1024
+    by_image: bool = False
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -115,12 +118,13 @@ class InReach:
             _refuse("position", "auto, true or false", self.position)
         if self.column_order not in get_args(ColumnOrder):
             _refuse("column_order", " or ".join(get_args(ColumnOrder)), self.column_order)
-        if not isinstance(self.shuffle, bool):
-            _refuse("shuffle", "true or false", self.shuffle)
+        for key in ("shuffle", "by_image"):
+            if not isinstance(value := getattr(self, key), bool):
+                _refuse(key, "true or false", value)
 
     def features(self, encoder: FrozenEncoder) -> nn.Module:
         """Return the module that makes features of patches: images -> ``[B, D, h, w]``."""
-        return LocalFeatures(encoder, patch=self.patch, width=self.width)
+        return LocalFeatures(encoder, patch=self.patch, width=self.width, by_image=self.by_image)
 
     @torch.no_grad()
     def fit(self, features: PatchFeatures, *, group: str, seed: int, progress: bool) -> _Fit:

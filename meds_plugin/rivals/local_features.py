@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from meds_plugin.encoders.base import FrozenEncoder
 
@@ -24,10 +25,14 @@ class LocalFeatures(nn.Module):
         encoder: Its layers are taken as they come: a pyramid that balances its stages does so here.
         patch: Side of a neighbourhood in patches, odd.
         width: Channels per layer, and of the result.
+        by_image: Whether batch norms take the statistics of each image alone, not the trained ones.
     """
 
-    def __init__(self, encoder: FrozenEncoder, *, patch: int, width: int) -> None:
+    def __init__(
+        self, encoder: FrozenEncoder, *, patch: int, width: int, by_image: bool = False
+    ) -> None:
         super().__init__()
+        self.by_image = by_image
         self.encoder = encoder
         self.patch = patch
         self.width = width
@@ -35,8 +40,28 @@ class LocalFeatures(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """Return ``[B, width, h, w]`` features of normalised images ``[B, 3, H, W]``."""
+        if self.by_image:
+            with _own_statistics(self.encoder):
+                return torch.cat([self._features(image[None]) for image in images])
+        return self._features(images)
+
+    def _features(self, images: Tensor) -> Tensor:
         local = partial(neighbourhoods, patch=self.patch, width=self.width)
         return combined(self.encoder.layer_maps(images, local=local), self.width)
+
+
+@contextlib.contextmanager
+def _own_statistics(module: nn.Module) -> Iterator[None]:
+    """Let batch norms normalise by the batch, and leave their trained statistics as they are."""
+    norms = [each for each in module.modules() if isinstance(each, nn.BatchNorm2d)]
+    before = [(norm.training, norm.track_running_stats) for norm in norms]
+    try:
+        for norm in norms:
+            norm.training, norm.track_running_stats = True, False
+        yield
+    finally:
+        for norm, (training, tracks) in zip(norms, before, strict=True):
+            norm.training, norm.track_running_stats = training, tracks
 
 
 def neighbourhoods(maps: Tensor, *, patch: int, width: int) -> Tensor:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import pytest
@@ -56,3 +57,28 @@ def test_a_transformer_gives_its_blocks() -> None:
     expected = combined(encoder.layer_maps(images), 24)
     assert torch.equal(found, expected)
     assert found.shape == (2, 24, 4, 4)
+
+
+def test_batch_norms_can_take_each_images_own_statistics() -> None:
+    encoder = build_encoder(
+        model="resnet18",
+        image_size=64,
+        layers=[2, 3],
+        weights="random",
+        pyramid={"stride": 8, "balance": False},
+    )
+    images = torch.randn(3, 3, 64, 64)
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    module = LocalFeatures(encoder, patch=3, width=40, by_image=True)
+    found = module(images)
+    for name, value in encoder.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert not any(part.training for part in encoder.modules())
+
+    # As the network does in training mode with one image.
+    network = copy.deepcopy(encoder.model).train()
+    for image, features in zip(images, found, strict=True):
+        taps = network.forward_intermediates(image[None], indices=[2, 3], intermediates_only=True)
+        expected = combined([neighbourhoods(tap, patch=3, width=40) for tap in taps], 40)
+        torch.testing.assert_close(features[None], expected, rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(found, LocalFeatures(encoder, patch=3, width=40)(images), atol=0.1)
