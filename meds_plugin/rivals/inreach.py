@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
@@ -13,10 +12,16 @@ from meds_plugin.rivals.base import Scores, all_features
 from meds_plugin.rivals.local_features import LocalFeatures
 from meds_plugin.rivals.maps import resized_maps
 from meds_plugin.rivals.search import nearest
+from meds_plugin.rivals.settings import (
+    require,
+    require_numbers,
+    require_odd,
+    require_one_of,
+    require_whole,
+)
 from meds_plugin.utils.errors import UserError
 from meds_plugin.utils.progress import counter, track
 from meds_plugin.utils.rng import torch_generator
-from meds_plugin.utils.values import is_number, is_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,23 +109,19 @@ class InReach:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        for key in ("seeds", "min_length", "patch", "width"):
-            if not is_whole(value := getattr(self, key)) or value < 1:
-                _refuse(key, "a whole number of at least 1", value)
-        if self.patch % 2 == 0:
-            _refuse("patch", "odd", self.patch)
-        for key in ("max_std", "position_weight", "sigma"):
-            if not is_number(value := getattr(self, key)) or not 0 <= value < math.inf:
-                _refuse(key, "a number of at least 0", value)
-        if self.max_std == 0:
-            _refuse("max_std", "above 0", self.max_std)
-        if self.position != "auto" and not isinstance(self.position, bool):
-            _refuse("position", "auto, true or false", self.position)
-        if self.column_order not in get_args(ColumnOrder):
-            _refuse("column_order", " or ".join(get_args(ColumnOrder)), self.column_order)
+        whole = ("seeds", "min_length", "width")
+        require_whole("inreach", 1, {key: getattr(self, key) for key in whole})
+        require_odd("inreach", {"patch": self.patch})
+        numbers = ("max_std", "position_weight", "sigma")
+        require_numbers("inreach", {key: getattr(self, key) for key in numbers})
+        require(self.max_std > 0, "inreach.max_std", "above 0", self.max_std)
+        automatic = self.position == "auto" or isinstance(self.position, bool)
+        require(automatic, "inreach.position", "auto, true or false", self.position)
+        orders = {"column_order": self.column_order}
+        require_one_of("inreach", get_args(ColumnOrder), orders)
         for key in ("shuffle", "by_image"):
-            if not isinstance(value := getattr(self, key), bool):
-                _refuse(key, "true or false", value)
+            value = getattr(self, key)
+            require(isinstance(value, bool), f"inreach.{key}", "true or false", value)
 
     def features(self, encoder: FrozenEncoder) -> nn.Module:
         """Return the module that makes features of patches: images -> ``[B, D, h, w]``."""
@@ -381,13 +382,3 @@ class _Collected:
     def done(self) -> Scores:
         """Return all scores."""
         return Scores(self.maps, self.images)
-
-
-def _refuse(key: str, needed: str, value: object) -> None:
-    """Refuse a setting.
-
-    Raises:
-        UserError: Always.
-    """
-    msg = f"inreach.{key} must be {needed}, got {value!r}"
-    raise UserError(msg)
