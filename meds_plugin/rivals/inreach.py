@@ -117,8 +117,7 @@ class InReach:
         require(self.max_std > 0, "inreach.max_std", "above 0", self.max_std)
         automatic = self.position == "auto" or isinstance(self.position, bool)
         require(automatic, "inreach.position", "auto, true or false", self.position)
-        orders = {"column_order": self.column_order}
-        require_one_of("inreach", get_args(ColumnOrder), orders)
+        require_one_of("inreach", get_args(ColumnOrder), {"column_order": self.column_order})
         for key in ("shuffle", "by_image"):
             value = getattr(self, key)
             require(isinstance(value, bool), f"inreach.{key}", "true or false", value)
