@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import lightning as L
@@ -54,6 +55,8 @@ class EvaluationSteps(L.LightningModule):
 
     def __init__(self) -> None:
         super().__init__()
+        # Whoever has no validation images needs no word about it.
+        warnings.filterwarnings("ignore", message="You defined a `validation_step` but have no")
         self.protocol = EvaluationProtocol()
         self.categories: list[str] = []
         self._seen: list[_Seen] = []
