@@ -54,7 +54,6 @@ class RivalCallback(L.Callback):
         self.images: Tensor | None = None
         self.seconds = 0.0
         self._stream: TrainingStream | None = None
-        self._owners: dict[str, int | None] = {}
         self._fits: dict[str, Fit] = {}
 
     @property
@@ -78,10 +77,10 @@ class RivalCallback(L.Callback):
         groups = group_indices(images.reader.categories)
         rank, world = rank_and_world()
         costs = {name: float(len(members)) for name, members in groups.items()}
-        self._owners = share_out(costs, world, divisible=False)
+        owners = share_out(costs, world, divisible=False)
         scored: list[tuple[Tensor, Tensor, Tensor]] = []
         for name, members in groups.items():
-            if self._owners[name] != rank:
+            if owners[name] != rank:
                 continue
             label = f"features of {name}" if progress else None
             features = self._of(images, members.tolist(), pl_module.device, label)

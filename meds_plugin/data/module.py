@@ -133,14 +133,14 @@ class AnomalyDataModule(L.LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader[Item]:
         """Return the test images in order."""
-        return self._loader(self.test)
+        return self.test_dataloader()
 
     def val_dataloader(self) -> DataLoader[Item] | list[Any]:
         """Return the test images for ``trainer.validate``; in a fit only with ``validate=True``."""
         # What Lightning says of the empty list.
         warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")
         fitting = self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
-        return [] if fitting and not self.validate else self._loader(self.test)
+        return [] if fitting and not self.validate else self.test_dataloader()
 
     def manifest_rows(self) -> list[ManifestRow]:
         """Return the rows of ``manifest.csv``: exactly what is trained on, in order."""

@@ -44,6 +44,7 @@ class EncodedFeatures:
         self.device = device
         self.layers = layers
         self._progress = progress
+        self._grid: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -53,14 +54,17 @@ class EncodedFeatures:
         """Yield places and features ``[b, P, D]`` of a batch at a time."""
         progress, self._progress = self._progress, None
         found = self.images.features(self.indices, device=self.device, progress=progress)
-        for places, features, self.__dict__["grid"] in found:
+        for places, features, grid in found:
+            self._grid = grid
             yield places, features.float()
 
-    @cached_property
+    @property
     def grid(self) -> tuple[int, int]:
         """(h, w) of the patches."""
-        one = self.images.features(self.indices[:1], device=self.device)
-        return next(grid for _, _, grid in one)
+        if self._grid is None:
+            one = self.images.features(self.indices[:1], device=self.device)
+            self._grid = next(grid for _, _, grid in one)
+        return self._grid
 
     @cached_property
     def image_size(self) -> tuple[int, int]:

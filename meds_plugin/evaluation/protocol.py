@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.errors import require
 from meds_plugin.utils.values import is_number, is_whole
 
 __all__ = ["EvaluationProtocol", "evaluation_maps", "evaluation_masks"]
@@ -65,9 +65,7 @@ class EvaluationProtocol:
 
     def _require(self, key: str, ok: bool, expected: str) -> None:
         """Raise UserError unless `ok`."""
-        if not ok:
-            msg = f"evaluation.{key} must be {expected}, got {getattr(self, key)!r}"
-            raise UserError(msg)
+        require(ok, f"evaluation.{key}", expected, getattr(self, key))
 
 
 def evaluation_maps(

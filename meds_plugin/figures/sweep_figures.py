@@ -7,6 +7,7 @@ import statistics
 from typing import TYPE_CHECKING, Any
 
 from meds_plugin.figures.style import COLOURS, MARKERS, grid, log_axis
+from meds_plugin.runs.collection import row_name
 from meds_plugin.training.stages import METHODS, RIVAL_METHODS, Method
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def _against_noise(
                 shift = (noises[-1] - noises[0]) * (order - 1) / 120
                 points = {z + shift: _values(runs, metric, backbone, method, z) for z in noises}
                 colour = place if len(backbones) > 1 else order
-                label = method if method in RIVAL_METHODS else f"{backbone}, {method}"
+                label = row_name(backbone, method)
                 _draw_line(axis, points, place=colour, label=label, method=method)
         axis.set_xticks(noises, [f"{noise:g}" for noise in noises])
         axis.set_xlabel("noise (fraction of added images)")

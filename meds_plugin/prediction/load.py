@@ -19,7 +19,7 @@ from meds_plugin.evaluation.protocol import EvaluationProtocol
 from meds_plugin.evaluation.scoring import Scorer
 from meds_plugin.prediction.predictor import Predictor
 from meds_plugin.runs.read import read_config
-from meds_plugin.training.stages import RIVAL_METHODS, plan_stages
+from meds_plugin.training.stages import UNTRAINED, plan_stages
 from meds_plugin.utils.errors import UserError, brief
 from meds_plugin.utils.text import expand_home
 
@@ -63,7 +63,7 @@ def load(
     if not trust:
         check_targets(plain(config.backbone.detector), path.with_name("config.yaml"))
     method = config.get("method")
-    if method == "memory" or method in RIVAL_METHODS:
+    if method in UNTRAINED:
         msg = (
             f"{path} is of method={method}, which trains no detector: its scores need the training "
             "images; take the checkpoint of another method"

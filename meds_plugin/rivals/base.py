@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import torch
     from torch import Tensor, nn
@@ -141,13 +141,21 @@ class TensorFeatures:
         return self.images.double().mean(0)
 
 
-def all_features(features: PatchFeatures) -> Tensor:
-    """Return ``[N, P, D]`` features of all images in one tensor."""
+def all_features(
+    features: PatchFeatures, change: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """Return ``[N, P, D]`` features of all images in one tensor.
+
+    Args:
+        features: Of N images.
+        change: Changes those of a batch first, ``[b, P, D']`` -> ``[b, P, D]``.
+    """
     rows: Tensor | None = None
     for places, values in features:
+        part = values if change is None else change(values)
         if rows is None:
-            rows = values.new_empty(len(features), *values.shape[1:])
-        rows[places.start : places.stop] = values
+            rows = part.new_empty(len(features), *part.shape[1:])
+        rows[places.start : places.stop] = part
     if rows is None:
         msg = "there are no images"
         raise ValueError(msg)

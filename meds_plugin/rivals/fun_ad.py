@@ -24,8 +24,8 @@ from meds_plugin.rivals.fun_ad_labels import (
     pseudo_label_losses,
 )
 from meds_plugin.rivals.maps import resized_maps
-from meds_plugin.rivals.settings import require, require_numbers, require_shares, require_whole
-from meds_plugin.utils.errors import print_error
+from meds_plugin.rivals.settings import require_numbers, require_shares, require_whole
+from meds_plugin.utils.errors import print_error, require
 from meds_plugin.utils.process import launched_rank
 from meds_plugin.utils.progress import track
 from meds_plugin.utils.rng import torch_generator, torch_seeded

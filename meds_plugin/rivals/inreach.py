@@ -13,13 +13,12 @@ from meds_plugin.rivals.local_features import LocalFeatures
 from meds_plugin.rivals.maps import resized_maps
 from meds_plugin.rivals.search import nearest
 from meds_plugin.rivals.settings import (
-    require,
     require_numbers,
     require_odd,
     require_one_of,
     require_whole,
 )
-from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.errors import UserError, require
 from meds_plugin.utils.progress import counter, track
 from meds_plugin.utils.rng import torch_generator
 

@@ -18,8 +18,7 @@ from meds_plugin.memory.subsampling import interval_weights, on_device
 from meds_plugin.rivals.base import Scores
 from meds_plugin.rivals.local_features import neighbourhoods
 from meds_plugin.rivals.maps import resized_maps
-from meds_plugin.rivals.settings import require
-from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.errors import UserError, require
 from meds_plugin.utils.progress import counter
 from meds_plugin.utils.values import is_list, is_whole
 

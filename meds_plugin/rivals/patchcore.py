@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from meds_plugin.rivals.base import Scores
+from meds_plugin.rivals.base import Scores, all_features
 from meds_plugin.rivals.coreset import greedy_coreset, mean_distances, random_projection
 from meds_plugin.rivals.local_features import LocalFeatures
 from meds_plugin.rivals.maps import resized_maps
@@ -166,20 +166,17 @@ def projected(features: PatchFeatures, width: int, generator: torch.Generator) -
         generator: Draws the projection.
     """
     weight: Tensor | None = None
-    points: Tensor | None = None
-    for places, values in features:
-        if points is None:
-            channels = values.shape[2]
-            if width not in (0, channels):
-                weight = random_projection(width, channels, generator).to(values)
-            size = channels if weight is None else width
-            points = values.new_empty(len(features), values.shape[1], size)
-        part = values if weight is None else values @ weight.T
-        points[places.start : places.stop] = part
-    if points is None:
-        msg = "there are no images"
-        raise ValueError(msg)
-    return points
+
+    def change(values: Tensor) -> Tensor:
+        nonlocal weight
+        channels = values.shape[2]
+        if width in (0, channels):
+            return values
+        if weight is None:
+            weight = random_projection(width, channels, generator).to(values)
+        return values @ weight.T
+
+    return all_features(features, change)
 
 
 def build_bank(

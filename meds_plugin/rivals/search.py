@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["nearest"]
 
@@ -22,7 +17,6 @@ def nearest(
     k: int = 1,
     *,
     left_out: Tensor | None = None,
-    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the squared distances to the nearest members of a bank, and which these are.
 
@@ -31,7 +25,6 @@ def nearest(
         bank: ``[K, D]``.
         k: How many; no more than there are are returned.
         left_out: ``[K]`` bool members to skip, not all.
-        progress: Called with the queries done and their number.
 
     Returns:
         ``[Q, k]`` float32 squared distances, ascending, and their places in the bank.
@@ -51,6 +44,4 @@ def nearest(
         exact = torch.stack([(some - bank[column]).square().sum(1) for column in found.T], dim=1)
         values[start : start + step], order = exact.sort(dim=1, stable=True)
         places[start : start + step] = found.gather(1, order)
-        if progress is not None:
-            progress(min(start + step, len(queries)), len(queries))
     return values, places

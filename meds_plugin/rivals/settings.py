@@ -5,27 +5,19 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.errors import require
 from meds_plugin.utils.values import is_number, is_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 __all__ = [
-    "require",
     "require_numbers",
     "require_odd",
     "require_one_of",
     "require_shares",
     "require_whole",
 ]
-
-
-def require(ok: bool, key: str, expected: str, value: object) -> None:
-    """Raise UserError unless a value is as expected."""
-    if not ok:
-        msg = f"{key} must be {expected}, got {value!r}"
-        raise UserError(msg)
 
 
 def require_whole(section: str, least: int, values: Mapping[str, object]) -> None:

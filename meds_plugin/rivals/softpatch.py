@@ -15,7 +15,8 @@ from meds_plugin.rivals.patchcore import (
     build_bank,
     projected,
 )
-from meds_plugin.rivals.settings import require, require_one_of, require_whole
+from meds_plugin.rivals.settings import require_one_of, require_whole
+from meds_plugin.utils.errors import require
 from meds_plugin.utils.rng import torch_generator
 from meds_plugin.utils.values import is_number
 

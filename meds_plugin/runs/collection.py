@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from meds_plugin.training.stages import Method
 
-__all__ = ["Run", "differing", "find_runs", "partner", "read_run", "separate"]
+__all__ = ["Run", "differing", "find_runs", "partner", "read_run", "row_name", "separate"]
 
 Key = tuple[tuple[str, str], ...]
 
@@ -64,7 +64,7 @@ class Run:
     @property
     def row(self) -> str:
         """Detector and method, or the rival alone."""
-        return self.method if self.method in RIVAL_METHODS else f"{self.backbone}, {self.method}"
+        return row_name(self.backbone, self.method)
 
     @property
     def seed(self) -> int:
@@ -153,6 +153,11 @@ class Run:
             found = found if category is None else found.get(category, {})
         value = found.get(name)
         return None if value is None else float(value)
+
+
+def row_name(backbone: str, method: str) -> str:
+    """Return detector and method, or the rival alone."""
+    return method if method in RIVAL_METHODS else f"{backbone}, {method}"
 
 
 def read_run(path: Path) -> Run:

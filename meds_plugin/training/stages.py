@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from meds_plugin.utils.errors import UserError
 
-__all__ = ["METHODS", "RIVAL_METHODS", "Method", "Stage", "StagePlan", "plan_stages"]
+__all__ = ["METHODS", "RIVAL_METHODS", "UNTRAINED", "Method", "Stage", "StagePlan", "plan_stages"]
 
 Method = Literal[
     "meds",
@@ -25,6 +25,7 @@ Method = Literal[
 METHODS: tuple[Method, ...] = get_args(Method)
 # Those that have no detector (see `rivals`).
 RIVAL_METHODS = ("patchcore", "softpatch", "inreach", "fun_ad", "musc")
+UNTRAINED = ("memory", *RIVAL_METHODS)  # have no stages, and leave no detector
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def plan_stages(method: Method, *, distill_steps: int, finetune_steps: int) -> S
         if steps < 0:
             msg = f"{key} must be 0 or more, got {steps}"
             raise UserError(msg)
-    if method == "memory" or method in RIVAL_METHODS:
+    if method in UNTRAINED:
         return StagePlan((), uses_memory=method == "memory")
     total = distill_steps + finetune_steps
     if method == "plain":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-__all__ = ["DetectorError", "UserError", "brief", "print_error"]
+__all__ = ["DetectorError", "UserError", "brief", "print_error", "require"]
 
 
 class UserError(ValueError):
@@ -16,6 +16,13 @@ class UserError(ValueError):
 
 class DetectorError(UserError, TypeError):
     """A detector breaks the protocol; the message names the method and what to change."""
+
+
+def require(ok: bool, key: str, expected: str, value: object) -> None:
+    """Raise UserError unless a setting's value is as expected."""
+    if not ok:
+        msg = f"{key} must be {expected}, got {value!r}"
+        raise UserError(msg)
 
 
 def brief(error: Exception) -> str:

@@ -12,7 +12,18 @@ from meds_plugin.rivals.local_features import LocalFeatures, combined, neighbour
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from meds_plugin.encoders.base import FrozenEncoder
     from tests.conftest import Arrays
+
+
+def pyramid() -> FrozenEncoder:
+    return build_encoder(
+        model="resnet18",
+        image_size=64,
+        layers=[2, 3],
+        weights="random",
+        pyramid={"stride": 8, "balance": False},
+    )
 
 
 @pytest.mark.parametrize("case", "abcd")
@@ -29,13 +40,7 @@ def test_features_are_the_authors(golden: Callable[[str], Arrays], case: str) ->
 
 
 def test_an_encoders_layers_see_their_neighbours_at_their_own_resolution() -> None:
-    encoder = build_encoder(
-        model="resnet18",
-        image_size=64,
-        layers=[2, 3],
-        weights="random",
-        pyramid={"stride": 8, "balance": False},
-    )
+    encoder = pyramid()
     images = torch.randn(2, 3, 64, 64)
     found = LocalFeatures(encoder, patch=3, width=40)(images)
     assert found.shape == (2, 40, 8, 8)
@@ -60,13 +65,7 @@ def test_a_transformer_gives_its_blocks() -> None:
 
 
 def test_batch_norms_can_take_each_images_own_statistics() -> None:
-    encoder = build_encoder(
-        model="resnet18",
-        image_size=64,
-        layers=[2, 3],
-        weights="random",
-        pyramid={"stride": 8, "balance": False},
-    )
+    encoder = pyramid()
     images = torch.randn(3, 3, 64, 64)
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     module = LocalFeatures(encoder, patch=3, width=40, by_image=True)
