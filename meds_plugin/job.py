@@ -259,6 +259,7 @@ def _report(job: _Job, results: _Results) -> None:
     folder.write_selection(job.model.selection.history if job.model.selection else [])
     folder.write_thresholds(results.alarms)
     folder.write_contamination(contamination)
+    folder.write_embeddings(job.model.memory.embeddings if job.model.memory else None)
     if job.config.review and results.maps is not None:
         write_review(
             folder.path,

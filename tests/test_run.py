@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from meds_plugin.review.build import rebuild_review
+from meds_plugin.runs.read import read_embeddings
 from tests.processes import run, start
 
 if TYPE_CHECKING:
@@ -109,6 +110,14 @@ def test_ranking_goes_from_most_to_least_suspicious(finished: tuple[Path, str]) 
         assert sum(int(row["selected"]) for row in members) == int(last["kept"])
         for row in members:
             assert int(row["selected"]) == (float(row["score"]) < float(last["threshold"]))
+
+
+def test_embeddings_are_unit_vectors_of_every_image(finished: tuple[Path, str]) -> None:
+    found = read_embeddings(finished[0], len(rows(finished[0] / "manifest.csv")))
+    assert found is not None
+    for part in found.values():
+        np.testing.assert_allclose(np.linalg.norm(part, axis=1), 1, atol=1e-3)
+    assert (np.abs(found["image"] - found["peak"]).max(1) > 0).all()
 
 
 def test_the_review_page_shows_every_training_image(finished: tuple[Path, str]) -> None:

@@ -12,6 +12,7 @@ from meds_plugin.callbacks.trainer import shows_progress, training_stream
 from meds_plugin.distributed.ranks import gather_in_order, rank_and_world, shard, share_out
 from meds_plugin.encoding.memory_features import memory_vectors
 from meds_plugin.encoding.reader import views_of
+from meds_plugin.memory.embeddings import Embeddings, embed
 from meds_plugin.memory.ensemble import ensemble_scores
 from meds_plugin.memory.refinement import refined_scores
 from meds_plugin.memory.settings import MemorySettings
@@ -41,6 +42,7 @@ class MemoryEnsembleCallback(L.Callback):
         maps: ``[N, h, w]`` cosine distances in [0, 2], higher = more anomalous; ``None`` before
             the fit. Saved in checkpoints.
         images: ``[N]`` image scores, likewise.
+        embeddings: See `Embeddings`, likewise.
         seconds: Time the stage took, encoding included.
     """
 
@@ -52,13 +54,14 @@ class MemoryEnsembleCallback(L.Callback):
         self.top = top
         self.maps: Tensor | None = None
         self.images: Tensor | None = None
+        self.embeddings: Embeddings | None = None
         self.seconds = 0.0
         self._stream: TrainingStream | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Get at the training images; scores of an earlier fit are dropped."""
         if stage == "fit":
-            self.maps = self.images = None
+            self.maps = self.images = self.embeddings = None
             self._stream = training_stream(trainer, pl_module)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -75,7 +78,7 @@ class MemoryEnsembleCallback(L.Callback):
         rank, world = rank_and_world()
         costs = {name: float(len(members)) ** 2 for name, members in groups.items()}  # pairs
         owners = share_out(costs, world, divisible=_takes_parts(self.settings))
-        scored: list[tuple[Tensor, Tensor, Tensor]] = []
+        scored: list[tuple[Tensor, ...]] = []
         for name, members in groups.items():
             if owners[name] not in (rank, None):
                 continue
@@ -115,12 +118,15 @@ class MemoryEnsembleCallback(L.Callback):
                     images=own,
                     progress=count,
                 )
-            scored.append((members[mine.start : mine.stop], scores.view(-1, *grid), refined))
-        parts: list[Tensor | None] = [None] * 3
+            place = members[mine.start : mine.stop]
+            both = embed(features, whole, own)
+            scored.append((place, scores.view(-1, *grid), refined, *both))
+        parts: list[Tensor | None] = [None] * 5
         if scored:
             parts = [torch.cat(part) for part in zip(*scored, strict=True)]
-        places, maps, refined = map(gather_in_order, parts)
-        self.maps, self.images = maps[places.argsort()], refined[places.argsort()]
+        places, *found = map(gather_in_order, parts)
+        found = [part[places.argsort()] for part in found]
+        self.maps, self.images, self.embeddings = found[0], found[1], Embeddings(*found[2:])
         self.seconds = time.perf_counter() - start
 
     def image_scores(self) -> Tensor:
@@ -136,11 +142,15 @@ class MemoryEnsembleCallback(L.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the scores."""
-        return {"maps": self.maps, "images": self.images, "seconds": self.seconds}
+        embeddings = None if self.embeddings is None else tuple(self.embeddings)
+        scores = {"maps": self.maps, "images": self.images, "embeddings": embeddings}
+        return scores | {"seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore `state_dict`."""
         self.maps, self.images = state_dict["maps"], state_dict["images"]
+        embeddings = state_dict["embeddings"]
+        self.embeddings = None if embeddings is None else Embeddings(*embeddings)
         self.seconds = state_dict["seconds"]
 
 

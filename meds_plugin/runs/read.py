@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import zipfile
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from meds_plugin.utils.errors import UserError, brief
@@ -13,7 +15,9 @@ from meds_plugin.utils.errors import UserError, brief
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["is_finished", "read_config", "read_metrics", "read_rows"]
+    from numpy.typing import NDArray
+
+__all__ = ["is_finished", "read_config", "read_embeddings", "read_metrics", "read_rows"]
 
 
 def read_config(run: Path) -> DictConfig:
@@ -77,3 +81,32 @@ def read_rows(file: Path) -> list[dict[str, str]]:
     except (OSError, ValueError, csv.Error) as error:
         msg = f"{file} cannot be read ({error}): give the folder of a finished run"
         raise UserError(msg) from error
+
+
+def read_embeddings(run: Path, count: int) -> dict[str, NDArray[np.float32]] | None:
+    """Return what images show as vectors; ``None`` if the run's method has no memory.
+
+    Args:
+        run: The run's folder.
+        count: Number of its training images.
+
+    Returns:
+        ``image`` and ``peak``, each ``[N, D]`` of unit length in the manifest's order (see
+        `Embeddings`).
+
+    Raises:
+        UserError: If the file is damaged or belongs to other images.
+    """
+    file = run / "embeddings.npz"
+    if not file.is_file():
+        return None
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            found = {name: archive[name].astype(np.float32) for name in ("image", "peak")}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        msg = f"{file} is damaged ({brief(error)}): remove it, or copy the run again"
+        raise UserError(msg) from error
+    if any(part.ndim != 2 or len(part) != count for part in found.values()):
+        msg = f"{file} and manifest.csv list different images: copy the run again"
+        raise UserError(msg)
+    return found

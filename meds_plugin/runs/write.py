@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from meds_plugin.callbacks.training_scores import TrainingScores
     from meds_plugin.data import Problem, Sample
     from meds_plugin.evaluation.alarms import AlarmThresholds
+    from meds_plugin.memory.embeddings import Embeddings
 
 __all__ = ["RunFolder"]
 
@@ -160,6 +161,12 @@ class RunFolder:
     def write_contamination(self, report: dict[str, Any]) -> None:
         """Write ``contamination.json``: the estimated contamination of each category."""
         write_json(self.path / "contamination.json", report)
+
+    def write_embeddings(self, embeddings: Embeddings | None) -> None:
+        """Write ``embeddings.npz``, in the manifest's order; a method without memory has none."""
+        if embeddings is not None:
+            arrays = {name: part.numpy() for name, part in embeddings._asdict().items()}
+            write_arrays(self.path / "embeddings.npz", arrays)
 
     def write_gap(self, rows: Sequence[dict[str, Any]]) -> None:
         """Write ``gap.csv``: the curve of Theorem 1."""

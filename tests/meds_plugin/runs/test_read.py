@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
-from meds_plugin.runs.read import is_finished, read_config, read_metrics, read_rows
+from meds_plugin.runs.read import (
+    is_finished,
+    read_config,
+    read_embeddings,
+    read_metrics,
+    read_rows,
+)
 from meds_plugin.utils.errors import UserError
 from tests.made_up import write_run
 
@@ -56,3 +63,17 @@ def test_rows_are_read_by_column_and_a_damaged_table_is_named(tmp_path: Path) ->
     file.write_bytes(b"path\n\xff\n")
     with pytest.raises(UserError, match=r"ranking\.csv cannot be read"):
         read_rows(file)
+
+
+def test_embeddings_belong_to_the_runs_images(tmp_path: Path) -> None:
+    assert read_embeddings(tmp_path, 3) is None
+    half = np.eye(3, dtype=np.float16)
+    np.savez(tmp_path / "embeddings.npz", image=half, peak=half)
+    found = read_embeddings(tmp_path, 3)
+    assert found is not None
+    assert found["peak"].dtype == np.float32
+    with pytest.raises(UserError, match="list different images"):
+        read_embeddings(tmp_path, 4)
+    (tmp_path / "embeddings.npz").write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"embeddings\.npz is damaged"):
+        read_embeddings(tmp_path, 3)
