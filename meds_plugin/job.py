@@ -20,6 +20,7 @@ from meds_plugin.config.build import (
     build_detector,
     build_settings,
     plain,
+    settle_sizes,
 )
 from meds_plugin.config.paths import anchor_paths
 from meds_plugin.config.trainer import build_trainer
@@ -34,6 +35,7 @@ from meds_plugin.evaluation.final_pass import final_pass, small_maps
 from meds_plugin.evaluation.protocol import EvaluationProtocol
 from meds_plugin.figures import draw_after_run
 from meds_plugin.figures.examples import ExampleImages
+from meds_plugin.memory.embeddings import of_whole_images
 from meds_plugin.memory.settings import MemorySettings
 from meds_plugin.metrics.contamination import contamination_report
 from meds_plugin.ranking import ranking_metrics
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
     from meds_plugin.callbacks.training_scores import TrainingScores
     from meds_plugin.data import AnomalyDataModule
     from meds_plugin.evaluation.alarms import AlarmThresholds
+    from meds_plugin.memory.embeddings import Embeddings
 
 __all__ = ["resume", "run"]
 
@@ -157,6 +160,7 @@ def _prepare(config: DictConfig, path: Path, *, resuming: bool) -> _Job:
         if not isinstance(config[key], bool):
             msg = f"{key} must be true or false, got {config[key]!r}"
             raise UserError(msg)
+    settle_sizes(config)
     protocol = build_settings(EvaluationProtocol, config.evaluation)
     rate = check_false_alarm_rate(config.false_alarm_rate)
     anchor_paths(config)
@@ -216,7 +220,8 @@ def _score(job: _Job) -> _Results:
         scores = model.training_scores()
         untrained = model.memory or model.rival
         if untrained is not None and untrained.maps is not None:
-            maps = small_maps(untrained.maps.float())
+            layout = model.stream.images.reader.layout if model.stream else None
+            maps = small_maps(untrained.maps.float(), layout)
     examples = ExampleImages(datamodule.test)
     results = evaluate(
         model,
@@ -259,7 +264,7 @@ def _report(job: _Job, results: _Results) -> None:
     folder.write_selection(job.model.selection.history if job.model.selection else [])
     folder.write_thresholds(results.alarms)
     folder.write_contamination(contamination)
-    folder.write_embeddings(job.model.memory.embeddings if job.model.memory else None)
+    folder.write_embeddings(_embeddings(job.model))
     if job.config.review and results.maps is not None:
         write_review(
             folder.path,
@@ -315,6 +320,16 @@ def _model(config: DictConfig, datamodule: AnomalyDataModule, folder: RunFolder)
     )
 
 
+def _embeddings(model: MeDSWrapper) -> Embeddings | None:
+    """Return what the memory made of every training image."""
+    memory, stream = model.memory, model.stream
+    if memory is None or memory.embeddings is None or stream is None:
+        return None
+    if (layout := stream.images.reader.layout) is None:
+        return memory.embeddings
+    return of_whole_images(memory.embeddings, memory.image_scores(), layout)
+
+
 def _memory(device: torch.device) -> dict[str, float | None]:
     """Return the most memory held so far, by the first rank's process and on its GPU."""
     held = {"host": peak_memory(), "device": None}
@@ -351,6 +366,9 @@ def _protocol(job: _Job) -> dict[str, Any]:
         "batch_size": config.data.batch_size,
         "image_size": plain(config.data.image_size),
         "crop": plain(config.data.crop),
+        "tiles": plain(config.data.tiles),
+        "overlap": plain(config.data.overlap),
+        "tile_unit": config.data.tile_unit,
         "range": plain(config.data.range),
         "input_size": plain(config.encoder.image_size),
         "normalization": asdict(model.normalization),

@@ -329,12 +329,10 @@ class MeDSWrapper(EvaluationSteps):
     # What a fit leaves behind.
 
     def training_scores(self, final: Tensor | None = None) -> TrainingScores:
-        """Score every training image with the final model.
-
-        Call it after ``fit``, on every rank.
+        """Score every training image with the final model; after ``fit``, on every rank.
 
         Args:
-            final: ``[N]`` image scores of the final model, where they are known already.
+            final: Image scores of the final model (of tiles: theirs), where they are known.
 
         Raises:
             RuntimeError: Before a fit.
@@ -349,6 +347,7 @@ class MeDSWrapper(EvaluationSteps):
             self.distillation,
             self.selection,
             self.rival,
+            reader=images.reader,
             trains=bool(self.plan.stages),
             step=self.global_step,
             final=lambda: (

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # From bottom to top: each imports from those above it in this list only, and from itself.
 LAYERS = (
     "utils",
+    "tiles",
     "distributed",
     "metrics",
     "ranking",
@@ -55,6 +56,7 @@ PURE = (
     "prediction.heatmap",
     "ranking",
     "selection",
+    "tiles",
     "training.distillation",
     "training.optimizer",
     "training.stages",

@@ -16,7 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from meds_plugin.config.build import build_detector
+from meds_plugin.config.build import build_detector, settle_sizes
 from meds_plugin.config.flatten import flatten
 from meds_plugin.config.location import conf_dir
 from meds_plugin.evaluation.protocol import EvaluationProtocol
@@ -48,6 +48,7 @@ def composed(*overrides: str) -> DictConfig:
 def test_every_choice_composes_and_resolves(choice: str) -> None:
     config = composed(choice)
     OmegaConf.resolve(config)
+    settle_sizes(config)
     MemorySettings(**config.memory)
     EvaluationProtocol(**config.evaluation)
     OptimizerSettings(**config.backbone.optimizer)

@@ -83,6 +83,7 @@ class MemoryEnsembleCallback(L.Callback):
             if owners[name] not in (rank, None):
                 continue
             every, together = members.tolist(), owners[name] is None
+            clusters = images.reader.clusters.among(members)
             mine = shard(len(every), rank, world) if together else range(len(every))
             features, grid = memory_vectors(
                 images,
@@ -103,6 +104,7 @@ class MemoryEnsembleCallback(L.Callback):
                         group=name,
                         queries=features.take(own) if together else None,
                         views=views_of(images.reader, every),
+                        clusters=clusters,
                         progress=count,
                     ).cpu()
             whole = gather_in_order(scores) if together else scores
@@ -116,6 +118,7 @@ class MemoryEnsembleCallback(L.Callback):
                     ratio=self.settings.keep_ratio,
                     top=self.top,
                     images=own,
+                    clusters=clusters,
                     progress=count,
                 )
             place = members[mine.start : mine.stop]

@@ -23,10 +23,11 @@ from meds_plugin.utils.errors import UserError
 from meds_plugin.utils.groups import group_indices
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from meds_plugin.encoding.encoded_images import EncodedImages
     from meds_plugin.training.stream import TrainingStream
+    from meds_plugin.utils.groups import Clusters
 
 __all__ = ["ProgressiveSelectionCallback"]
 
@@ -35,7 +36,8 @@ class ProgressiveSelectionCallback(L.Callback):
     """Before every pass, select the images that the model finds inconspicuous.
 
     Works with `MeDSWrapper` and with any LightningModule whose call turns images into an anomaly
-    map. Every group of the data set (category, view) has statistics of its own.
+    map. Every group of the data set (category, view) has statistics of its own. Clusters of images
+    count as one, by their highest score: below, N is the number of images and U that of clusters.
 
     Args:
         total_steps: Optimiser steps of the stage, T.
@@ -51,8 +53,9 @@ class ProgressiveSelectionCallback(L.Callback):
     Attributes:
         initial_scores: ``[N]`` model scores of the first selection, higher = more anomalous.
         history: A row for each refresh and group: ``step, category, kept, threshold, median,
-            mad, contaminated``: ``kept`` counts the selected images, ``contaminated`` those of
-            them that are known to be (``None``: unknown). Both are saved in checkpoints.
+            mad, contaminated``: ``kept`` counts the selected images (of tiles: those with all of
+            theirs), ``contaminated`` those of them that are known to be (``None``: unknown). Both
+            are saved in checkpoints.
     """
 
     def __init__(
@@ -106,14 +109,14 @@ class ProgressiveSelectionCallback(L.Callback):
 
         Args:
             step: The trainer's step; before `start`, everything is selected and nothing recorded.
-            scores: ``[N]`` selection scores (see `anchored`), higher = more anomalous.
+            scores: ``[U]`` selection scores (see `anchored`), higher = more anomalous.
 
         Returns:
             Ascending indices of the images selected in any group, without those that are held.
         """
-        groups = self._groups()
+        clusters, groups = self._clusters, self._cluster_groups()
         if step < self.start:
-            return torch.arange(len(scores))
+            return torch.arange(len(self._images))
         chosen = from_first(
             lambda: select_by_group(
                 scores,
@@ -124,35 +127,40 @@ class ProgressiveSelectionCallback(L.Callback):
                 k_start=self.settings.k_start,
             )
         )
-        apart = self._find_apart()
+        # One that stands apart condemns its cluster.
+        apart = torch.zeros(len(clusters), dtype=torch.bool)
+        apart[clusters.number[self._find_apart()]] = True
         chosen = {
-            name: each._replace(indices=each.indices[~apart[each.indices]])
+            name: each._replace(indices=clusters.images(each.indices[~apart[each.indices]]))
             for name, each in chosen.items()
         }
         recorded = bool(self.history) and self.history[-1]["step"] == step
         for name, selection in () if recorded else chosen.items():
+            whole = self._whole(selection.indices)
             self.history.append(
                 {
                     "step": step,
                     "category": name,
-                    "kept": len(selection.indices),
+                    "kept": len(whole),
                     "threshold": selection.threshold,
                     "median": selection.median,
                     "mad": selection.mad,
-                    "contaminated": self._contaminated(selection.indices),
+                    "contaminated": self._contaminated(whole),
                 }
             )
         return torch.cat([selection.indices for selection in chosen.values()]).sort().values
 
     def anchored(self, model: Tensor) -> Tensor:
-        """Return the selection scores ``[N]`` that follow from a model's image scores ``[N]``.
+        """Return the selection scores ``[U]`` that follow from a model's image scores ``[N]``.
 
         Deviations in MADs from the median of each group; the model's scores as they are, where the
         memory's have no weight.
         """
+        model = self._clusters.highest(model)
         if self._memory is None or self.settings.memory == 0:
             return model
-        return anchor(model, self._memory(), self._groups(), weight=self.settings.memory)
+        memory = self._clusters.highest(self._memory())
+        return anchor(model, memory, self._cluster_groups(), weight=self.settings.memory)
 
     def hold_loss(self, scores: Tensor, index: Tensor) -> Tensor:
         """Return the weighted mean of what held images' scores lack, a scalar.
@@ -210,12 +218,25 @@ class ProgressiveSelectionCallback(L.Callback):
             raise RuntimeError(msg)
         return self._stream.images
 
+    @property
+    def _clusters(self) -> Clusters:
+        return self._images.reader.clusters
+
     def _groups(self) -> dict[str, Tensor]:
         return group_indices(self._images.reader.groups)
 
-    def _contaminated(self, selected: Tensor) -> int | None:
+    def _cluster_groups(self) -> dict[str, Tensor]:
+        groups = self._images.reader.groups
+        return group_indices([groups[image] for image in self._clusters.first])
+
+    def _whole(self, selected: Tensor) -> list[int]:
+        """Return the selected images; of tiles, the first ones of those with all of theirs."""
+        layout = self._images.reader.layout
+        return selected.tolist() if layout is None else layout.complete(selected)
+
+    def _contaminated(self, selected: Sequence[int]) -> int | None:
         truth = self._images.reader.injected
-        return None if truth is None else sum(truth[index] for index in selected.tolist())
+        return None if truth is None else sum(truth[index] for index in selected)
 
     def _current(self) -> Tensor:
         if self._module is None:

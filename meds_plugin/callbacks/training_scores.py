@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from meds_plugin.callbacks.memory_ensemble import MemoryEnsembleCallback
     from meds_plugin.callbacks.progressive_selection import ProgressiveSelectionCallback
     from meds_plugin.callbacks.rival import RivalCallback
+    from meds_plugin.encoding.reader import ImageReader
 
 __all__ = ["TrainingScores", "collect_scores"]
 
@@ -23,6 +24,8 @@ __all__ = ["TrainingScores", "collect_scores"]
 @dataclass(frozen=True)
 class TrainingScores:
     """What a fit found out about every training image; all ``[N]``, higher = more anomalous.
+
+    Of an image in tiles, that is the highest of their scores.
 
     Attributes:
         score: Selection score of the final model (``method=memory``: the memory score). Where
@@ -45,6 +48,7 @@ def collect_scores(
     selection: ProgressiveSelectionCallback | None,
     rival: RivalCallback | None,
     *,
+    reader: ImageReader,
     trains: bool,
     step: int,
     final: Callable[[], Tensor],
@@ -56,10 +60,11 @@ def collect_scores(
         distillation: Stage 2.
         selection: Stage 3.
         rival: What stands in the place of all three.
+        reader: The training images.
         trains: Whether the method trains a detector; else the memory's scores, or the rival's, are
             all there is.
         step: The trainer's.
-        final: Gives the image scores ``[N]`` of the final model, where they are needed.
+        final: Gives the image scores of the final model, where they are needed.
     """
     memory_scores = memory.image_scores() if memory else None
     distilled = distillation.scores if distillation else None
@@ -72,7 +77,15 @@ def collect_scores(
         score = final()
     selected = torch.ones(len(score), dtype=torch.bool)
     if selection:
-        score = selection.anchored(score)
-        indices = selection.choose(step, score)
+        anchored = selection.anchored(score)
+        indices = selection.choose(step, anchored)
         selected = torch.zeros_like(selected).index_fill_(0, indices, value=True)
-    return TrainingScores(score, selected, memory_scores, distilled)
+        score = anchored[reader.clusters.number.to(anchored.device)]
+    if (layout := reader.layout) is None:
+        return TrainingScores(score, selected, memory_scores, distilled)
+    return TrainingScores(
+        layout.highest(score),
+        layout.highest((~selected).int()) == 0,
+        None if memory_scores is None else layout.highest(memory_scores),
+        None if distilled is None else layout.highest(distilled),
+    )

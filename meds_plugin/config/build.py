@@ -22,6 +22,7 @@ from meds_plugin.config.registry import GROUP
 from meds_plugin.data import AnomalyDataModule, DataSettings
 from meds_plugin.data.transforms import Preprocess
 from meds_plugin.data.value_range import checked_range
+from meds_plugin.tiles import Tiling
 from meds_plugin.utils.errors import UserError
 from meds_plugin.utils.rng import torch_seeded
 
@@ -37,11 +38,17 @@ __all__ = [
     "build_detector",
     "build_preprocess",
     "build_settings",
+    "build_tiling",
     "check_targets",
     "plain",
+    "settle_sizes",
 ]
 
 T = TypeVar("T")
+
+# Sides of evaluated maps in pixels.
+_WHOLE = 256  # of the reference
+_TILED = 1024
 
 
 def build(node: DictConfig) -> Any:
@@ -117,7 +124,36 @@ def build_datamodule(config: DictConfig) -> AnomalyDataModule:
         batch_size=data.batch_size,
         num_workers=data.num_workers,
         validate=config.validate_every is not None,
+        tiling=build_tiling(data),
+        tile_unit=data.tile_unit,
     )
+
+
+def settle_sizes(config: DictConfig) -> None:
+    """Set the sizes that depend on whether images are cut into tiles."""
+    tiles, data = config.data.tiles is not None, config.data
+    if config.evaluation.resize is None:
+        config.evaluation.resize = _TILED if tiles else _WHOLE
+    if tiles and data.crop is not None:
+        # A tile is seen whole, at the size the detector is made for.
+        data.image_size, data.crop = data.crop, None
+
+
+def build_tiling(data: DictConfig) -> Tiling | None:
+    """Return how a run cuts its images into tiles, if it does.
+
+    Args:
+        data: The configuration's section ``data``.
+
+    Raises:
+        UserError: If a setting is wrong.
+    """
+    if data.tiles is None:
+        if data.overlap is not None:
+            msg = f"data.overlap={plain(data.overlap)} goes with data.tiles only: give their size"
+            raise UserError(msg)
+        return None
+    return Tiling.of(plain(data.tiles), plain(data.overlap))
 
 
 def build_preprocess(data: DictConfig) -> Preprocess:

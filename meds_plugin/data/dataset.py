@@ -98,8 +98,13 @@ class ImageDataset(Dataset[Item]):
         image = read_image(sample.image, max_pixels=self._max_pixels, value_range=value_range)
         return _varied(image, sample)
 
-    def mask(self, index: int) -> Tensor | None:
+    def mask(self, index: int, size: tuple[int, int] | None = None) -> Tensor | None:
         """Return the mask of an image.
+
+        Args:
+            index: Which image.
+            size: Height and width to which the whole mask is resized; default: as the image is
+                resized and cropped.
 
         Returns:
             float32 ``[H, W]`` in [0, 1], higher = defective, all zero for a normal image;
@@ -107,11 +112,11 @@ class ImageDataset(Dataset[Item]):
         """
         sample = self.samples[index]
         if not sample.is_anomaly:
-            return torch.zeros(self.preprocess.input_size)
+            return torch.zeros(size or self.preprocess.input_size)
         if sample.mask is None:
             return None
         mask = read_mask(sample.mask, values=self._mask_values, max_pixels=self._max_pixels)
-        return self.preprocess.mask(_varied(mask, sample))
+        return self.preprocess.mask(_varied(mask, sample), size)
 
 
 def _varied(image: Image.Image, sample: Sample) -> Image.Image:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from meds_plugin.data.dataset import ImageDataset, Item
 from meds_plugin.data.prepare import DataSettings, prepare
 from meds_plugin.data.samples import Split
+from meds_plugin.data.tile_dataset import TileDataset, checked_unit
 from meds_plugin.data.transforms import Preprocess
 from meds_plugin.encoders.normalization import IMAGENET
 from meds_plugin.utils.errors import UserError
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
     from meds_plugin.data.noise import NoiseReport
     from meds_plugin.data.prepare import Prepared
     from meds_plugin.data.samples import Problem, Sample
+    from meds_plugin.data.tile_dataset import TileUnit
     from meds_plugin.data.transforms import Size
     from meds_plugin.encoders.normalization import Normalization
+    from meds_plugin.tiles import Tiling
 
 __all__ = ["AnomalyDataModule", "ManifestRow"]
 
@@ -63,6 +66,8 @@ class AnomalyDataModule(L.LightningDataModule):
         num_workers: Processes that read images; 0: the main process.
         normalization: See `Preprocess`; `MeDSWrapper.normalization` is what the detector expects.
         validate: Whether a fit validates on the test images, as often as its trainer says.
+        tiling: Cut the images into tiles; each is prepared as `Preprocess` says of an image.
+        tile_unit: See `TileDataset`.
 
     Attributes:
         preprocess: Turns images into tensors; its normalization may be changed before images are
@@ -84,19 +89,24 @@ class AnomalyDataModule(L.LightningDataModule):
         num_workers: int = 0,
         normalization: Normalization = IMAGENET,
         validate: bool = False,
+        tiling: Tiling | None = None,
+        tile_unit: TileUnit = "image",
     ) -> None:
         super().__init__()
         self.preprocess = Preprocess(image_size, crop, normalization=normalization)
         self.batch_size = _at_least(1, batch_size, "data.batch_size")
         self.num_workers = _at_least(0, num_workers, "data.num_workers")
         self.validate = validate
+        self.tiling = tiling
+        self.tile_unit = checked_unit(tile_unit)
         self._source = source
         self._settings = settings or DataSettings()
         self._seed = seed
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - the same for all stages
         """Find, check and contaminate the images; further calls do nothing."""
-        _ = self.train, self.test
+        for images in (self.train, self.test):
+            self._tiled(images)
 
     @cached_property
     def train(self) -> ImageDataset:
@@ -124,11 +134,11 @@ class AnomalyDataModule(L.LightningDataModule):
         return self._prepared.summary
 
     def train_dataloader(self) -> DataLoader[Item]:
-        """Return the training images in order; shuffling and selection come later."""
+        """Return the training images in order, or their tiles; selection comes later."""
         return self._loader(self.train)
 
     def test_dataloader(self) -> DataLoader[Item]:
-        """Return the test images in order."""
+        """Return the test images, or their tiles, in order."""
         return self._loader(self.test)
 
     def predict_dataloader(self) -> DataLoader[Item]:
@@ -169,9 +179,20 @@ class AnomalyDataModule(L.LightningDataModule):
             mask_values=settings.mask_values,
         )
 
-    def _loader(self, dataset: ImageDataset) -> DataLoader[Item]:
+    def _tiled(self, images: ImageDataset) -> ImageDataset | TileDataset:
+        if self.tiling is None:
+            return images
+        report = self._prepared.report
+        known = [report.facts_of(sample) if report else None for sample in images.samples]
+        sizes = [
+            (facts.height, facts.width) if facts else images.rgb_image(place).size[::-1]
+            for place, facts in enumerate(known)
+        ]
+        return TileDataset(images, self.tiling, sizes, unit=self.tile_unit)
+
+    def _loader(self, images: ImageDataset) -> DataLoader[Item]:
         return DataLoader(
-            dataset,
+            self._tiled(images),
             batch_size=self.batch_size,
             shuffle=False,
             num_workers=self.num_workers,

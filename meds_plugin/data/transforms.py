@@ -93,12 +93,17 @@ class Preprocess:
         channels = np.stack([np.asarray(channel) for channel in resized.split()])
         return self.normalization.apply(torch.from_numpy(channels).float().div_(255))
 
-    def mask(self, mask: Image.Image) -> Tensor:
+    def mask(self, mask: Image.Image, size: tuple[int, int] | None = None) -> Tensor:
         """Turn a grey mask into float32 ``[H, W]`` in [0, 1], resized and cropped alike.
 
         Edges of defects get values in between; the evaluation's mask rule decides them.
+
+        Args:
+            mask: 8-bit.
+            size: Height and width to resize the whole mask to instead.
         """
-        resized = self._resized(mask, Image.Resampling.BILINEAR)
+        kind = Image.Resampling.BILINEAR
+        resized = mask.resize(size[::-1], kind) if size else self._resized(mask, kind)
         return torch.from_numpy(np.array(resized)).float().div_(255)
 
     def _resized(self, image: Image.Image, kind: Image.Resampling) -> Image.Image:

@@ -10,7 +10,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from meds_plugin.encoders.normalization import Normalization
+from meds_plugin.tiles import TileLayout
 from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.groups import Clusters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,10 +30,12 @@ class ImageReader:
     The loader provides the data set, the batch size and the worker settings; its order and sampler
     are not used. A data set may describe its images by attributes with one name per image:
     ``groups``, within which images are selected; ``categories``, whose images form each other's
-    memories (default: the groups); ``views``, each of which every memory samples. An attribute
+    memories (default: the groups); ``views``, each of which every memory samples; ``clusters``,
+    whose images count as one in memories and are selected together. An attribute
     ``augments`` says whether an image changes each time it is read; ``normalization``, how images
     are normalised (see `Normalization`), which is checked. If ``injected`` is known of all images,
-    reports count the contaminated ones; nothing else uses it.
+    reports count the contaminated ones; nothing else uses it. Where the items are tiles of larger
+    images, an attribute ``layout`` says of which (see `TileLayout`).
 
     Args:
         loader: A `torch.utils.data.DataLoader` over a map-style data set.
@@ -56,6 +60,10 @@ class ImageReader:
         self.groups = _names(dataset, "groups", size) or ["all"] * size
         self.categories = _names(dataset, "categories", size) or self.groups
         self.views = _names(dataset, "views", size)
+        clusters = _names(dataset, "clusters", size) or range(size)
+        self.clusters = Clusters([*zip(self.groups, clusters, strict=True)])
+        layout = getattr(dataset, "layout", None)
+        self.layout = layout if isinstance(layout, TileLayout) else None
         # Data sets may use these names for something else.
         augments = _attribute(dataset, "augments")
         self.augments = augments if isinstance(augments, bool) else None

@@ -17,6 +17,7 @@ from meds_plugin.encoding.scoring import anomaly_maps
 from meds_plugin.evaluation.categories import METRICS, category_metrics, mean_metrics
 from meds_plugin.evaluation.protocol import EvaluationProtocol, evaluation_masks
 from meds_plugin.evaluation.scoring import evaluate_maps
+from meds_plugin.evaluation.tiled import evaluate_tiles
 from meds_plugin.memory.ensemble import ensemble_scores
 from meds_plugin.utils.groups import group_indices
 from meds_plugin.utils.progress import track
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from meds_plugin.callbacks.memory_ensemble import MemoryEnsembleCallback
     from meds_plugin.callbacks.rival import RivalCallback
     from meds_plugin.detectors.view import DetectorView
+    from meds_plugin.tiles import TileLayout
     from meds_plugin.training.stages import StagePlan
     from meds_plugin.training.stream import TrainingStream
 
@@ -119,6 +121,7 @@ def evaluate(
         precision=model.trainer.precision_plugin.forward_context,
     )
     members = group_indices(test.categories)
+    layout = images.reader.layout
     rank, world = rank_and_world()
     mine: dict[str, tuple[dict[str, float | None], dict[str, str]]] = {}
     names = track(members, description="evaluation", total=len(members), enabled=progress)
@@ -129,18 +132,20 @@ def evaluate(
         own: tuple[Tensor, Tensor] | None = None
         for place, name in enumerate(some):
             indices = members[name].tolist()
-            maps, own_scores = _scored(model, images, name, indices)
+            items = indices if layout is None else layout.tiles(indices)
+            maps, own_scores = _scored(model, images, name, items)
             if place != rank and on_maps is None:
                 continue
-            evaluated, scores = _evaluated(model, maps, size, protocol)
-            scores = scores if own_scores is None else own_scores
+            evaluated, scores = _evaluated(model, maps, indices, layout, size, protocol)
+            if own_scores is not None:
+                scores = own_scores if layout is None else layout.highest(own_scores, indices)
             if on_maps is not None:
                 on_maps(members[name], evaluated)
             if place == rank:
                 own = evaluated, scores
         if own is not None:
             indices = members[some[rank]].tolist()
-            masks, reason = _masks(test, indices, protocol)
+            masks, reason = _masks(test, indices, protocol, whole=layout is not None)
             mine[some[rank]] = category_metrics(
                 *own,
                 masks,
@@ -177,20 +182,41 @@ def _scored(
 
 
 def _evaluated(
-    model: FittedModel, maps: Tensor, size: tuple[int, int], protocol: EvaluationProtocol
+    model: FittedModel,
+    maps: Tensor,
+    indices: list[int],
+    layout: TileLayout | None,
+    size: tuple[int, int],
+    protocol: EvaluationProtocol,
 ) -> tuple[Tensor, Tensor]:
-    """Return a category's evaluated maps ``[n, R, R]`` and image scores ``[n]``."""
+    """Return a category's evaluated maps ``[n, R, R]`` and image scores ``[n]``.
+
+    Args:
+        model: The fitted model.
+        maps: Of the images, or of their tiles.
+        indices: The images.
+        layout: Where the tiles lie, if there are any.
+        size: Height and width of what the detector saw in pixels.
+        protocol: How maps become scores.
+    """
     view = model.view if model.plan.stages else None  # else the maps are no detector's
     if model.rival is not None:
         protocol = replace(protocol, blur_kernel=1)  # it smooths as its authors do
-    evaluated = torch.empty(len(maps), protocol.resize, protocol.resize)
-    scores = torch.empty(len(maps))
+    evaluated = torch.empty(len(indices), protocol.resize, protocol.resize)
+    scores = torch.empty(len(indices))
+    done = 0
     with torch.no_grad(), evaluating(model.detector):
-        for places in torch.arange(len(maps)).split(_CHUNK):
-            some = maps[places].to(model.device)
+        for places in torch.arange(len(indices)).split(_CHUNK if layout is None else 1):
+            wanted = [indices[place] for place in places]
+            count = len(wanted) if layout is None else len(layout.tiles(wanted))
+            some = maps[done : done + count].to(model.device)
+            done += count
             if model.rival is not None:
                 some = model.rival.pixel_maps(some, size)
-            part, score = evaluate_maps(view, some, size, protocol)
+            if layout is None:
+                part, score = evaluate_maps(view, some, size, protocol)
+            else:
+                part, score = evaluate_tiles(view, some, layout, wanted, protocol)
             evaluated[places], scores[places] = part.cpu(), score.cpu()
     return evaluated, scores
 
@@ -220,15 +246,20 @@ def _memory_maps(
         group=group,
         queries=queries,
         views=views_of(train.reader, members),
+        clusters=train.reader.clusters.among(torch.tensor(members)),
     )
     return gather_in_order(scores.view(-1, *grid).cpu())
 
 
 def _masks(
-    test: Any, indices: list[int], protocol: EvaluationProtocol
+    test: Any, indices: list[int], protocol: EvaluationProtocol, *, whole: bool
 ) -> tuple[Tensor | None, str]:
-    """Return ground truth ``[N, R, R]``; or ``None`` and the reason, if any mask is missing."""
-    found = [test.mask(index) for index in indices]
+    """Return ground truth ``[N, R, R]``; or ``None`` and the reason, if any mask is missing.
+
+    That of ``whole`` images is resized at once: the detector's input is only a part of them.
+    """
+    size = (protocol.resize, protocol.resize) if whole else None
+    found = [test.mask(index, size) for index in indices]
     masks = [mask for mask in found if mask is not None]
     if len(masks) == len(found):
         return evaluation_masks(torch.stack(masks), protocol), ""

@@ -14,6 +14,7 @@ from meds_plugin.encoding.reader import images_of
 from meds_plugin.evaluation.categories import METRICS, category_metrics, mean_metrics
 from meds_plugin.evaluation.protocol import EvaluationProtocol, evaluation_masks
 from meds_plugin.evaluation.scoring import evaluate_maps
+from meds_plugin.evaluation.tiled import evaluate_tiles
 from meds_plugin.utils.errors import UserError
 from meds_plugin.utils.groups import group_indices
 
@@ -27,10 +28,10 @@ _ANY = "all"  # the category of images that have none
 
 
 class _Seen(NamedTuple):
-    """Images of a batch; on the CPU."""
+    """Images of a batch, or tiles; on the CPU."""
 
     places: Tensor  # [B] in the data set
-    maps: Tensor  # [B, R, R]
+    maps: Tensor  # [B, R, R], of tiles [B, h, w]
     scores: Tensor  # [B]
     labels: Tensor  # bool [B], true = defective
     masks: Tensor  # bool [B, R, R]
@@ -62,7 +63,10 @@ class EvaluationSteps(L.LightningModule):
         self._seen: list[_Seen] = []
 
     def predict_step(self, batch: Any, batch_idx: int = 0) -> dict[str, Tensor]:
-        """Return ``maps [B, R, R]`` and ``scores [B]``, higher = more anomalous."""
+        """Return ``maps [B, R, R]`` and ``scores [B]``, higher = more anomalous.
+
+        Of tiles: the detector's maps ``[B, h, w]``, for `TileLayout.stitch`, and their scores.
+        """
         del batch_idx
         maps, scores = self._evaluated(batch, _dataset(self.trainer.predict_dataloaders))
         return {"maps": maps, "scores": scores}
@@ -102,6 +106,8 @@ class EvaluationSteps(L.LightningModule):
             own = [places.get(dataset.categories[i], -1) for i in index.tolist()]
             category = torch.tensor(own, device=self.device)
         maps = self(images, category).float()
+        if hasattr(dataset, "layout"):
+            return maps, self.view.image_score(maps, top=self.protocol.image_top)
         size = (images.shape[-2], images.shape[-1])
         return evaluate_maps(self.view, maps, size, self.protocol)
 
@@ -109,6 +115,11 @@ class EvaluationSteps(L.LightningModule):
         maps, scores = self._evaluated(batch, dataset)
         count = len(scores)
         index = _indices(batch)
+        if index is not None and hasattr(dataset, "layout"):
+            none = torch.zeros(count, dtype=torch.bool)  # images come once their tiles are there
+            seen = _Seen(index, maps.cpu(), scores.cpu(), none, torch.zeros(count), none)
+            self._seen.append(seen)
+            return
         if index is not None and hasattr(dataset, "mask"):
             labels = dataset.labels[index]
             found = [dataset.mask(place) for place in index.tolist()]
@@ -135,6 +146,8 @@ class EvaluationSteps(L.LightningModule):
         order = {int(place): row for row, place in enumerate(seen.places)}
         rows = torch.tensor([order[place] for place in sorted(order)])
         seen = _Seen(*(part[rows] for part in seen))
+        if hasattr(dataset, "layout"):
+            seen, dataset = self._whole(seen, dataset), dataset.whole
         names = [_ANY] * len(rows)
         if hasattr(dataset, "categories") and hasattr(dataset, "mask"):
             names = [dataset.categories[place] for place in seen.places.tolist()]
@@ -154,6 +167,26 @@ class EvaluationSteps(L.LightningModule):
             values |= {f"{name}/{metric}": metrics[metric] for metric in METRICS}
         known = {f"{prefix}{name}": value for name, value in values.items() if value is not None}
         self.log_dict(known, sync_dist=True)
+
+    @torch.no_grad()
+    def _whole(self, seen: _Seen, dataset: Any) -> _Seen:
+        """Return the images whose tiles were seen."""
+        layout, side = dataset.layout, self.protocol.resize
+        if len(seen.places) < len(layout):
+            msg = (
+                f"only {len(seen.places)} of {len(layout)} tiles were seen: maps of whole images "
+                "need all of them, so leave out limit_test_batches and its like"
+            )
+            raise UserError(msg)
+        images = range(len(layout.sizes))
+        maps, scores = evaluate_tiles(self.view, seen.maps, layout, images, self.protocol)
+        found = [dataset.whole.mask(image, (side, side)) for image in images]
+        blank = torch.zeros(side, side)
+        masks = torch.stack([blank if mask is None else mask for mask in found])
+        known = torch.tensor([mask is not None for mask in found])
+        labels = dataset.whole.labels
+        truth = evaluation_masks(masks, self.protocol)
+        return _Seen(torch.arange(len(images)), maps, scores, labels, truth, known)
 
 
 def _dataset(loaders: Any) -> Any:

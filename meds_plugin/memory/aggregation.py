@@ -14,7 +14,7 @@ from meds_plugin.utils.groups import group_indices
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
-__all__ = ["Aggregation", "MemoryMean", "RankWeightedSum", "StratifiedExpectation"]
+__all__ = ["Aggregation", "MemoryMean", "OfClusters", "RankWeightedSum", "StratifiedExpectation"]
 
 
 class Aggregation(Protocol):
@@ -175,3 +175,41 @@ class StratifiedExpectation:
             return torch.ones(1, dtype=torch.float64)
         size = size if self.replacement else min(size, population)
         return survival(population, size, replacement=self.replacement)
+
+
+class OfClusters:
+    """Distances to clusters of images, each to the nearest of them, aggregated further.
+
+    Args:
+        inner: What takes the distances to the clusters.
+        clusters: ``[N]`` the cluster of each image, from 0 on; -1: in no memory.
+        leave_self_out: Whether a cluster is missing where its own images are scored.
+    """
+
+    state_rows = None
+
+    def __init__(
+        self, inner: Aggregation, clusters: Tensor, *, leave_self_out: bool = False
+    ) -> None:
+        self.inner = inner
+        self.outputs = inner.outputs
+        self.clusters = clusters
+        self.leave_self_out = leave_self_out
+        self._stored = torch.nonzero(clusters >= 0).flatten()
+        self._rows = clusters[self._stored, None]
+        self._count = int(clusters.max()) + 1
+
+    def update(self, state: Tensor | None, distances: Tensor, first: int) -> Tensor:  # noqa: ARG002
+        """Return the distances, which are all there are."""
+        return distances
+
+    def scores(self, image: int, state: Tensor) -> Tensor:
+        """Return ``[outputs, P]`` scores of an image."""
+        nearest = state.new_full((self._count, state.shape[1]), torch.inf)
+        rows = self._rows.expand(-1, state.shape[1])
+        nearest.scatter_reduce_(0, rows, state[self._stored], "amin")
+        own = image
+        if self.leave_self_out:
+            own = int(self.clusters[image])
+            nearest[own] = torch.inf
+        return self.inner.scores(own, self.inner.update(None, nearest, 0))

@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from meds_plugin.memory.patch_vectors import PatchVectors
+    from meds_plugin.tiles import TileLayout
 
-__all__ = ["Embeddings", "embed"]
+__all__ = ["Embeddings", "embed", "of_whole_images"]
 
 _TOP = 0.01  # share of an image's patches that are odd
 
@@ -44,4 +45,21 @@ def embed(vectors: PatchVectors, maps: Tensor, images: Tensor | None = None) -> 
         odd = maps[image].topk(count).indices.to(patches.device)
         means.append(F.normalize(patches.mean(0), dim=0).half().cpu())
         peaks.append(F.normalize(patches[odd].mean(0), dim=0).half().cpu())
+    return Embeddings(torch.stack(means), torch.stack(peaks))
+
+
+def of_whole_images(tiles: Embeddings, scores: Tensor, layout: TileLayout) -> Embeddings:
+    """Return the embeddings of images, given those of their tiles.
+
+    Args:
+        tiles: Of all T tiles.
+        scores: ``[T]`` memory scores; the highest one's tile has an image's most suspicious
+            patches.
+        layout: Whose tiles they are.
+    """
+    means, peaks = [], []
+    for image in range(len(layout.sizes)):
+        own = torch.tensor(layout.tiles([image]))
+        means.append(F.normalize(tiles.image[own].float().mean(0), dim=0).half())
+        peaks.append(tiles.peak[own[scores[own].argmax()]])
     return Embeddings(torch.stack(means), torch.stack(peaks))

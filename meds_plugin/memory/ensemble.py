@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from meds_plugin.memory.scores import bootstrap_scores, expected_scores, interval_scores
 from meds_plugin.memory.subsampling import sample_subsets
 from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.groups import first_of
 from meds_plugin.utils.rng import torch_generator
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ def ensemble_scores(
     group: str,
     queries: Tensor | PatchVectors | None = None,
     views: Sequence[str] | None = None,
+    clusters: Tensor | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Score patches by their distance to random memories of one group's training features.
@@ -40,29 +44,37 @@ def ensemble_scores(
         queries: ``[Q, P', D]`` features to score; default the training features themselves.
         views: The camera view of each training image, where there are several: every memory then
             holds ``ratio`` of each, and all are searched together; an interval ignores them.
+        clusters: ``[N]`` which training images count as one in the memories, by numbers from 0 on;
+            default: each on its own.
         progress: Called with the pairs of images compared and their total.
 
     Returns:
         ``[Q, P']`` cosine distances in [0, 2], higher = more anomalous.
 
     Raises:
-        UserError: If single patches are to be sampled from several views.
+        UserError: If single patches are to be sampled from several views, or of images that count
+            as one.
     """
+    if clusters is not None and settings.unit == "patch":
+        msg = "memory.unit=patch knows no images that count as one: take memory.unit=image"
+        raise UserError(msg)
     if views is not None and settings.unit == "patch":
         msg = "memory.unit=patch samples all views alike: take memory.unit=image for them"
         raise UserError(msg)
     if settings.ensemble == "bootstrap":
+        numbers = torch.arange(len(features)) if clusters is None else clusters
+        first = first_of(numbers)
         subsets = sample_subsets(
-            len(features),
+            len(first),
             settings.ratio,
             settings.size,
             generator=torch_generator(seed, "memory", group),
             replacement=settings.replacement,
-            strata=views,
+            strata=None if views is None else [views[image] for image in first],
         )
         return bootstrap_scores(
             features,
-            subsets,
+            [torch.isin(numbers, subset).nonzero().flatten() for subset in subsets],
             queries,
             decimals=5 if settings.round_cosine else None,
             dtype=settings.dtype,
@@ -70,8 +82,14 @@ def ensemble_scores(
         )
     if settings.ensemble == "interval":
         return interval_scores(
-            features, settings.interval, queries=queries, dtype=settings.dtype, progress=progress
+            features,
+            settings.interval,
+            queries=queries,
+            clusters=clusters,
+            dtype=settings.dtype,
+            progress=progress,
         )
+    population = len(features) if clusters is None else int(clusters.max()) + 1
     return expected_scores(
         features,
         settings.ratio,
@@ -79,7 +97,8 @@ def ensemble_scores(
         unit=settings.unit,
         replacement=settings.replacement,
         # A group of one image has nothing else to be compared with: it stays its own memory.
-        leave_self_out=settings.leave_self_out and queries is None and len(features) > 1,
+        leave_self_out=settings.leave_self_out and queries is None and population > 1,
+        clusters=clusters,
         strata=views,
         dtype=settings.dtype,
         search=settings.search,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from meds_plugin.memory.aggregation import RankWeightedSum
+from meds_plugin.memory.aggregation import OfClusters, RankWeightedSum
 from meds_plugin.memory.pairwise import aggregate_distances
 from meds_plugin.memory.subsampling import (
     IMAGE_TOLERANCE,
@@ -35,18 +35,6 @@ __all__ = ["refined_scores"]
 _LOOKED_AT = 0.05
 
 
-class _AmongSome(RankWeightedSum):
-    """Weighted sums of the sorted distances to some of the stored images."""
-
-    def __init__(self, weights: Tensor, members: Tensor) -> None:
-        super().__init__(weights)
-        self.members = members
-
-    def update(self, state: Tensor | None, distances: Tensor, first: int) -> Tensor:
-        inside = (self.members >= first) & (self.members < first + len(distances))
-        return super().update(state, distances[self.members[inside] - first], first)
-
-
 def refined_scores(
     vectors: PatchVectors,
     maps: Tensor,
@@ -55,6 +43,7 @@ def refined_scores(
     ratio: float,
     top: float = 0.01,
     images: Tensor | None = None,
+    clusters: Tensor | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Score images once more, by their distance to random memories of those that look clean.
@@ -67,6 +56,8 @@ def refined_scores(
         ratio: Share of those that a memory holds, with replacement; an image is in none of its own.
         top: Share of an image's patches that make its score; 0 takes the highest.
         images: Which images to score; default: all.
+        clusters: ``[N]`` which of the images count as one in memories, by numbers from 0 on;
+            default: each on its own.
         progress: See `ScoreOptions`.
 
     Returns:
@@ -75,10 +66,16 @@ def refined_scores(
     """
     first = image_score(maps[:, None], top)
     images = torch.arange(len(first)) if images is None else images
-    count = int(keep * len(first))
+    clusters = torch.arange(len(first)) if clusters is None else clusters
+    whole = first.new_zeros(int(clusters.max()) + 1)
+    whole.scatter_reduce_(0, clusters, first, "amax")  # distances are not negative
+    count = int(keep * len(whole))
     if keep == 1 or count < 2:
         return first[images]
-    kept = first.argsort(stable=True)[:count].sort().values
+    kept = whole.argsort(stable=True)[:count].sort().values
+    places = torch.full_like(clusters, -1)
+    own = torch.isin(clusters, kept)
+    places[own] = torch.searchsorted(kept, clusters[own])
     size = memory_size(count, ratio)
     chances = survival(count, size, replacement=True)
     weights = on_device(rank_weights(chances[None], IMAGE_TOLERANCE), vectors.device)
@@ -87,14 +84,13 @@ def refined_scores(
     queries = vectors.take_patches(images.repeat_interleave(most), patches.flatten())
     scores = aggregate_distances(
         vectors,
-        _AmongSome(weights, kept.to(vectors.device)),
+        OfClusters(RankWeightedSum(weights), places.to(vectors.device)),
         queries=queries,
         progress=progress,
     )
     scores = scores.flatten()[: patches.numel()].view(patches.shape).cpu()
     # A memory with the image itself finds its patches at distance 0. The mean over the others
     # follows: divide by their chance.
-    own = torch.isin(images, kept)
-    scores[own] /= float(chances[1])
+    scores[own[images]] /= float(chances[1])
     again = torch.full_like(maps[images], -torch.inf).scatter_(1, patches, scores)
     return image_score(again[:, None], top)

@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Literal, TypedDict, get_args
 import torch
 from torch import Tensor
 
-from meds_plugin.memory.aggregation import MemoryMean, RankWeightedSum, StratifiedExpectation
+from meds_plugin.memory.aggregation import (
+    MemoryMean,
+    OfClusters,
+    RankWeightedSum,
+    StratifiedExpectation,
+)
 from meds_plugin.memory.neighbors import nearest_distances
 from meds_plugin.memory.pairwise import aggregate_distances, as_queries
 from meds_plugin.memory.patch_vectors import PatchVectors
@@ -27,6 +32,7 @@ from meds_plugin.memory.subsampling import (
     rank_weights,
     survival,
 )
+from meds_plugin.utils.groups import first_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
@@ -61,8 +67,12 @@ class ScoreOptions(TypedDict, total=False):
         leave_self_out: Sample an image's memories from the other images only: as many as before
             with replacement, else at most N - 1. With ``unit="patch"`` all patches of the image
             are left out, for a defect's patches resemble each other. Default false.
-        strata: A label per image: memories take ``ceil(ratio * n_s)`` images of each stratum and
-            are searched as a whole (Real-IAD: camera views, without replacement).
+        clusters: ``[N]`` which of the images count as one, by numbers from 0 on: a memory holds all
+            images of a cluster or none, and N is the number of clusters. Default: each on its own.
+            Needs ``unit="image"``.
+        strata: A label per image (of a cluster, its first image's counts): memories take
+            ``ceil(ratio * n_s)`` images of each stratum and are searched as a whole (Real-IAD:
+            camera views, without replacement).
         dtype: Type of the matrix products, default float32; `PatchVectors` bring their own.
             bfloat16 rounds distances to a relative 2^-9.
         memory_budget: Bytes that distances may take, beside the features and their unit vectors.
@@ -75,6 +85,7 @@ class ScoreOptions(TypedDict, total=False):
     unit: Unit
     replacement: bool
     leave_self_out: bool
+    clusters: Tensor | None
     strata: Sequence[Hashable] | None
     dtype: torch.dtype
     memory_budget: int | None
@@ -89,6 +100,7 @@ class _Options:
     unit: Unit = "image"
     replacement: bool = True
     leave_self_out: bool = False
+    clusters: Tensor | None = None
     strata: Sequence[Hashable] | None = None
     dtype: torch.dtype = torch.float32
     memory_budget: int | None = None
@@ -182,6 +194,7 @@ def interval_scores(
     interval: Sequence[float],
     *,
     queries: Tensor | PatchVectors | None = None,
+    clusters: Tensor | None = None,
     dtype: torch.dtype = torch.float32,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
@@ -192,6 +205,7 @@ def interval_scores(
         interval: Ascending shares (lower, upper) in [0, 1] (see `interval_weights`).
         queries: ``[Q, P', D]`` features to score; default ``features``, where an image is left out
             of its own distances.
+        clusters: See `ScoreOptions`, as for the options below.
         dtype: See `ScoreOptions`.
         progress: Called with the pairs of images done and their total.
 
@@ -205,13 +219,14 @@ def interval_scores(
     """
     stored = PatchVectors.of(features, dtype)
     asked = None if queries is None else as_queries(queries, stored)
-    others = len(stored) - (asked is None)
+    others = _population(stored, clusters) - (asked is None)
     if others == 0:
-        return torch.zeros(1, stored.patches, device=stored.device)
+        return torch.zeros(len(stored), stored.patches, device=stored.device)
     weights = interval_weights(others, interval)
+    inner = RankWeightedSum(on_device(weights[None], stored.device))
     return aggregate_distances(
         stored,
-        RankWeightedSum(on_device(weights[None], stored.device)),
+        _of_clusters(inner, clusters, stored, leave_self_out=asked is None),
         queries=asked,
         leave_self_out=asked is None,
         progress=progress,
@@ -250,9 +265,10 @@ def gap_curve(
     _check(stored, ratios, asked, chosen)
     if chosen.unit == "patch":
         return _patch_scores(stored, ratios, asked, chosen)
+    inner = _expectation(stored, ratios, chosen)
     return aggregate_distances(
         stored,
-        _expectation(stored, ratios, chosen),
+        _of_clusters(inner, chosen.clusters, stored, leave_self_out=chosen.leave_self_out),
         queries=asked,
         leave_self_out=chosen.leave_self_out,
         memory_budget=chosen.memory_budget,
@@ -271,11 +287,17 @@ def _check(
         check_ratio(ratio)
     count, unit, strata = len(stored), options.unit, options.strata
     left_out = options.leave_self_out
+    clusters = options.clusters
     for wrong, msg in (
         (not ratios, "at least one ratio is needed"),
         (unit not in get_args(Unit), f"unit must be image or patch, got {unit!r}"),
         (left_out and asked is not None, "queries are not stored: nothing to leave out"),
-        (left_out and count == 1, "one image alone cannot be left out"),
+        (left_out and _population(stored, clusters) == 1, "one image alone cannot be left out"),
+        (clusters is not None and unit == "patch", "clusters need unit='image'"),
+        (
+            clusters is not None and len(clusters) != count,
+            f"there must be a cluster for each of the {count} images",
+        ),
         (strata is not None and unit == "patch", "strata need unit='image'"),
         (
             strata is not None and len(strata) != count,
@@ -289,20 +311,37 @@ def _check(
 def _expectation(stored: PatchVectors, ratios: Sequence[float], options: _Options) -> Aggregation:
     """Return the expectation over memories of whole images."""
     if options.strata is not None:
+        strata = options.strata
+        if options.clusters is not None:
+            strata = [strata[image] for image in first_of(options.clusters)]
         return StratifiedExpectation(
-            options.strata,
+            strata,
             ratios,
             replacement=options.replacement,
             leave_self_out=options.leave_self_out,
             device=stored.device,
         )
-    population = len(stored) - options.leave_self_out
-    sizes = [memory_size(len(stored), ratio) for ratio in ratios]
+    whole = _population(stored, options.clusters)
+    population = whole - options.leave_self_out
+    sizes = [memory_size(whole, ratio) for ratio in ratios]
     if not options.replacement:
         sizes = [min(size, population) for size in sizes]
     rows = [survival(population, size, replacement=options.replacement) for size in sizes]
     weights = rank_weights(torch.stack(rows), IMAGE_TOLERANCE)
     return RankWeightedSum(on_device(weights, stored.device))
+
+
+def _population(stored: PatchVectors, clusters: Tensor | None) -> int:
+    """Return how many images memories are sampled from."""
+    return len(stored) if clusters is None else int(clusters.max()) + 1
+
+
+def _of_clusters(
+    inner: Aggregation, clusters: Tensor | None, stored: PatchVectors, *, leave_self_out: bool
+) -> Aggregation:
+    if clusters is None:
+        return inner
+    return OfClusters(inner, clusters.to(stored.device), leave_self_out=leave_self_out)
 
 
 def _patch_scores(

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
-    from torch import Tensor
-
-__all__ = ["group_indices"]
+__all__ = ["Clusters", "first_of", "group_indices"]
 
 
 def group_indices(groups: Sequence[Hashable]) -> dict[str, Tensor]:
@@ -20,3 +19,52 @@ def group_indices(groups: Sequence[Hashable]) -> dict[str, Tensor]:
     for index, name in enumerate(groups):
         members.setdefault(str(name), []).append(index)
     return {name: torch.tensor(members[name]) for name in sorted(members)}
+
+
+def first_of(clusters: Tensor) -> list[int]:
+    """Return the first member of each cluster, given the clusters' numbers ``[N]`` from 0 on."""
+    first: dict[int, int] = {}
+    for index, number in enumerate(clusters.tolist()):
+        first.setdefault(number, index)
+    return [first[number] for number in range(len(first))]
+
+
+class Clusters:
+    """Which of N images count as one.
+
+    Args:
+        names: The cluster of each image.
+
+    Attributes:
+        number: ``[N]`` the same by numbers from 0 to U - 1, in the order of their first images.
+        first: The first image of each.
+        trivial: Whether each image is on its own.
+    """
+
+    def __init__(self, names: Sequence[Hashable]) -> None:
+        numbers: dict[Hashable, int] = {}
+        self.number = torch.tensor([numbers.setdefault(name, len(numbers)) for name in names])
+        self.first = first_of(self.number)
+        self.trivial = len(self.first) == len(self.number)
+
+    def __len__(self) -> int:
+        """Return the number of clusters, U."""
+        return len(self.first)
+
+    def highest(self, values: Tensor) -> Tensor:
+        """Return the highest value ``[U]`` of each cluster, given those of the images, ``[N]``."""
+        if self.trivial:
+            return values
+        lowest = values.new_full((len(self),), -torch.inf)
+        return lowest.scatter_reduce_(0, self.number.to(values.device), values, "amax")
+
+    def images(self, clusters: Tensor) -> Tensor:
+        """Return the ascending images of some clusters."""
+        return torch.nonzero(torch.isin(self.number, clusters)).flatten()
+
+    def among(self, images: Tensor) -> Tensor | None:
+        """Return the clusters of some images, numbered anew from 0 on; ``None`` where trivial."""
+        if self.trivial:
+            return None
+        numbers: Tensor = self.number[images].unique(return_inverse=True)[1]
+        return numbers
