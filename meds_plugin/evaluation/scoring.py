@@ -52,6 +52,7 @@ class Scorer(nn.Module):
         input_size: Height and width of the images it takes, in pixels.
         protocol: How maps become scores.
         precision: The trainer's precision, in which the detector computes.
+        tiled: The images are tiles: their maps are not evaluated before they are stitched.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Scorer(nn.Module):
         protocol: EvaluationProtocol,
         *,
         precision: str = "32-true",
+        tiled: bool = False,
     ) -> None:
         super().__init__()
         self.detector = detector
@@ -68,6 +70,7 @@ class Scorer(nn.Module):
         self.input_size = input_size
         self.protocol = protocol
         self.precision = precision
+        self.tiled = tiled
         self.eval().requires_grad_(requires_grad=False)
 
     def forward(self, images: Tensor, category: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -78,8 +81,11 @@ class Scorer(nn.Module):
             category: ``[B]`` places among the sorted training categories, -1 where unknown.
 
         Returns:
-            ``[B, R, R]`` evaluated maps and ``[B]`` image scores, higher = more anomalous.
+            ``[B, R, R]`` evaluated maps, or ``[B, h, w]`` maps of tiles, and ``[B]`` scores;
+            higher = more anomalous.
         """
         with autocast_as(self.precision, images.device):
             maps = self.view.anomaly_map(self.view.encode(images), category=category).float()
+        if self.tiled:
+            return maps, self.view.image_score(maps, top=self.protocol.image_top)
         return evaluate_maps(self.view, maps, self.input_size, self.protocol)

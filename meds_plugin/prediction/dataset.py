@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from torch.utils.data import Dataset
 
-from meds_plugin.data.decoding import unreadable
+from meds_plugin.data.decoding import unreadable, unusable
 from meds_plugin.data.images import read_image
 from meds_plugin.utils.errors import UserError
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from meds_plugin.data.samples import Pixels
     from meds_plugin.data.transforms import Preprocess
+    from meds_plugin.tiles import Tiling
 
 __all__ = ["LoadedImage", "PredictionDataset"]
 
@@ -28,7 +29,8 @@ class LoadedImage(NamedTuple):
 
     Attributes:
         place: Its index in the list of files.
-        image: float32 ``[3, H, W]``, normalised; ``None`` where there is an error.
+        image: float32 ``[3, H, W]``, normalised; ``None`` where there is an error, or tiles are
+            still to be cut.
         size: Height and width of the file's image.
         pixels: uint8 ``[H, W, 3]`` of the file, where they were asked for.
         error: Why it cannot be used, in one line.
@@ -49,6 +51,7 @@ class PredictionDataset(Dataset[LoadedImage]):
         preprocess: From a decoded image to a tensor.
         max_pixels: Larger images cannot be used.
         with_pixels: Return the file's pixels, too.
+        tiling: Return the pixels instead, of images that can be cut into such tiles.
     """
 
     def __init__(
@@ -58,11 +61,13 @@ class PredictionDataset(Dataset[LoadedImage]):
         *,
         max_pixels: int,
         with_pixels: bool = False,
+        tiling: Tiling | None = None,
     ) -> None:
         self.files = list(files)
         self._preprocess = preprocess
         self._max_pixels = max_pixels
-        self._with_pixels = with_pixels
+        self._with_pixels = with_pixels or tiling is not None
+        self._tiling = tiling
 
     def __len__(self) -> int:
         """Return the number of files."""
@@ -76,6 +81,15 @@ class PredictionDataset(Dataset[LoadedImage]):
             image = read_image(file, max_pixels=self._max_pixels, value_range=value_range)
             size = (image.height, image.width)
             pixels = np.array(image) if self._with_pixels else None
+            if self._tiling is not None:
+                height, width = self._tiling.size
+                if size[0] < height or size[1] < width:
+                    reason = (
+                        f"has {size[0]} x {size[1]} pixels (height, width), less than the tiles of "
+                        f"{height} x {width} that the detector was trained on"
+                    )
+                    return LoadedImage(index, error=str(unusable(file, reason)))
+                return LoadedImage(index, None, size, pixels)
             return LoadedImage(index, self._preprocess(image), size, pixels)
         except UserError as error:
             # The limit has another name in training.

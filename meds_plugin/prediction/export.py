@@ -55,8 +55,9 @@ def export_bytes(
     """Return a file that takes ``images`` and gives ``anomaly_map`` and ``score``.
 
     ``images`` is float32 ``[B, 3, H, W]``, prepared as `describe` says, B any number;
-    ``anomaly_map`` is ``[B, R, R]``, what the evaluation looks at, and ``score`` ``[B]``; higher =
-    more anomalous. The file is run before it is returned, and its numbers are compared.
+    ``anomaly_map`` is ``[B, R, R]``, what the evaluation looks at, or of tiles ``[B, h, w]``, and
+    ``score`` ``[B]``; higher = more anomalous. The file is run before it is returned, and its
+    numbers are compared.
 
     Args:
         predictor: The detector, on the CPU.
@@ -110,7 +111,7 @@ def describe(
         "backbone": predictor.backbone,
         "input": {"name": "images", "type": "float32", "shape": ["batch", 3, height, width]},
         "outputs": {
-            "anomaly_map": {"shape": ["batch", protocol.resize, protocol.resize]},
+            "anomaly_map": {"shape": ["batch", *_map_size(predictor)]},
             "score": {"shape": ["batch"]},
         },
         "preprocessing": {
@@ -125,8 +126,11 @@ def describe(
             "mean": list(normalization.mean),
             "std": list(normalization.std),
         },
+        "tiles": _tiles(predictor),
         "postprocessing": {
-            "included": "resizing and smoothing of the map, and the image score",
+            "included": "none: the maps are of tiles; see tiles"
+            if predictor.tiling
+            else "resizing and smoothing of the map, and the image score",
             **asdict(protocol),
         },
         "categories": names,
@@ -141,6 +145,28 @@ def describe(
             **{name: _version(name) for name in packages},
         },
     }
+
+
+def _tiles(predictor: Predictor) -> dict[str, Any] | None:
+    """Say how large images become tiles, and the tiles' maps a map of the image."""
+    if predictor.tiling is None:
+        return None
+    return {
+        "size": list(predictor.tiling.size),
+        "overlap": list(predictor.tiling.overlap),
+        "use": "meds_plugin.tiles: TileLayout(Tiling.of(size, overlap), [(height, width)]).starts "
+        "gives the tiles' corners, each is then preprocessed as an image; .stitch(maps, 0, "
+        "postprocessing.resize) puts their maps together, and meds_plugin.evaluation.tiled."
+        "finish_map smooths the result and gives the image score",
+    }
+
+
+def _map_size(predictor: Predictor) -> list[int]:
+    if predictor.tiling is None:
+        return [predictor.scorer.protocol.resize] * 2
+    example = random_images(*predictor.transform.input_size, torch.device("cpu"))[:1]
+    name = predictor.categories[0] if predictor.categories else None
+    return list(predictor.score_batch(example, [name])[1].shape[1:])
 
 
 def _onnx(module: nn.Module, example: Tensor, opset: int) -> bytes:

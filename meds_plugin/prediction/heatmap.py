@@ -31,13 +31,13 @@ _STOPS = (
 _ROWS = 512  # coloured at a time
 
 
-def at_source(evaluated: Values, size: tuple[int, int], preprocess: Preprocess) -> Values:
+def at_source(evaluated: Values, size: tuple[int, int], preprocess: Preprocess | None) -> Values:
     """Resize an evaluated map to the size of the image file.
 
     Args:
         evaluated: ``[R, R]`` of what the detector saw.
         size: Height and width of the image file.
-        preprocess: How the image became the detector's input.
+        preprocess: How the image became the detector's input; ``None``: the map is of all of it.
 
     Returns:
         ``[H, W]``, bilinear; NaN outside the run's crop.
@@ -107,9 +107,11 @@ class _Places:
         self.share = (clamped - self.first).astype(np.float32)
 
 
-def _places(length: int, preprocess: Preprocess, *, axis: int, side: int) -> _Places:
-    resized = (np.arange(length) + 0.5) / length * preprocess.image_size[axis]
-    seen = (resized - preprocess.offset[axis]) / preprocess.input_size[axis]
+def _places(length: int, preprocess: Preprocess | None, *, axis: int, side: int) -> _Places:
+    seen = (np.arange(length) + 0.5) / length
+    if preprocess is not None:
+        resized = seen * preprocess.image_size[axis]
+        seen = (resized - preprocess.offset[axis]) / preprocess.input_size[axis]
     return _Places(seen * side - 0.5, side)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from meds_plugin.data.check import libtiff_silenced
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from meds_plugin.data.samples import Pixels
     from meds_plugin.evaluation.alarms import AlarmThreshold
     from meds_plugin.prediction.dataset import LoadedImage
     from meds_plugin.prediction.folder import PredictionFolder
@@ -92,6 +94,7 @@ class PredictionJob:
         self._rendering = rendering
         self._images: list[_Image] = []
         self._passed_over = 0
+        self._batch_size = 1
         self._thresholds: dict[str | None, AlarmThreshold] = {}
 
     def assign_categories(
@@ -135,10 +138,13 @@ class PredictionJob:
             self._predictor.transform,
             max_pixels=max_pixels,
             with_pixels=self._rendering.heatmaps and self._rendering.overlay > 0,
+            tiling=self._predictor.tiling,
         )
+        tiled = self._predictor.tiling is not None
+        self._batch_size = batch_size
         loader: DataLoader[LoadedImage] = DataLoader(
             data,
-            batch_size=batch_size,
+            batch_size=1 if tiled else batch_size,
             num_workers=workers,
             collate_fn=list,
             # Without its own, the loader would advance the global generator.
@@ -193,19 +199,21 @@ class PredictionJob:
         print(f"everything is in {self._folder.path}: scores.csv, summary.json, ...")
 
     def _score_batch(self, batch: list[LoadedImage]) -> None:
-        good: list[LoadedImage] = []
-        tensors: list[Tensor] = []
+        good = [item for item in batch if item.error is None]
         for item in batch:
-            image = self._images[item.place]
-            if item.image is None:
+            if item.error is not None:
+                image = self._images[item.place]
                 self.rows.append(ScoreRow(image.name, image.category, error=item.error))
-            else:
-                good.append(item)
-                tensors.append(item.image)
         if not good:
             return
         names = [self._images[item.place].category for item in good]
-        scores, maps = self._predictor.score_batch(torch.stack(tensors), names)
+        tensors = [item.image for item in good if item.image is not None]
+        if tensors:
+            scores, maps = self._predictor.score_batch(torch.stack(tensors), names)
+        else:  # one that is cut into tiles
+            whole = Image.fromarray(cast("Pixels", good[0].pixels))
+            size = self._batch_size
+            scores, maps = self._predictor.score_image(whole, names[0], batch_size=size)
         for item, score, evaluated in zip(good, scores.tolist(), maps, strict=True):
             image = self._images[item.place]
             threshold = self._thresholds[image.category]
@@ -218,10 +226,14 @@ class PredictionJob:
     def _render(self, name: str, item: LoadedImage, evaluated: Tensor, threshold: float) -> None:
         if not (self._rendering.heatmaps or self._rendering.masks):
             return
-        values = at_source(evaluated.numpy(), item.size, self._predictor.transform)
+        seen = None if self._predictor.tiling else self._predictor.transform
+        values = at_source(evaluated.numpy(), item.size, seen)
         if self._rendering.heatmaps:
             painted = colours(
-                values, self._scale, image=item.pixels, overlay=self._rendering.overlay
+                values,
+                self._scale,
+                image=item.pixels if self._rendering.overlay > 0 else None,
+                overlay=self._rendering.overlay,
             )
             self._folder.write_image("heatmaps", name, png(painted))
         if self._rendering.masks:

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from omegaconf import DictConfig
 
-from meds_plugin.config.build import build_detector, build_preprocess, check_targets, plain
+from meds_plugin.config.build import (
+    build_detector,
+    build_preprocess,
+    build_tiling,
+    check_targets,
+    plain,
+)
 from meds_plugin.detectors.frozen_part import FrozenPart, check_saved, without
 from meds_plugin.detectors.inference import choose_device
 from meds_plugin.detectors.view import DetectorView
@@ -29,6 +35,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from meds_plugin.data.transforms import Preprocess
+    from meds_plugin.tiles import Tiling
 
 __all__ = ["load"]
 
@@ -76,7 +83,7 @@ def load(
             msg = f"encoder.weights={encoder_weights}: {what}"
             raise UserError(msg)
         encoder.weights = str(Path(expand_home(encoder_weights)).absolute())
-    preprocess, protocol = _preparation(config, path.with_name("config.yaml"))
+    preprocess, tiling, protocol = _preparation(config, path.with_name("config.yaml"))
     detector = build_detector(config)
     _load_weights(detector, saved, path)
     file = path.with_name("threshold.json")
@@ -87,11 +94,13 @@ def load(
         preprocess.input_size,
         protocol,
         precision=str(config.trainer.precision),
+        tiled=tiling is not None,
     )
     preprocess.normalization = scorer.view.normalization
     return Predictor(
         scorer,
         preprocess,
+        tiling=tiling,
         categories=[str(name) for name in names],
         thresholds=thresholds,
         device=choose_device(device),
@@ -123,10 +132,13 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
     return saved
 
 
-def _preparation(config: DictConfig, source: Path) -> tuple[Preprocess, EvaluationProtocol]:
+def _preparation(
+    config: DictConfig, source: Path
+) -> tuple[Preprocess, Tiling | None, EvaluationProtocol]:
     """Return how images become tensors, and maps scores."""
     try:
-        return build_preprocess(config.data), EvaluationProtocol(**plain(config.evaluation))
+        protocol = EvaluationProtocol(**plain(config.evaluation))
+        return build_preprocess(config.data), build_tiling(config.data), protocol
     except UserError:
         raise
     except (AttributeError, TypeError) as error:  # a key is missing, or one too many

@@ -15,7 +15,10 @@ from torch import Tensor
 
 from meds_plugin.data.decoding import Decoded
 from meds_plugin.data.images import read_image, to_rgb
+from meds_plugin.data.tile_dataset import cut
 from meds_plugin.evaluation.alarms import AlarmThreshold, check_false_alarm_rate
+from meds_plugin.evaluation.tiled import evaluate_tiles
+from meds_plugin.tiles import TileLayout
 from meds_plugin.utils.errors import UserError
 from meds_plugin.utils.values import is_number
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from meds_plugin.data.transforms import Preprocess
     from meds_plugin.evaluation.alarms import AlarmThresholds
     from meds_plugin.evaluation.scoring import Scorer
+    from meds_plugin.tiles import Tiling
 
     OneImage: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any]"
     Images: TypeAlias = Tensor | OneImage | Sequence[OneImage]
@@ -85,6 +89,7 @@ class Predictor:
     Args:
         scorer: The detector with the run's evaluation.
         transform: Turns RGB images into tensors, as in training.
+        tiling: How images are cut into tiles, each of which is then transformed; ``None``: not.
         categories: Names of the training categories, sorted.
         thresholds: The run's thresholds; ``None`` if it stored none.
         device: Where to compute.
@@ -101,6 +106,7 @@ class Predictor:
         scorer: Scorer,
         transform: Preprocess,
         *,
+        tiling: Tiling | None = None,
         categories: Sequence[str],
         thresholds: AlarmThresholds | None,
         device: torch.device,
@@ -110,6 +116,7 @@ class Predictor:
     ) -> None:
         self.scorer = scorer.to(device)
         self.transform = transform
+        self.tiling = tiling
         self.categories = tuple(categories)
         self.thresholds = thresholds
         self.device = device
@@ -124,16 +131,24 @@ class Predictor:
             images: See `predict`; a tensor stays as it is.
 
         Returns:
-            ``[B, 3, H, W]``; ``[3, H, W]`` for a single image.
+            ``[B, 3, H, W]``; ``[3, H, W]`` for a single image, or its tiles ``[T, 3, H, W]``.
 
         Raises:
-            UserError: If an image cannot be read or has the wrong type, or there is none.
+            UserError: If an image cannot be read or has the wrong type, or there is none, or there
+                are several that are cut into tiles.
         """
         if isinstance(images, Tensor):
             return images
         items = _listed(images)
         if len(items) == 0:
             raise UserError(_NO_IMAGES)
+        if self.tiling is not None:
+            if len(items) > 1:
+                msg = "images are cut into tiles here: give one at a time"
+                raise UserError(msg)
+            image = self._read(items[0])
+            starts = self.tiling.starts(image.height, image.width)
+            return torch.stack([self.transform(cut(image, s, self.tiling)) for s in starts])
         tensors = torch.stack([self.transform(self._read(image)) for image in items])
         return tensors[0] if _is_one(images) else tensors
 
@@ -159,11 +174,12 @@ class Predictor:
             false_alarm_rate: Sets the thresholds instead of the run's own rate.
             threshold: Of image scores; overrides the rate.
             pixel_threshold: Of map values; overrides the rate.
-            batch_size: Images scored at a time.
+            batch_size: Images, or tiles, scored at a time.
 
         Raises:
             UserError: If an image cannot be read or has the wrong size or type, a category is
-                missing or unknown, or a threshold is neither stored nor given.
+                missing or unknown, or a threshold is neither stored nor given; for a tensor, if
+                the detector was trained on tiles.
         """
         alarm = AlarmSettings(false_alarm_rate, threshold, pixel_threshold)
         items = images if isinstance(images, Tensor) else _listed(images)
@@ -172,11 +188,21 @@ class Predictor:
         names = _one_each(category, len(items))
         wanted = [self.threshold(self.check_category(name), alarm) for name in names]
         scores, maps = [], []
-        for start in range(0, len(items), batch_size):
-            part = items[start : start + batch_size]
-            if not isinstance(part, Tensor):
-                part = self.preprocess(part)
-            score, evaluated = self.score_batch(part, names[start : start + batch_size])
+        size = batch_size if self.tiling is None else 1
+        for start in range(0, len(items), size):
+            part = items[start : start + size]
+            if self.tiling is not None:
+                if isinstance(part, Tensor):
+                    msg = (
+                        "the detector was trained on tiles: give files, Pillow images or arrays, "
+                        "or tiles to score_batch"
+                    )
+                    raise UserError(msg)
+                image = self._read(part[0])
+                score, evaluated = self.score_image(image, names[start], batch_size=batch_size)
+            else:
+                tensors = part if isinstance(part, Tensor) else self.preprocess(part)
+                score, evaluated = self.score_batch(tensors, names[start : start + size])
             scores.append(score)
             maps.append(evaluated)
         if not scores:
@@ -192,8 +218,42 @@ class Predictor:
         )
 
     @torch.no_grad()
+    def score_image(
+        self, image: Image.Image, name: str | None = None, *, batch_size: int = 16
+    ) -> tuple[Tensor, Tensor]:
+        """Return the score ``[1]`` and map ``[1, R, R]`` of an image that is cut into tiles.
+
+        No more tiles than a batch are in memory at a time.
+
+        Args:
+            image: In RGB.
+            name: Its category; ``None``: unknown.
+            batch_size: Tiles scored at a time.
+
+        Raises:
+            UserError: If the image is smaller than a tile, or see `score_batch`.
+            RuntimeError: If the detector was not trained on tiles.
+        """
+        if self.tiling is None:
+            msg = "the detector was not trained on tiles"
+            raise RuntimeError(msg)
+        layout = TileLayout(self.tiling, [(image.height, image.width)])
+        maps = []
+        for start in range(0, len(layout), batch_size):
+            tiles = [
+                self.transform(cut(image, each, self.tiling))
+                for each in layout.starts[start : start + batch_size]
+            ]
+            maps.append(self.score_batch(torch.stack(tiles), [name] * len(tiles))[1])
+        view, protocol = self.scorer.view, self.scorer.protocol
+        evaluated, score = evaluate_tiles(view, torch.cat(maps), layout, [0], protocol)
+        return score, evaluated
+
+    @torch.no_grad()
     def score_batch(self, images: Tensor, names: Sequence[str | None]) -> tuple[Tensor, Tensor]:
         """Return the scores ``[B]`` and maps ``[B, R, R]`` of preprocessed images, on the CPU.
+
+        Of tiles: the detector's maps ``[B, h, w]``.
 
         Args:
             images: ``[B, 3, H, W]``, resized, cropped and normalised.
