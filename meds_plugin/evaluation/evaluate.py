@@ -14,7 +14,7 @@ from meds_plugin.encoding.encoded_images import EncodedImages
 from meds_plugin.encoding.memory_features import memory_vectors
 from meds_plugin.encoding.reader import ImageReader, views_of
 from meds_plugin.encoding.scoring import anomaly_maps
-from meds_plugin.evaluation.categories import METRICS, category_metrics, mean_metrics
+from meds_plugin.evaluation.categories import category_metrics, mean_metrics, metric_names
 from meds_plugin.evaluation.protocol import EvaluationProtocol, evaluation_masks
 from meds_plugin.evaluation.scoring import evaluate_maps
 from meds_plugin.evaluation.tiled import evaluate_tiles
@@ -85,7 +85,7 @@ def evaluate(
     progress: bool = False,
     on_maps: Callable[[Tensor, Tensor], None] | None = None,
 ) -> dict[str, Any]:
-    """Compute the seven metrics of every category's test images.
+    """Compute the metrics of every category's test images.
 
     Call it after ``fit``, on every rank.
 
@@ -105,13 +105,14 @@ def evaluate(
     protocol = protocol or EvaluationProtocol()
     model.to(model.trainer.strategy.root_device)
     test = datamodule.test
+    wanted = metric_names(protocol)
     categories: dict[str, dict[str, float | None]] = {}
     skipped: dict[str, dict[str, str]] = {}
     for name in sorted({*datamodule.train.categories} - {*test.categories}):
-        categories[name] = dict.fromkeys(METRICS)
-        skipped[name] = dict.fromkeys(METRICS, "there are no test images")
+        categories[name] = dict.fromkeys(wanted)
+        skipped[name] = dict.fromkeys(wanted, "there are no test images")
     if len(test) == 0:
-        return {"mean": dict.fromkeys(METRICS), "categories": categories, "skipped": skipped}
+        return {"mean": dict.fromkeys(wanted), "categories": categories, "skipped": skipped}
     images = EncodedImages(
         ImageReader(datamodule.test_dataloader()),
         model.view,
@@ -150,14 +151,14 @@ def evaluate(
                 *own,
                 masks,
                 test.labels[indices],
-                fpr_limit=protocol.fpr_limit,
+                protocol=protocol,
                 no_masks=reason,
             )
     together = {name: result for found in from_all(mine) for name, result in found.items()}
     categories |= {name: metrics for name, (metrics, _) in together.items()}
     skipped |= {name: reasons for name, (_, reasons) in together.items() if reasons}
     return {
-        "mean": mean_metrics(list(categories.values())),
+        "mean": mean_metrics(list(categories.values()), wanted),
         "categories": dict(sorted(categories.items())),
         "skipped": dict(sorted(skipped.items())),
     }

@@ -30,6 +30,7 @@ class EvaluationProtocol:
             value above 0, ``half`` = every value above 0.5.
         image_top: The image score is the mean of this share of the largest pixels, in [0, 1].
         fpr_limit: False-positive rate up to which AUPRO integrates, in (0, 1].
+        aupimo: Compute AUPIMO, too.
 
     Raises:
         UserError: If a value is out of range; the message names ``evaluation.KEY``.
@@ -45,6 +46,7 @@ class EvaluationProtocol:
     mask_rule: str = "nonzero"
     image_top: float = 0.01
     fpr_limit: float = 0.3
+    aupimo: bool = False
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -60,6 +62,7 @@ class EvaluationProtocol:
         self._require("image_top", share, "a share in [0, 1] (0 = the maximum)")
         rate = is_number(self.fpr_limit) and 0 < self.fpr_limit <= 1
         self._require("fpr_limit", rate, "a rate in (0, 1]")
+        self._require("aupimo", isinstance(self.aupimo, bool), "true or false")
         fits = self.blur_padding == "zeros" or self.blur_kernel // 2 < self.resize
         self._require("blur_kernel", fits, "less than twice the map's side to reflect")
 

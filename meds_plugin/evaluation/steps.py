@@ -11,7 +11,7 @@ from torch import Tensor
 
 from meds_plugin.distributed.ranks import gather_in_order, rank_and_world
 from meds_plugin.encoding.reader import images_of
-from meds_plugin.evaluation.categories import METRICS, category_metrics, mean_metrics
+from meds_plugin.evaluation.categories import category_metrics, mean_metrics, metric_names
 from meds_plugin.evaluation.protocol import EvaluationProtocol, evaluation_masks
 from meds_plugin.evaluation.scoring import evaluate_maps
 from meds_plugin.evaluation.tiled import evaluate_tiles
@@ -82,7 +82,7 @@ class EvaluationSteps(L.LightningModule):
         self._look_at(batch, _dataset(self.trainer.val_dataloaders))
 
     def on_test_epoch_end(self) -> None:
-        """Log the seven metrics, means by their names and ``CATEGORY/NAME``."""
+        """Log the metrics, means by their names and ``CATEGORY/NAME``."""
         self._log_metrics(_dataset(self.trainer.test_dataloaders), "")
 
     def on_validation_epoch_end(self) -> None:
@@ -148,23 +148,24 @@ class EvaluationSteps(L.LightningModule):
         seen = _Seen(*(part[rows] for part in seen))
         if hasattr(dataset, "layout"):
             seen, dataset = self._whole(seen, dataset), dataset.whole
-        names = [_ANY] * len(rows)
+        owners = [_ANY] * len(seen.places)
         if hasattr(dataset, "categories") and hasattr(dataset, "mask"):
-            names = [dataset.categories[place] for place in seen.places.tolist()]
+            owners = [dataset.categories[place] for place in seen.places.tolist()]
         categories: dict[str, dict[str, float | None]] = {}
-        for name, members in group_indices(names).items():
+        for name, members in group_indices(owners).items():
             masks = seen.masks[members] if bool(seen.has_mask[members].all()) else None
             categories[name], _ = category_metrics(
                 seen.maps[members],
                 seen.scores[members],
                 masks,
                 seen.labels[members],
-                fpr_limit=self.protocol.fpr_limit,
+                protocol=self.protocol,
                 no_masks="",
             )
-        values = mean_metrics(list(categories.values()))
+        names = metric_names(self.protocol)
+        values = mean_metrics(list(categories.values()), names)
         for name, metrics in categories.items() if len(categories) > 1 else ():
-            values |= {f"{name}/{metric}": metrics[metric] for metric in METRICS}
+            values |= {f"{name}/{metric}": metrics[metric] for metric in names}
         known = {f"{prefix}{name}": value for name, value in values.items() if value is not None}
         self.log_dict(known, sync_dist=True)
 

@@ -1,5 +1,6 @@
 """How good scores are: metrics of images and pixels, and the contamination they suggest."""
 
+from meds_plugin.metrics.aupimo import aupimo
 from meds_plugin.metrics.curves import (
     UndefinedMetricError,
     aupro,
@@ -11,6 +12,7 @@ from meds_plugin.metrics.curves import (
 
 __all__ = [
     "UndefinedMetricError",
+    "aupimo",
     "aupro",
     "auroc",
     "average_precision",

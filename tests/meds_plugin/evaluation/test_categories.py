@@ -12,7 +12,10 @@ from meds_plugin.evaluation.categories import (
     PIXEL_METRICS,
     category_metrics,
     mean_metrics,
+    metric_names,
 )
+from meds_plugin.evaluation.protocol import EvaluationProtocol
+from meds_plugin.metrics.aupimo import aupimo
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 def metrics_of(
     maps: Tensor, masks: Tensor | None, labels: Tensor
 ) -> tuple[dict[str, float | None], dict[str, str]]:
-    return category_metrics(maps, maps.amax((1, 2)), masks, labels, fpr_limit=0.3)
+    return category_metrics(maps, maps.amax((1, 2)), masks, labels, protocol=EvaluationProtocol())
 
 
 @pytest.fixture
@@ -37,7 +40,9 @@ def test_category_metrics_are_the_public_functions(
 ) -> None:
     maps, masks, labels = category
     scores = metrics.image_score(maps, top=0.1)
-    values, skipped = category_metrics(maps, scores, masks, labels, fpr_limit=0.2)
+    values, skipped = category_metrics(
+        maps, scores, masks, labels, protocol=EvaluationProtocol(fpr_limit=0.2)
+    )
     assert skipped == {}
     assert values == {
         "I-AUROC": metrics.auroc(scores, labels),
@@ -59,12 +64,12 @@ def test_undefined_metrics_are_none_with_a_reason(
     assert {name for name, value in values.items() if value is None} == set(PIXEL_METRICS)
     assert skipped == dict.fromkeys(PIXEL_METRICS, "there are no masks")
     values, skipped = category_metrics(
-        maps[3:], maps[3:].amax((1, 2)), masks[3:], labels[3:], fpr_limit=0.3
+        maps[3:], maps[3:].amax((1, 2)), masks[3:], labels[3:], protocol=EvaluationProtocol()
     )
     assert skipped == dict.fromkeys(IMAGE_METRICS, "there are no normal images")
     assert values["P-AUROC"] is not None
     values, skipped = category_metrics(
-        maps[:3], maps[:3].amax((1, 2)), masks[:3], labels[:3], fpr_limit=0.3
+        maps[:3], maps[:3].amax((1, 2)), masks[:3], labels[:3], protocol=EvaluationProtocol()
     )
     assert set(skipped) == set(METRICS)
     assert skipped["I-AP"] == "there are no anomalous images"
@@ -89,3 +94,20 @@ def test_mean_metrics() -> None:
     assert mean == {**dict.fromkeys(IMAGE_METRICS, 0.75), **dict.fromkeys(PIXEL_METRICS, 0.5)}
     assert mean_metrics([image_only])["P-AP"] is None
     assert mean_metrics([]) == dict.fromkeys(METRICS)
+
+
+def test_aupimo_is_an_eighth_metric_on_request(category: tuple[Tensor, Tensor, Tensor]) -> None:
+    maps, masks, labels = category
+    protocol = EvaluationProtocol(aupimo=True)
+    values, skipped = category_metrics(maps, maps.amax((1, 2)), masks, labels, protocol=protocol)
+    assert tuple(values) == metric_names(protocol) == (*METRICS, "P-AUPIMO")
+    assert values["P-AUPIMO"] == float(aupimo(maps, masks).mean())
+    assert skipped == {}
+    assert mean_metrics([values], tuple(values)) == values
+    values, skipped = category_metrics(
+        maps[3:], maps[3:].amax((1, 2)), masks[3:], labels[3:], protocol=protocol
+    )
+    assert values["P-AUPIMO"] is None
+    assert skipped["P-AUPIMO"] == "there are no normal images"
+    _, skipped = category_metrics(maps, maps.amax((1, 2)), None, labels, protocol=protocol)
+    assert skipped["P-AUPIMO"] == "there are no masks"

@@ -34,7 +34,7 @@ def _metrics(
     maps: Tensor, masks: Tensor, labels: Tensor, protocol: EvaluationProtocol
 ) -> tuple[dict[str, float | None], dict[str, str]]:
     scores = metrics.image_score(maps, top=protocol.image_top)
-    return category_metrics(maps, scores, masks, labels, fpr_limit=protocol.fpr_limit)
+    return category_metrics(maps, scores, masks, labels, protocol=protocol)
 
 
 # Against the reference's outputs.
@@ -174,6 +174,7 @@ def test_protocol_defaults() -> None:
         "mask_rule": "nonzero",
         "image_top": 0.01,
         "fpr_limit": 0.3,
+        "aupimo": False,
     }
     with pytest.raises(dataclasses.FrozenInstanceError):
         EvaluationProtocol().resize = 3  # type: ignore[misc]
