@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.processes import run
-from tests.test_run import TINY
+from tests.test_run import TINY, read_config
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,6 +74,20 @@ def test_a_resumed_run_logs_no_selection_twice(tmp_path: Path) -> None:
     assert steps == sorted(set(steps))
     assert steps[0] == 10
     assert steps[-1] > 16
+
+
+def test_a_resumed_run_is_the_same_one_for_weights_and_biases(tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    folder = tmp_path / "run"
+    own = ("logger=wandb", "logger.wandb.offline=true", f"hydra.run.dir={folder}", "review=false")
+    assert run("noise=0.4", *TINY, *own, "trainer.max_steps=16")[0] == 0
+    (first,) = folder.glob("wandb/offline-run-*")
+    name = read_config(folder).logger.wandb.id
+    assert first.name.endswith(name)
+    assert run(f"resume={folder}", "trainer.max_steps=null")[0] == 0
+    again = [*folder.glob("wandb/offline-run-*")]
+    assert len(again) == 2
+    assert all(each.name.endswith(name) for each in again)
 
 
 @pytest.mark.parametrize(

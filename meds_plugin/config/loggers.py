@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import TYPE_CHECKING, Any, cast
 
 from hydra.errors import InstantiationException
@@ -26,7 +27,8 @@ def build_loggers(node: DictConfig | None, folder: Path, *, sweep: Path | None) 
         node: The configuration's section ``logger``: arguments by the logger's name. In texts,
             ``{folder}`` is the run's folder, ``{name}`` its name, ``{sweep}`` the name of its sweep
             and ``{root}`` the folder of its sweep; outside a sweep ``{root}`` is the run's folder
-            and an argument that is only ``{sweep}`` is left out.
+            and an argument that is only ``{sweep}`` is left out. One that is only ``{new}`` becomes
+            a random name, in the configuration, too: a resumed run finds it there.
         folder: The run's folder.
         sweep: The folder of its sweep, if it belongs to one.
 
@@ -39,6 +41,9 @@ def build_loggers(node: DictConfig | None, folder: Path, *, sweep: Path | None) 
     for name, given in (plain(node) or {}).items():
         if given is None:
             continue
+        for key, value in given.items():
+            if node is not None and value == "{new}":
+                node[name][key] = given[key] = uuid.uuid4().hex
         filled = {key: _filled(value, places) for key, value in given.items()}
         kept = {key: value for key, value in filled.items() if value is not None}
         try:
