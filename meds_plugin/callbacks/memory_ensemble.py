@@ -13,7 +13,7 @@ from meds_plugin.distributed.ranks import gather_in_order, rank_and_world, shard
 from meds_plugin.encoding.memory_features import memory_vectors
 from meds_plugin.encoding.reader import views_of
 from meds_plugin.memory.embeddings import Embeddings, embed
-from meds_plugin.memory.ensemble import ensemble_scores
+from meds_plugin.memory.ensemble import ensemble_scores, stored_of
 from meds_plugin.memory.refinement import refined_scores
 from meds_plugin.memory.settings import MemorySettings
 from meds_plugin.utils.groups import group_indices
@@ -83,7 +83,15 @@ class MemoryEnsembleCallback(L.Callback):
             if owners[name] not in (rank, None):
                 continue
             every, together = members.tolist(), owners[name] is None
-            clusters = images.reader.clusters.among(members)
+            clusters, views = images.reader.clusters.among(members), views_of(images.reader, every)
+            stored = stored_of(
+                len(every),
+                self.settings,
+                seed=self.seed,
+                group=name,
+                views=views,
+                clusters=clusters,
+            )
             mine = shard(len(every), rank, world) if together else range(len(every))
             features, grid = memory_vectors(
                 images,
@@ -102,8 +110,9 @@ class MemoryEnsembleCallback(L.Callback):
                         self.settings,
                         seed=self.seed,
                         group=name,
-                        queries=features.take(own) if together else None,
-                        views=views_of(images.reader, every),
+                        images=own if together else None,
+                        stored=stored,
+                        views=views,
                         clusters=clusters,
                         progress=count,
                     ).cpu()
@@ -119,6 +128,7 @@ class MemoryEnsembleCallback(L.Callback):
                     top=self.top,
                     images=own,
                     clusters=clusters,
+                    stored=stored,
                     progress=count,
                 )
             place = members[mine.start : mine.stop]

@@ -18,7 +18,7 @@ from meds_plugin.evaluation.categories import category_metrics, mean_metrics, me
 from meds_plugin.evaluation.protocol import EvaluationProtocol, evaluation_masks
 from meds_plugin.evaluation.scoring import evaluate_maps
 from meds_plugin.evaluation.tiled import evaluate_tiles
-from meds_plugin.memory.ensemble import ensemble_scores
+from meds_plugin.memory.ensemble import ensemble_scores, stored_of
 from meds_plugin.utils.groups import group_indices
 from meds_plugin.utils.progress import track
 
@@ -231,7 +231,11 @@ def _memory_maps(
         raise RuntimeError(msg)
     train = model.stream.images
     members = group_indices(train.reader.categories)[group].tolist()
-    settings = model.memory.settings
+    settings, views = model.memory.settings, views_of(train.reader, members)
+    clusters = train.reader.clusters.among(torch.tensor(members))
+    stored = stored_of(
+        len(members), settings, seed=model.seed, group=group, views=views, clusters=clusters
+    )
     features, _ = memory_vectors(
         train, members, dtype=settings.dtype, device=model.device, together=True
     )
@@ -246,8 +250,9 @@ def _memory_maps(
         seed=model.seed,
         group=group,
         queries=queries,
-        views=views_of(train.reader, members),
-        clusters=train.reader.clusters.among(torch.tensor(members)),
+        stored=stored,
+        views=views,
+        clusters=clusters,
     )
     return gather_in_order(scores.view(-1, *grid).cpu())
 

@@ -14,7 +14,14 @@ from meds_plugin.utils.groups import group_indices
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
-__all__ = ["Aggregation", "MemoryMean", "OfClusters", "RankWeightedSum", "StratifiedExpectation"]
+__all__ = [
+    "Aggregation",
+    "MemoryMean",
+    "OfClusters",
+    "RankWeightedSum",
+    "StratifiedExpectation",
+    "of_clusters",
+]
 
 
 class Aggregation(Protocol):
@@ -213,3 +220,12 @@ class OfClusters:
             own = int(self.clusters[image])
             nearest[own] = torch.inf
         return self.inner.scores(own, self.inner.update(None, nearest, 0))
+
+
+def of_clusters(
+    inner: Aggregation, clusters: Tensor | None, device: torch.device, *, leave_self_out: bool
+) -> Aggregation:
+    """Return an aggregation of distances to clusters; ``None``: each image is on its own."""
+    if clusters is None:
+        return inner
+    return OfClusters(inner, clusters.to(device), leave_self_out=leave_self_out)

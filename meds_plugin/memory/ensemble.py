@@ -6,8 +6,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from meds_plugin.memory.scores import bootstrap_scores, expected_scores, interval_scores
-from meds_plugin.memory.subsampling import sample_subsets
+from meds_plugin.memory.bootstrap import bootstrap_scores
+from meds_plugin.memory.interval import interval_scores
+from meds_plugin.memory.pairwise import as_queries
+from meds_plugin.memory.patch_vectors import PatchVectors
+from meds_plugin.memory.scores import expected_scores, stored_scores
+from meds_plugin.memory.stored import stored_images
+from meds_plugin.memory.subsampling import population_of, sample_subsets
 from meds_plugin.utils.errors import UserError
 from meds_plugin.utils.groups import first_of
 from meds_plugin.utils.rng import torch_generator
@@ -17,10 +22,38 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from meds_plugin.memory.patch_vectors import PatchVectors
     from meds_plugin.memory.settings import MemorySettings
 
-__all__ = ["ensemble_scores"]
+__all__ = ["ensemble_scores", "stored_of"]
+
+
+def stored_of(
+    count: int,
+    settings: MemorySettings,
+    *,
+    seed: int,
+    group: str,
+    views: Sequence[str] | None = None,
+    clusters: Tensor | None = None,
+) -> Tensor | None:
+    """Return the training images that a group's memories are sampled from; ``None``: all.
+
+    Args:
+        count: Training images of the group.
+        settings: The ensemble.
+        seed: The run's seed.
+        group: The group's name.
+        views: See `ensemble_scores`.
+        clusters: Likewise.
+    """
+    limited = settings.ensemble == "expected" and settings.unit == "image"
+    return stored_images(
+        count,
+        settings.stored if limited else None,
+        generator=torch_generator(seed, "stored", group),
+        clusters=clusters,
+        strata=views,
+    )
 
 
 def ensemble_scores(
@@ -29,7 +62,9 @@ def ensemble_scores(
     *,
     seed: int,
     group: str,
+    images: Tensor | None = None,
     queries: Tensor | PatchVectors | None = None,
+    stored: Tensor | None = None,
     views: Sequence[str] | None = None,
     clusters: Tensor | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -41,7 +76,9 @@ def ensemble_scores(
         settings: The ensemble.
         seed: The run's seed; matters to the bootstrap only.
         group: The group's name; its memories are sampled independently of other groups'.
-        queries: ``[Q, P', D]`` features to score; default the training features themselves.
+        images: Which training images to score; default: all.
+        queries: ``[Q, P', D]`` features to score instead.
+        stored: The training images that memories are sampled from (see `stored_of`); default: all.
         views: The camera view of each training image, where there are several: every memory then
             holds ``ratio`` of each, and all are searched together; an interval ignores them.
         clusters: ``[N]`` which training images count as one in the memories, by numbers from 0 on;
@@ -55,6 +92,9 @@ def ensemble_scores(
         UserError: If single patches are to be sampled from several views, or of images that count
             as one.
     """
+    features = PatchVectors.of(features, settings.dtype)
+    if images is not None and stored is None:
+        queries = features.take(images)
     if clusters is not None and settings.unit == "patch":
         msg = "memory.unit=patch knows no images that count as one: take memory.unit=image"
         raise UserError(msg)
@@ -89,7 +129,19 @@ def ensemble_scores(
             dtype=settings.dtype,
             progress=progress,
         )
-    population = len(features) if clusters is None else int(clusters.max()) + 1
+    if stored is not None:
+        return stored_scores(
+            features,
+            settings.ratio,
+            stored,
+            images=images,
+            queries=None if queries is None else as_queries(queries, features),
+            replacement=settings.replacement,
+            clusters=clusters,
+            strata=views,
+            progress=progress,
+        )
+    population = population_of(len(features), clusters)
     return expected_scores(
         features,
         settings.ratio,

@@ -44,6 +44,7 @@ def refined_scores(
     top: float = 0.01,
     images: Tensor | None = None,
     clusters: Tensor | None = None,
+    stored: Tensor | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Score images once more, by their distance to random memories of those that look clean.
@@ -58,6 +59,7 @@ def refined_scores(
         images: Which images to score; default: all.
         clusters: ``[N]`` which of the images count as one in memories, by numbers from 0 on;
             default: each on its own.
+        stored: The images that memories are sampled from (see `stored_images`); default: all.
         progress: See `ScoreOptions`.
 
     Returns:
@@ -72,18 +74,24 @@ def refined_scores(
     count = int(keep * len(whole))
     if keep == 1 or count < 2:
         return first[images]
-    kept = whole.argsort(stable=True)[:count].sort().values
-    places = torch.full_like(clusters, -1)
+    kept = whole.argsort(stable=True)[:count]
+    if stored is not None:
+        kept = kept[torch.isin(kept, clusters[stored])]
+        if len(kept) < 2:
+            return first[images]
+    kept = kept.sort().values
     own = torch.isin(clusters, kept)
-    places[own] = torch.searchsorted(kept, clusters[own])
-    size = memory_size(count, ratio)
-    chances = survival(count, size, replacement=True)
+    bank = vectors if stored is None else vectors.take(torch.nonzero(own).flatten())
+    places = torch.where(own, torch.searchsorted(kept, clusters), -1)
+    places = places if stored is None else places[own]
+    size = memory_size(len(kept), ratio)
+    chances = survival(len(kept), size, replacement=True)
     weights = on_device(rank_weights(chances[None], IMAGE_TOLERANCE), vectors.device)
     most = max(int(top * maps.shape[1]), math.ceil(_LOOKED_AT * maps.shape[1]))
     patches = maps[images].topk(most, dim=1).indices
     queries = vectors.take_patches(images.repeat_interleave(most), patches.flatten())
     scores = aggregate_distances(
-        vectors,
+        bank,
         OfClusters(RankWeightedSum(weights), places.to(vectors.device)),
         queries=queries,
         progress=progress,

@@ -8,31 +8,28 @@ memories; `expected_scores` takes the mean over all of them in closed form.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypedDict, get_args
 
 import torch
 from torch import Tensor
 
-from meds_plugin.memory.aggregation import (
-    MemoryMean,
-    OfClusters,
-    RankWeightedSum,
-    StratifiedExpectation,
-)
+from meds_plugin.memory.aggregation import RankWeightedSum, StratifiedExpectation, of_clusters
 from meds_plugin.memory.neighbors import nearest_distances
 from meds_plugin.memory.pairwise import aggregate_distances, as_queries
 from meds_plugin.memory.patch_vectors import PatchVectors
+from meds_plugin.memory.stored import apart_from_itself, stored_images
 from meds_plugin.memory.subsampling import (
     IMAGE_TOLERANCE,
     check_ratio,
-    interval_weights,
     memory_size,
     on_device,
+    population_of,
     rank_weights,
     survival,
 )
 from meds_plugin.utils.groups import first_of
+from meds_plugin.utils.rng import torch_generator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
@@ -45,10 +42,9 @@ if TYPE_CHECKING:
 __all__ = [
     "ScoreOptions",
     "Unit",
-    "bootstrap_scores",
     "expected_scores",
     "gap_curve",
-    "interval_scores",
+    "stored_scores",
 ]
 
 Unit = Literal["image", "patch"]
@@ -70,6 +66,10 @@ class ScoreOptions(TypedDict, total=False):
         clusters: ``[N]`` which of the images count as one, by numbers from 0 on: a memory holds all
             images of a cluster or none, and N is the number of clusters. Default: each on its own.
             Needs ``unit="image"``.
+        stored: Memories are sampled from that many images (clusters), chosen at random, where there
+            are more; ``ratio`` is a share of those. The cost is then N times that number. An
+            image's memories are then sampled from the other images only. Needs ``unit="image"``.
+        seed: Keys that choice.
         strata: A label per image (of a cluster, its first image's counts): memories take
             ``ceil(ratio * n_s)`` images of each stratum and are searched as a whole (Real-IAD:
             camera views, without replacement).
@@ -86,6 +86,8 @@ class ScoreOptions(TypedDict, total=False):
     replacement: bool
     leave_self_out: bool
     clusters: Tensor | None
+    stored: int | None
+    seed: int
     strata: Sequence[Hashable] | None
     dtype: torch.dtype
     memory_budget: int | None
@@ -101,62 +103,13 @@ class _Options:
     replacement: bool = True
     leave_self_out: bool = False
     clusters: Tensor | None = None
+    stored: int | None = None
+    seed: int = 0
     strata: Sequence[Hashable] | None = None
     dtype: torch.dtype = torch.float32
     memory_budget: int | None = None
     search: Backend = "auto"
     progress: Callable[[int, int], None] | None = None
-
-
-def bootstrap_scores(
-    features: Tensor | PatchVectors,
-    subsets: Sequence[Tensor],
-    queries: Tensor | PatchVectors | None = None,
-    *,
-    decimals: int | None = 5,
-    dtype: torch.dtype = torch.float32,
-    memory_budget: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Tensor:
-    """Average over given memories the distance of each patch to the nearest patch stored.
-
-    Each pair of images is compared once, however many memories there are; twice only where
-    neither the table of distances nor one number per memory and patch fits into the budget.
-
-    Args:
-        features: See `expected_scores`.
-        subsets: Image indices of each memory, e.g. from `sample_subsets`; repeats do not matter.
-        queries: ``[Q, P', D]`` features to score; default ``features``, where an image in a memory
-            finds itself at distance 0.
-        decimals: Digits that cosines are rounded to, 5 in the reference; ``None`` for none.
-        dtype: See `ScoreOptions`, as for the options below.
-        memory_budget: Default: what two numbers per memory and patch take.
-        progress: Called with the pairs of images done and their total.
-
-    Returns:
-        ``[Q, P']`` float32 cosine distances in [0, 2], higher = more anomalous.
-
-    Raises:
-        ValueError: On empty or non-finite features, no or empty memories, or a foreign index.
-
-    Source:
-        docs/method.md, section 2; equals the reference up to one rounding step of a cosine.
-    """
-    if not subsets or any(len(subset) == 0 for subset in subsets):
-        msg = "every memory needs at least one image, and there must be a memory"
-        raise ValueError(msg)
-    members = [torch.unique(torch.as_tensor(s, device=features.device).long()) for s in subsets]
-    if any(int(m[0]) < 0 or int(m[-1]) >= len(features) for m in members):
-        msg = f"memories name images outside 0..{len(features) - 1}"
-        raise ValueError(msg)
-    stored = PatchVectors.of(features, dtype)
-    return aggregate_distances(
-        stored,
-        MemoryMean(members, decimals),
-        queries=None if queries is None else as_queries(queries, stored),
-        memory_budget=memory_budget,
-        progress=progress,
-    )[0]
 
 
 def expected_scores(
@@ -187,50 +140,6 @@ def expected_scores(
         replacement, C(N-k, m-1) / C(N, m) without, ratio (1-ratio)^(k-1) for patches.
     """
     return gap_curve(features, [ratio], queries=queries, **options)[0]
-
-
-def interval_scores(
-    features: Tensor | PatchVectors,
-    interval: Sequence[float],
-    *,
-    queries: Tensor | PatchVectors | None = None,
-    clusters: Tensor | None = None,
-    dtype: torch.dtype = torch.float32,
-    progress: Callable[[int, int], None] | None = None,
-) -> Tensor:
-    """Average an interval of the sorted distances from each patch to the other images.
-
-    Args:
-        features: See `expected_scores`.
-        interval: Ascending shares (lower, upper) in [0, 1] (see `interval_weights`).
-        queries: ``[Q, P', D]`` features to score; default ``features``, where an image is left out
-            of its own distances.
-        clusters: See `ScoreOptions`, as for the options below.
-        dtype: See `ScoreOptions`.
-        progress: Called with the pairs of images done and their total.
-
-    Returns:
-        ``[Q, P']`` float32 cosine distances in [0, 2], higher = more anomalous; 0 for a single
-        image, which has none to be compared with.
-
-    Source:
-        MuSc, whose distances are Euclidean: the order of images by one patch is the same, the
-        means are not.
-    """
-    stored = PatchVectors.of(features, dtype)
-    asked = None if queries is None else as_queries(queries, stored)
-    others = _population(stored, clusters) - (asked is None)
-    if others == 0:
-        return torch.zeros(len(stored), stored.patches, device=stored.device)
-    weights = interval_weights(others, interval)
-    inner = RankWeightedSum(on_device(weights[None], stored.device))
-    return aggregate_distances(
-        stored,
-        _of_clusters(inner, clusters, stored, leave_self_out=asked is None),
-        queries=asked,
-        leave_self_out=asked is None,
-        progress=progress,
-    )[0]
 
 
 def gap_curve(
@@ -265,14 +174,88 @@ def gap_curve(
     _check(stored, ratios, asked, chosen)
     if chosen.unit == "patch":
         return _patch_scores(stored, ratios, asked, chosen)
+    some = stored_images(
+        len(stored),
+        chosen.stored,
+        generator=torch_generator(chosen.seed, "stored"),
+        clusters=chosen.clusters,
+        strata=chosen.strata,
+    )
+    if some is not None:
+        return _over_stored(stored, ratios, some, chosen, queries=asked)
     inner = _expectation(stored, ratios, chosen)
     return aggregate_distances(
         stored,
-        _of_clusters(inner, chosen.clusters, stored, leave_self_out=chosen.leave_self_out),
+        of_clusters(inner, chosen.clusters, stored.device, leave_self_out=chosen.leave_self_out),
         queries=asked,
         leave_self_out=chosen.leave_self_out,
         memory_budget=chosen.memory_budget,
         progress=chosen.progress,
+    )
+
+
+def stored_scores(
+    vectors: PatchVectors,
+    ratio: float,
+    some: Tensor,
+    *,
+    images: Tensor | None = None,
+    queries: PatchVectors | None = None,
+    **options: Unpack[ScoreOptions],
+) -> Tensor:
+    """Return `expected_scores` of images, over memories of some of them.
+
+    Args:
+        vectors: Of all N images.
+        ratio: Share of the stored images that a memory holds.
+        some: Indices of the stored images (see `stored_images`).
+        images: Which images to score; default: all.
+        queries: What to score instead, from `as_queries`.
+        **options: See `ScoreOptions`; ``clusters`` and ``strata`` of all N.
+
+    Returns:
+        ``[Q, P]`` cosine distances in [0, 2], higher = more anomalous.
+    """
+    chosen = _Options(**options)
+    return _over_stored(vectors, [ratio], some, chosen, images=images, queries=queries)[0]
+
+
+def _over_stored(
+    vectors: PatchVectors,
+    ratios: Sequence[float],
+    some: Tensor,
+    options: _Options,
+    *,
+    queries: PatchVectors | None = None,
+    images: Tensor | None = None,
+) -> Tensor:
+    """Return ``[R, Q, P']`` expectations over memories of some images, of queries or images."""
+    clusters, strata = options.clusters, options.strata
+    inner = replace(
+        options,
+        clusters=None if clusters is None else clusters[some].unique(return_inverse=True)[1],
+        strata=None if strata is None else [strata[image] for image in some.tolist()],
+        leave_self_out=False,
+    )
+    stored = vectors.take(some)
+    aggregation = _expectation(stored, ratios, inner)
+    scores = aggregate_distances(
+        stored,
+        of_clusters(aggregation, inner.clusters, stored.device, leave_self_out=False),
+        queries=queries or (vectors if images is None else vectors.take(images)),
+        memory_budget=options.memory_budget,
+        progress=options.progress,
+    )
+    if queries is not None:
+        return scores
+    return apart_from_itself(
+        scores,
+        some,
+        torch.arange(len(vectors)) if images is None else images,
+        ratios,
+        clusters=clusters,
+        strata=strata,
+        replacement=options.replacement,
     )
 
 
@@ -292,8 +275,10 @@ def _check(
         (not ratios, "at least one ratio is needed"),
         (unit not in get_args(Unit), f"unit must be image or patch, got {unit!r}"),
         (left_out and asked is not None, "queries are not stored: nothing to leave out"),
-        (left_out and _population(stored, clusters) == 1, "one image alone cannot be left out"),
+        (left_out and population_of(count, clusters) == 1, "one image alone cannot be left out"),
         (clusters is not None and unit == "patch", "clusters need unit='image'"),
+        (options.stored is not None and unit == "patch", "stored needs unit='image'"),
+        (options.stored is not None and options.stored < 1, "stored must be at least 1"),
         (
             clusters is not None and len(clusters) != count,
             f"there must be a cluster for each of the {count} images",
@@ -321,7 +306,7 @@ def _expectation(stored: PatchVectors, ratios: Sequence[float], options: _Option
             leave_self_out=options.leave_self_out,
             device=stored.device,
         )
-    whole = _population(stored, options.clusters)
+    whole = population_of(len(stored), options.clusters)
     population = whole - options.leave_self_out
     sizes = [memory_size(whole, ratio) for ratio in ratios]
     if not options.replacement:
@@ -329,19 +314,6 @@ def _expectation(stored: PatchVectors, ratios: Sequence[float], options: _Option
     rows = [survival(population, size, replacement=options.replacement) for size in sizes]
     weights = rank_weights(torch.stack(rows), IMAGE_TOLERANCE)
     return RankWeightedSum(on_device(weights, stored.device))
-
-
-def _population(stored: PatchVectors, clusters: Tensor | None) -> int:
-    """Return how many images memories are sampled from."""
-    return len(stored) if clusters is None else int(clusters.max()) + 1
-
-
-def _of_clusters(
-    inner: Aggregation, clusters: Tensor | None, stored: PatchVectors, *, leave_self_out: bool
-) -> Aggregation:
-    if clusters is None:
-        return inner
-    return OfClusters(inner, clusters.to(stored.device), leave_self_out=leave_self_out)
 
 
 def _patch_scores(

@@ -10,7 +10,7 @@ import torch
 from meds_plugin.memory.neighbors import Backend
 from meds_plugin.memory.scores import Unit
 from meds_plugin.utils.errors import UserError
-from meds_plugin.utils.values import is_list, is_number
+from meds_plugin.utils.values import is_list, is_number, is_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,6 +48,8 @@ class MemorySettings:
         unit: What is sampled: whole images (reference) or single patches (paper; ``expected``
             only).
         replacement: Whether images are sampled with replacement (reference).
+        stored: Images of a category that memories are sampled from at most, chosen at random, of
+            which ``ratio`` is a share; ``None``: all. ``expected`` with whole images only.
         keep: Share of a category's images, the least suspicious, that a second look at the most
             suspicious patches samples its memories from (see `refined_scores`); it makes the image
             scores. 1, as in the reference: there is none.
@@ -67,6 +69,7 @@ class MemorySettings:
     interval: Sequence[float] = (0.0, 0.3)
     unit: Unit = "image"
     replacement: bool = True
+    stored: int | None = 1000
     keep: float = 0.7
     keep_ratio: float = 0.2
     leave_self_out: bool = False
@@ -99,6 +102,11 @@ class MemorySettings:
                 raise UserError(msg)
         if not isinstance(self.size, int) or self.size < 1:
             msg = f"memory.size must be at least 1, got {self.size!r}"
+            raise UserError(msg)
+        if self.stored is not None and not (is_whole(self.stored) and self.stored >= 2):
+            msg = (
+                f"memory.stored must be a whole number of at least 2, or null, got {self.stored!r}"
+            )
             raise UserError(msg)
         if self.search == "faiss" and self.products != "float32":
             msg = "memory.search=faiss takes memory.products=float32; with others take torch"

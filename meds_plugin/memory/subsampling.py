@@ -19,6 +19,7 @@ __all__ = [
     "interval_weights",
     "memory_size",
     "on_device",
+    "population_of",
     "rank_weights",
     "sample_subsets",
     "sum_type",
@@ -57,6 +58,11 @@ def memory_size(population: int, ratio: float) -> int:
     nearest = round(exact)
     noise = 1e-9 * max(1.0, exact)
     return max(1, nearest if abs(exact - nearest) < noise else math.ceil(exact))
+
+
+def population_of(count: int, clusters: Tensor | None) -> int:
+    """Return how many memories are sampled from: clusters by number, else ``count`` images."""
+    return count if clusters is None else int(clusters.max()) + 1
 
 
 def sample_subsets(

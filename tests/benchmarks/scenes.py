@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _KINDS = ("blowhole", "break", "crack")
-_CELLS = 4  # photographs along a side
+_CELLS = 2  # photographs along a side
 _MARGIN = 6  # pixels of a photograph around its defect
 
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from meds_plugin.memory.ensemble import ensemble_scores
+from meds_plugin.memory.interval import interval_scores
 from meds_plugin.memory.patch_vectors import PatchVectors
 from meds_plugin.memory.refinement import refined_scores
-from meds_plugin.memory.scores import expected_scores, interval_scores
+from meds_plugin.memory.scores import expected_scores
 from meds_plugin.memory.settings import MemorySettings
 from meds_plugin.utils.errors import UserError
 
