@@ -17,7 +17,9 @@ from meds_plugin.utils.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["FoundImages", "find_images", "find_training_images"]
+    from omegaconf import DictConfig
+
+__all__ = ["FoundImages", "data_root", "find_images", "find_training_images"]
 
 _MISSING = Sample("", "", None, Path(os.devnull, "missing"))  # cannot be read
 
@@ -71,14 +73,21 @@ def find_images(run: Path) -> FoundImages:
     check_targets(plain(data.source), run / "config.yaml")
     split = build(data.source)()
     tests = (sample.image for sample in split.test)
-    root, table = data.get("root"), data.get("file")
-    folder = Path(root) if root else Path(table).parent if table else None
     return FoundImages(
         {sample.path: sample for sample in [*split.test, *split.train]},
         frozenset(os.path.realpath(image) for image in tests if isinstance(image, Path)),
-        folder,
+        _root(data),
         config.get("seed", 0),
     )
+
+
+def data_root(run: Path) -> Path | None:
+    """Return the folder of a run's data set; ``None`` as in `FoundImages`.
+
+    Raises:
+        UserError: If the run's folder has no configuration.
+    """
+    return _root(read_config(run).data)
 
 
 def find_training_images(
@@ -103,6 +112,11 @@ def find_training_images(
             found = FoundImages({}, frozenset(), None, 0)
     samples = [found.trained(name) for name in names]
     return ImageDataset(samples, build_preprocess(data), max_pixels=data.max_pixels)
+
+
+def _root(data: DictConfig) -> Path | None:
+    root, table = data.get("root"), data.get("file")
+    return Path(root) if root else Path(table).parent if table else None
 
 
 def _parts(name: str) -> tuple[str, str]:
