@@ -96,9 +96,12 @@ def _quarantine(run: Path, options: Options) -> None:
     folder = options.path("quarantine")
     done = quarantine(run, options.path("apply"), folder, how)
     _named(done.left, "dropped images are also test images, and stay where they are")
-    verb = {"copy": "copies", "link": "links", "move": "moved files"}[how]
-    print(f"{folder} holds {done.files} {verb} of dropped images, listed in its manifest.csv")
-    if how == "move" and done.files:
+    if not done.files:
+        print("no file is left to move")
+        return
+    what = {"copy": "copies of", "link": "links to", "move": "moved"}[how]
+    print(f"{folder} holds {done.files} {what} dropped images, listed in its manifest.csv")
+    if how == "move":
         print(f"To bring them back:\n{_command(run, '--restore', folder)}")
 
 

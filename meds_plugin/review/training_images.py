@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
     from omegaconf import DictConfig
 
-__all__ = ["FoundImages", "data_root", "find_images", "find_training_images"]
+__all__ = ["SourceImages", "data_root", "find_source_images", "find_training_images"]
 
 _MISSING = Sample("", "", None, Path(os.devnull, "missing"))  # cannot be read
 
 
-class FoundImages(NamedTuple):
+class SourceImages(NamedTuple):
     """The images that the data set of a run holds now.
 
     Attributes:
@@ -58,7 +58,7 @@ class FoundImages(NamedTuple):
         )
 
 
-def find_images(run: Path) -> FoundImages:
+def find_source_images(run: Path) -> SourceImages:
     """Search the data set that a run was trained on.
 
     Args:
@@ -73,7 +73,7 @@ def find_images(run: Path) -> FoundImages:
     check_targets(plain(data.source), run / "config.yaml")
     split = build(data.source)()
     tests = (sample.image for sample in split.test)
-    return FoundImages(
+    return SourceImages(
         {sample.path: sample for sample in [*split.test, *split.train]},
         frozenset(os.path.realpath(image) for image in tests if isinstance(image, Path)),
         _root(data),
@@ -82,7 +82,7 @@ def find_images(run: Path) -> FoundImages:
 
 
 def data_root(run: Path) -> Path | None:
-    """Return the folder of a run's data set; ``None`` as in `FoundImages`.
+    """Return the folder of a run's data set; ``None`` as in `SourceImages`.
 
     Raises:
         UserError: If the run's folder has no configuration.
@@ -91,7 +91,7 @@ def data_root(run: Path) -> Path | None:
 
 
 def find_training_images(
-    run: Path, names: Sequence[str], found: FoundImages | None = None
+    run: Path, names: Sequence[str], found: SourceImages | None = None
 ) -> ImageDataset:
     """Return the training images of a run, in order, from the data set it was trained on.
 
@@ -107,9 +107,9 @@ def find_training_images(
     check_targets(plain(data.source), run / "config.yaml")
     if found is None:
         try:
-            found = find_images(run)
+            found = find_source_images(run)
         except UserError:
-            found = FoundImages({}, frozenset(), None, 0)
+            found = SourceImages({}, frozenset(), None, 0)
     samples = [found.trained(name) for name in names]
     return ImageDataset(samples, build_preprocess(data), max_pixels=data.max_pixels)
 

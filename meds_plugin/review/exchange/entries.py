@@ -14,7 +14,7 @@ from meds_plugin.data.faults import shown
 from meds_plugin.review.exchange.regions import find_regions
 from meds_plugin.review.ranked_run import read_ranked_run
 from meds_plugin.review.store import load_review_images
-from meds_plugin.review.training_images import find_images, find_training_images
+from meds_plugin.review.training_images import find_source_images, find_training_images
 from meds_plugin.utils.atomic import write_bytes
 from meds_plugin.utils.errors import UserError
 from meds_plugin.utils.progress import track
@@ -117,7 +117,7 @@ def read_entries(run: Path, decisions: Mapping[str, Decision], output: Path) -> 
     stored = load_review_images(run, len(ranked.manifest))
     maps = stored.heatmaps if stored else None
     place = {name: index for index, name in enumerate(ranked.manifest)}
-    dataset = find_training_images(run, [i.path for i in ranked.images], find_images(run))
+    dataset = find_training_images(run, [i.path for i in ranked.images], find_source_images(run))
     count = len(dataset)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         looked = pool.map(lambda index: _file_and_size(dataset, index, output), range(count))

@@ -21,7 +21,7 @@ from meds_plugin.review.quarantine.transfers import (
     require_no_faults,
 )
 from meds_plugin.review.ranked_run import read_ranked_run
-from meds_plugin.review.training_images import find_images
+from meds_plugin.review.training_images import find_source_images
 from meds_plugin.runs.read import read_rows
 from meds_plugin.utils.errors import UserError
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from meds_plugin.review.quarantine.manifest import How
-    from meds_plugin.review.training_images import FoundImages
+    from meds_plugin.review.training_images import SourceImages
 
 __all__ = ["Quarantined", "quarantine"]
 
@@ -63,13 +63,13 @@ def quarantine(run: Path, decisions: Path, folder: Path, how: How = "copy") -> Q
         how: Copies leave the files where they are; so do links, which lead to them.
 
     Raises:
-        UserError: As `read_drops` and `find_images`; if a file is gone, was changed since the run,
-            or cannot be moved or linked, or another is in the way; or the folder is not fit or
-            holds files put aside in another way. Nothing was touched then, unless writing failed.
+        UserError: As `read_drops` and `find_source_images`; if a file is gone, was changed since
+            the run, or cannot be moved or linked, or another is in the way; or the folder is not
+            fit or was filled in another way. Nothing was touched then, unless writing failed.
     """
     images = read_ranked_run(run).images
     drops = read_drops(decisions, images)
-    found = find_images(run)
+    found = find_source_images(run)
     rows = {row.name: row for row in _earlier(folder, how)}
     _require_fit(folder, found.root, how)
     dropped: dict[str, int] = {}  # places in the ranking by the name of the file, rising
@@ -144,14 +144,14 @@ def _require_fit(folder: Path, root: Path | None, how: How) -> None:
         raise UserError(msg)
 
 
-def _is_tested(found: FoundImages, name: str) -> bool:
+def _is_tested(found: SourceImages, name: str) -> bool:
     sample = found.samples.get(name)
     file = sample.image if sample else None
     return isinstance(file, Path) and os.path.realpath(file) in found.tests
 
 
 def _fault(
-    found: FoundImages, name: str, how: How, row: PutAside | None, digests: Mapping[str, str]
+    found: SourceImages, name: str, how: How, row: PutAside | None, digests: Mapping[str, str]
 ) -> str | None:
     """Say why an image cannot be put aside; ``None`` if it can, or is already."""
     sample = found.samples.get(name)
@@ -176,6 +176,6 @@ def _fault(
     return None
 
 
-def _content(found: FoundImages, name: str) -> bytes:
+def _content(found: SourceImages, name: str) -> bytes:
     image = found.samples[name].image
     return image.read_bytes() if isinstance(image, Path) else png_bytes(Image.fromarray(image))
