@@ -88,11 +88,11 @@ def _answers(file: Path) -> dict[str, list[Decision]]:
         )
         raise UserError(msg) from error
     for number, (name, word, note) in enumerate(answers, start=1):
-        if name is None:
+        if not isinstance(name, str):
             msg = f"{where}: image {number} has no name of ours: import what --export wrote"
             raise UserError(msg)
         said = found.setdefault(name, [])
-        drop = decision_word(word, f"{where}, {shown(name)}")
+        drop = decision_word(str(word), f"{where}, {shown(name)}")
         if drop is not None:
-            said.append(Decision(drop, note.strip()))
+            said.append(Decision(drop, str(note).strip()))
     return found

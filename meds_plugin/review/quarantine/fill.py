@@ -28,7 +28,9 @@ from meds_plugin.utils.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from meds_plugin.review.decision_file import Decision
     from meds_plugin.review.quarantine.manifest import How
+    from meds_plugin.review.ranked_run import RankedImage
     from meds_plugin.review.training_images import SourceImages
 
 __all__ = ["Quarantined", "quarantine"]
@@ -84,21 +86,8 @@ def quarantine(run: Path, decisions: Path, folder: Path, how: How = "copy") -> Q
     require_no_faults([fault for fault in faults if fault])
     for name in aside:
         if name not in rows:
-            image, decision = images[dropped[name]], drops[images[dropped[name]].path]
-            sample = found.samples[name]
-            rows[name] = PutAside(
-                path=inner_path(name, png=not isinstance(sample.image, Path)),
-                source=str(sample.image.absolute()) if isinstance(sample.image, Path) else "",
-                how=how,
-                name=name,
-                category=image.category,
-                rank=str(dropped[name] + 1),
-                score=f"{image.score:.7g}",
-                probability="" if image.probability is None else f"{image.probability:.4f}",
-                decision=decision.word,
-                note=decision.note,
-                digest=content_digest(_content(found, name)),
-            )
+            place = dropped[name]
+            rows[name] = _row(found, name, how, images[place], place, drops[images[place].path])
     transfers = [
         Transfer(
             Path(row.source) if row.source else _content(found, row.name),
@@ -108,6 +97,8 @@ def quarantine(run: Path, decisions: Path, folder: Path, how: How = "copy") -> Q
         )
         for row in (rows[name] for name in aside)
     ]
+    outside = [each.target for each in transfers if not lies_in(folder, each.target.absolute())]
+    require_no_faults([f"{shown(str(target))} leads out of {folder}" for target in outside])
     check_transfers(transfers)
     if transfers:
         try:
@@ -174,6 +165,31 @@ def _fault(
     if digests.get(name) not in ("", None, content_digest(file.read_bytes())):
         return f"{shown(str(file))} was changed since the run"
     return None
+
+
+def _row(
+    found: SourceImages,
+    name: str,
+    how: How,
+    image: RankedImage,
+    place: int,
+    decision: Decision,
+) -> PutAside:
+    """Return the manifest's row of a file, with the reasons of the image that stands for it."""
+    file = found.samples[name].image
+    return PutAside(
+        path=inner_path(name, png=not isinstance(file, Path)),
+        source=str(file.absolute()) if isinstance(file, Path) else "",
+        how=how,
+        name=name,
+        category=image.category,
+        rank=str(place + 1),
+        score=f"{image.score:.7g}",
+        probability="" if image.probability is None else f"{image.probability:.4f}",
+        decision=decision.word,
+        note=decision.note,
+        digest=content_digest(_content(found, name)),
+    )
 
 
 def _content(found: SourceImages, name: str) -> bytes:

@@ -134,6 +134,8 @@ def test_an_earlier_file_is_never_replaced(run: Path, tmp_path: Path) -> None:
         ('[{"data": {"image": "a.png"}}]', "image 1 has no name of ours"),
         ('{"samples": [{"filepath": "a.png"}]}', "image 1 has no name of ours"),
         ('{"samples": [{"name": "plain.png", "decision": "maybe"}]}', "maybe is unknown"),
+        ('{"samples": [{"name": "plain.png", "decision": 3}]}', "3 is unknown"),
+        ('{"samples": [{"name": 3}]}', "image 1 has no name of ours"),
         ('{"samples": [{"name": "plain.png", "tags": 3}]}', "is neither"),
         ("[[1]]", "is neither"),
     ],

@@ -298,6 +298,17 @@ def test_images_made_in_code_are_copied_as_png_only(
     assert quarantine(run, drop, tmp_path / "aside").files == 2
 
 
+def test_a_link_in_the_quarantine_does_not_lead_out_of_it(
+    run: Path, drop: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "aside").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "aside" / "bolt").symlink_to(tmp_path / "elsewhere")
+    for how in HOW:
+        assert "bolt/0.png leads out of" in refused(run, drop, tmp_path / "aside", how)
+    assert files(tmp_path / "elsewhere") == {}
+
+
 def test_a_file_in_place_of_a_folder(run: Path, drop: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert "cannot be written" in refused(run, drop, tmp_path / "file")
