@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,9 @@ class Options:
     Args:
         command: Its name. The keys of ``conf/COMMAND.yaml`` are its options, the values their
             defaults; the first line shows how to call it.
-        arguments: ``KEY=VALUE``, ``--KEY=VALUE`` or ``--KEY VALUE``, which mean the same.
+        arguments: ``KEY=VALUE``, ``--KEY=VALUE`` or ``--KEY VALUE``, which mean the same. A key
+            whose default is true or false may stand alone, ``--KEY``, for true; one whose default
+            is a list takes several values, ``--KEY A B`` or ``KEY=A KEY=B``.
         positional: Key whose value may be given without the key.
 
     Raises:
@@ -43,15 +46,14 @@ class Options:
     ) -> None:
         file = _file(command)
         self._usage = file.read_text(encoding="utf-8").partition("\n")[0].strip("# ")
-        self._values = flatten(OmegaConf.to_container(OmegaConf.load(file)))  # type: ignore[arg-type]
-        remaining = iter(arguments)
-        for argument in remaining:
+        self._defaults = flatten(OmegaConf.to_container(OmegaConf.load(file)))  # type: ignore[arg-type]
+        self._values = dict(self._defaults)
+        remaining = deque(arguments)
+        while remaining:
+            argument = remaining.popleft()
             key, equals, value = argument.removeprefix("--").partition("=")
             if key in self._values and (equals or argument.startswith("--")):
-                if not equals and (value := next(remaining, "--")).startswith("--"):
-                    msg = f"{argument} needs a value: {argument}=VALUE"
-                    raise UserError(msg)
-                self._values[key] = value
+                self._set(key, argument, [value] if equals else self._following(key, remaining))
             elif (
                 positional is not None
                 and self._values[positional] is None
@@ -65,6 +67,25 @@ class Options:
                     f"{', '.join(self._values)}"
                 )
                 raise UserError(msg)
+
+    def _following(self, key: str, remaining: deque[str]) -> list[str]:
+        """Take the values of ``--KEY`` from the arguments after it."""
+        default, values = self._defaults[key], list[str]()
+        if isinstance(default, bool):
+            given = bool(remaining) and remaining[0].lower() in {"true", "false"}
+            return [remaining.popleft() if given else "true"]
+        while remaining and not remaining[0].startswith("--"):
+            values.append(remaining.popleft())
+            if not isinstance(default, list):
+                break
+        return values
+
+    def _set(self, key: str, argument: str, values: list[str]) -> None:
+        if not values:
+            msg = f"{argument} needs a value: {argument}=VALUE"
+            raise UserError(msg)
+        several = isinstance(self._defaults[key], list)
+        self._values[key] = [*self._values[key], *values] if several else values[0]
 
     def optional(self, key: str) -> str | None:
         """Return a text, without quotes around it; ``None`` where it is not given, or ``null``."""
@@ -87,6 +108,10 @@ class Options:
     def optional_path(self, key: str) -> Path | None:
         """Return a path, or ``None``."""
         return self.path(key) if self.optional(key) else None
+
+    def paths(self, key: str) -> list[Path]:
+        """Return the paths of a key that takes several."""
+        return [Path(expand_home(unquoted(text))) for text in self._values[key]]
 
     def value(self, key: str) -> Any:
         """Return a value that is YAML."""

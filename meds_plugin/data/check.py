@@ -36,6 +36,7 @@ __all__ = [
     "ImageFacts",
     "MaskFacts",
     "check_samples",
+    "content_digest",
     "image_key",
     "libtiff_silenced",
 ]
@@ -176,13 +177,13 @@ def _facts(
             if kind == "mask":
                 return _mask_facts(array_to_mask(array, mask_values))
             height, width = array.shape[:2]
-            digest = _digest(repr(source.shape).encode() + source.tobytes())
+            digest = content_digest(repr(source.shape).encode() + source.tobytes())
             return ImageFacts(width, height, "RGB", 8, digest)
         decoded = decode(source, max_pixels=max_pixels)
         if kind == "mask":
             return _mask_facts(to_mask(decoded, source, mask_values))
         width, height = to_rgb(decoded, source, value_range).size
-        digest = _digest(source.read_bytes())
+        digest = content_digest(source.read_bytes())
     except UserError as error:
         return str(error)
     except Exception as error:
@@ -208,7 +209,8 @@ def _largest(decoded: Decoded) -> int | None:
     return int(np.asarray(image.convert("RGB")).max()) << 8 | 0xFF
 
 
-def _digest(content: bytes) -> str:
+def content_digest(content: bytes) -> str:
+    """Return the BLAKE2b digest of 16 bytes, in hexadecimal, that manifests hold."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 

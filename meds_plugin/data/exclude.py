@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from meds_plugin.data.csv_table import CsvTable
     from meds_plugin.data.samples import Sample
 
-__all__ = ["exclude", "excluded_names", "read_exclude"]
+__all__ = ["decided", "decision_word", "exclude", "read_exclude"]
 
 _KEY = "data.exclude"
 _LEAVE_OUT = frozenset({"drop", "exclude", "remove", "defect"})
@@ -43,7 +43,7 @@ def read_exclude(file: str | os.PathLike[str]) -> set[str]:
     text = read_text(file, _KEY)
     table = parse_csv(text, file, _KEY, ("path", "decision"))
     if table is not None:
-        return excluded_names(table, file)
+        return {name for name, drop in decided(table, file).items() if drop}
     if Path(file).suffix.lower() in (".csv", ".tsv"):
         msg = (
             f"{_KEY}={shown(str(file))} has no column path; name the column of the images path, "
@@ -78,36 +78,55 @@ def exclude(samples: Sequence[Sample], names: Collection[str]) -> tuple[list[Sam
     return [sample for sample in samples if sample.path not in excluded], sorted(unknown)
 
 
-def excluded_names(table: CsvTable, file: str | os.PathLike[str], *, key: str = _KEY) -> set[str]:
-    """Return the names of the images that a table excludes.
+def decided(
+    table: CsvTable, file: str | os.PathLike[str], *, key: str = _KEY
+) -> dict[str, bool | None]:
+    """Return what a table says of each image it names: drop, keep (false) or undecided (``None``).
 
     Args:
-        table: With a column ``path``; without a column ``decision``, all rows exclude.
+        table: With a column ``path``; without a column ``decision``, all rows drop.
         file: Where the table comes from, for messages.
         key: The setting that names the file, for messages.
 
     Raises:
         UserError: As `read_exclude`.
     """
-    rows: dict[str, tuple[int, bool]] = {}
+    rows: dict[str, tuple[int, bool | None]] = {}
     for row in table.rows:
         where = f"{key}={shown(str(file))}, row {row.number}"
-        path, decision = row.cells["path"], row.cells.get("decision", "drop").strip()
-        word = decision.casefold()
+        path = row.cells["path"]
         if any(cell.strip() for cell in row.surplus):
             msg = f"{where} has more cells than the header; put a name with a comma in quotes"
             raise UserError(msg)
-        if word not in _LEAVE_OUT | _LEAVE_IN:
-            msg = f"{where}: decision {shown(decision)} is unknown; write drop, keep or undecided"
-            raise UserError(msg)
+        drop = decision_word(row.cells.get("decision", "drop"), where)
         if not path.strip():
             msg = f"{where} has no path; name an image or take the row out"
             raise UserError(msg)
-        first, drop = rows.setdefault(path, (row.number, word in _LEAVE_OUT))
-        if drop != (word in _LEAVE_OUT):
+        first, before = rows.get(path, (row.number, drop))
+        if bool(before) != bool(drop):
             msg = f"{where} contradicts row {first} on {shown(path)}; decide for one of them"
             raise UserError(msg)
-    return {path for path, (_, drop) in rows.items() if drop}
+        rows[path] = (first, drop if before is None else before)
+    return {path: drop for path, (_, drop) in rows.items()}
+
+
+def decision_word(word: str, where: str) -> bool | None:
+    """Return whether a word drops an image; ``None``: it leaves that open.
+
+    Args:
+        word: In any case.
+        where: Where it stands, for the message.
+
+    Raises:
+        UserError: If it is unknown.
+    """
+    plain = word.strip().casefold()
+    if plain in _LEAVE_OUT:
+        return True
+    if plain not in _LEAVE_IN:
+        msg = f"{where}: decision {shown(word.strip())} is unknown; write drop, keep or undecided"
+        raise UserError(msg)
+    return False if plain == "keep" else None
 
 
 def _spellings(name: str) -> list[str]:

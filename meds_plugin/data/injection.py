@@ -14,7 +14,7 @@ from meds_plugin.utils.rng import numpy_rng
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence, Set
 
-__all__ = ["defects_wanted", "fraction", "inject"]
+__all__ = ["defects_wanted", "fraction", "inject", "repeat_variation"]
 
 
 def defects_wanted(ratio: float, normal: int, definition: str = "normal") -> int:
@@ -88,13 +88,17 @@ def _uses(defects: Sequence[Sample], category: str, seed: int, names: Set[str]) 
 
 
 def _repeat(sample: Sample, number: int, seed: int, names: Set[str]) -> Sample:
-    """Return the n-th use of an image, rotated by up to 3 degrees and scaled by up to 3 %."""
-    rng = numpy_rng(seed, "variation", sample.category, sample.path, number)
-    variation = Variation(turn=rng.uniform(-3.0, 3.0), scale=rng.uniform(0.97, 1.03))
+    variation = repeat_variation(sample, number, seed)
     name = f"{sample.path}#{number}"
     while name in names:
         name += "#"
     return replace(sample, path=name, injected=True, variation=variation)
+
+
+def repeat_variation(sample: Sample, number: int, seed: int) -> Variation:
+    """Return how the n-th use of an image differs: by up to 3 degrees and 3 % of its size."""
+    rng = numpy_rng(seed, "variation", sample.category, sample.path, number)
+    return Variation(turn=rng.uniform(-3.0, 3.0), scale=rng.uniform(0.97, 1.03))
 
 
 def fraction(part: int, whole: int) -> float:

@@ -8,11 +8,24 @@ from typing import TYPE_CHECKING
 
 from meds_plugin.config.command_line import Options, run_command
 from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.text import first_few
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
+
+    from meds_plugin.review.quarantine.manifest import How
 
 __all__ = ["main"]
+
+# Options that go with some others only.
+_NEEDS = {
+    "output": ("apply", "export", "import", "merge"),
+    "decisions": ("export",),
+    "quarantine": ("apply",),
+    "link": ("quarantine",),
+    "move": ("quarantine",),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -20,33 +33,138 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(run_command("review", _review, arguments, positional="run"))
 
 
+# Heavy imports come late: a wrong option is answered at once.
 def _review(options: Options) -> None:
-    run, output = options.path("run"), options.optional_path("output")
-    decisions, other = options.optional_path("apply"), options.optional_path("compare")
-    if decisions and other:
-        msg = "apply and compare do not go together: give one of them"
+    run, given = options.path("run"), _given(options)
+    commands = {
+        "apply": _quarantine if "quarantine" in given else _apply,
+        "compare": _compare,
+        "export": _export,
+        "import": _import,
+        "merge": _merge,
+        "restore": _restore,
+    }
+    chosen = [key for key in commands if key in given]
+    if len(chosen) > 1:
+        msg = f"{' and '.join(chosen)} do not go together: give one of them"
         raise UserError(msg)
-    if output and not decisions:
-        msg = "output goes with apply only: give apply=decisions.csv, or leave out output"
-        raise UserError(msg)
-    # Heavy imports come late: a wrong option is answered at once.
+    for key, needed in _NEEDS.items():
+        if key in given and not given & set(needed):
+            msg = f"{key} goes with {', '.join(needed)} only: give one of these, or leave out {key}"
+            raise UserError(msg)
+    (commands[chosen[0]] if chosen else _build)(run, options)
+
+
+def _given(options: Options) -> set[str]:
+    paths = ("apply", "compare", "export", "import", "restore", "output", "decisions", "quarantine")
+    given = {key for key in paths if options.optional(key)}
+    given |= {key for key in ("link", "move") if options.flag(key)}
+    return given | ({"merge"} if options.paths("merge") else set())
+
+
+def _build(run: Path, _: Options) -> None:
     from meds_plugin.review.build import rebuild_review
+
+    page = rebuild_review(run)
+    print(f"{page} ({page.stat().st_size / 1e6:.1f} MB)")
+
+
+def _compare(run: Path, options: Options) -> None:
     from meds_plugin.review.comparison import compare_runs
+
+    print(compare_runs(run, options.path("compare")))
+
+
+def _apply(run: Path, options: Options) -> None:
     from meds_plugin.review.decisions import apply_decisions
 
-    if other:
-        print(compare_runs(run, other))
-    elif decisions:
-        applied = apply_decisions(run, decisions, output=output)
-        earlier = f", {applied.before} more by an earlier review" if applied.before else ""
-        print(f"{applied.file} leaves out {applied.dropped} images{earlier}. To train again:")
-        print(applied.command)
-        print("To see the metrics of both runs afterwards:")
-        runs = (str(run), "--compare", str(applied.target))
-        print(shlex.join(["python", "-m", "meds_plugin.review", *runs]))
-    else:
-        page = rebuild_review(run)
-        print(f"{page} ({page.stat().st_size / 1e6:.1f} MB)")
+    applied = apply_decisions(run, options.path("apply"), output=options.optional_path("output"))
+    earlier = f", {applied.before} more by an earlier review" if applied.before else ""
+    print(f"{applied.file} leaves out {applied.dropped} images{earlier}. To train again:")
+    print(applied.command)
+    print("To see the metrics of both runs afterwards:")
+    print(_command(run, "--compare", applied.target))
+
+
+def _quarantine(run: Path, options: Options) -> None:
+    from meds_plugin.review.quarantine.fill import quarantine
+
+    if options.flag("link") and options.flag("move"):
+        msg = "link and move do not go together: give one of them"
+        raise UserError(msg)
+    how: How = "move" if options.flag("move") else "link" if options.flag("link") else "copy"
+    folder = options.path("quarantine")
+    done = quarantine(run, options.path("apply"), folder, how)
+    _named(done.left, "dropped images are also test images, and stay where they are")
+    if not done.files:
+        print("no file is left to move")
+        return
+    what = {"copy": "copies of", "link": "links to", "move": "moved"}[how]
+    print(f"{folder} holds {done.files} {what} dropped images, listed in its manifest.csv")
+    if how == "move":
+        print(f"To bring them back:\n{_command(run, '--restore', folder)}")
+
+
+def _restore(run: Path, options: Options) -> None:
+    from meds_plugin.review.quarantine.restore import restore
+
+    print(f"{restore(run, options.path('restore'))} images are back where they were")
+
+
+def _export(run: Path, options: Options) -> None:
+    from meds_plugin.review.exchange.export import FORMATS, export_images
+
+    kind = options.choices("export", FORMATS)[0]
+    output = options.optional_path("output")
+    done = export_images(run, kind, decisions=options.optional_path("decisions"), output=output)
+    entries = done.entries.entries
+    _named(done.entries.gone, "images cannot be read, and are left out")
+    if not done.entries.mapped:
+        print("the run stored no heatmaps: there are no boxes")
+    boxes = sum(len(entry.regions) for entry in entries)
+    print(f"{', '.join(map(str, done.files))}: {len(entries)} images, {boxes} boxes")
+    print(f"to use: {done.advice}")
+
+
+def _import(run: Path, options: Options) -> None:
+    from meds_plugin.review.exchange.answers import import_decisions
+
+    done = import_decisions(run, options.path("import"), output=options.optional_path("output"))
+    _named(done.unknown, "images are not of this run, and are left out")
+    _named(done.missing, "images of the run have no decision")
+    _named(done.conflicts, "images are decided both ways, and stay undecided")
+    print(f"{done.file} holds {done.decided} decisions. To apply them:")
+    print(_command(run, "--apply", done.file))
+
+
+def _merge(run: Path, options: Options) -> None:
+    from meds_plugin.review.merge import merge_decisions
+
+    done = merge_decisions(run, options.paths("merge"), output=options.optional_path("output"))
+    agreed = done.dropped + done.kept
+    share = f" ({agreed / done.shared:.0%})" if done.shared else ""
+    print(
+        f"{done.shared} images were decided more than once: {agreed} agree{share}, "
+        f"{done.dropped} drop and {done.kept} keep"
+    )
+    _named(done.conflicts, f"conflicts stay undecided; they are listed in {done.table}")
+    print(f"{done.file} holds {done.decided} decisions. To apply them:")
+    print(_command(run, "--apply", done.file))
+    if done.table:
+        print("To settle the conflicts first, fill in the column decision of their list, then:")
+        print(_command(run, "--merge", done.file, done.table))
+
+
+def _command(run: Path, *words: object) -> str:
+    return shlex.join(["python", "-m", "meds_plugin.review", str(run), *map(str, words)])
+
+
+def _named(names: Sequence[str], what: str) -> None:
+    """Print what some images have in common, with the first few names."""
+    if names:
+        from meds_plugin.data.faults import shown
+
+        print(f"{len(names)} {what}: {first_few([shown(name) for name in names])}")
 
 
 if __name__ == "__main__":

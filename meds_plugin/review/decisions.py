@@ -6,18 +6,22 @@ import itertools
 import shlex
 from typing import TYPE_CHECKING, NamedTuple
 
-from meds_plugin.data.csv_table import first_line, parse_csv, read_text
-from meds_plugin.data.exclude import excluded_names, read_exclude
+from meds_plugin.data.exclude import read_exclude
 from meds_plugin.data.faults import shown
+from meds_plugin.review.decision_file import free_file, read_decisions, write_list
 from meds_plugin.review.ranked_run import read_ranked_run
 from meds_plugin.runs.read import read_config
-from meds_plugin.utils.atomic import csv_text, write_text
+from meds_plugin.utils.atomic import csv_text
 from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["Applied", "apply_decisions"]
+    from meds_plugin.review.decision_file import Decision
+    from meds_plugin.review.ranked_run import RankedImage
+
+__all__ = ["Applied", "apply_decisions", "read_drops"]
 
 _COLUMNS = ("path", "category", "decision")
 
@@ -47,78 +51,59 @@ def apply_decisions(run: Path, decisions: Path, *, output: Path | None = None) -
 
     Args:
         run: The run that was reviewed.
-        decisions: The reviewer's file; see `read_exclude` for the words it may contain.
+        decisions: The reviewer's file; see `read_decisions`.
         output: File to write; default: ``exclude.csv`` in the run's folder, or the first of
             ``exclude2.csv``, ... that is free: a later run may depend on an existing list.
 
     Raises:
-        UserError: If the folder holds no run; the file lacks a column, has an unknown decision or
-            a name that is not in the run, or drops no image or a whole category; or the list
-            cannot be written.
+        UserError: If the folder holds no run; as `read_drops`; or the list cannot be written.
     """
-    categories = {image.path: image.category for image in read_ranked_run(run).images}
-    reviewed, dropped = _read_decisions(decisions)
-    where = f"--apply={shown(str(decisions))}"
-    if unknown := sorted(reviewed - categories.keys()):
-        msg = (
-            f"{where}: {len(unknown)} names are not training images of {run}, for example "
-            f"{shown(unknown[0])}; give the decisions of this run"
-        )
-        raise UserError(msg)
-    if not dropped:
+    images = read_ranked_run(run).images
+    dropped = read_drops(decisions, images)
+    previous = read_config(run).data.exclude
+    before = set() if previous is None else read_exclude(previous) - dropped.keys()
+    categories = {image.path: image.category for image in images}
+    names = [*sorted(before), *dropped]
+    rows = ({"path": name, "category": categories.get(name), "decision": "drop"} for name in names)
+    text = csv_text(_COLUMNS, rows)
+    file = free_file(run, "exclude", text) if output is None else output
+    write_list(file, text)
+    target = _free_folder(run)
+    return Applied(file, len(dropped), len(before), _command(run, file, target), target)
+
+
+def read_drops(file: Path, images: Sequence[RankedImage]) -> dict[str, Decision]:
+    """Return the decisions that drop an image, in the order of the images.
+
+    Args:
+        file: The reviewer's file.
+        images: The training images of the run.
+
+    Raises:
+        UserError: As `read_decisions`, or if it drops no image or a whole category.
+    """
+    decisions = read_decisions(file, images)
+    drops = {i.path: d for i in images if (d := decisions.get(i.path)) and d.drop}
+    where = f"--apply={shown(str(file))}"
+    if not drops:
         msg = f"{where} drops no image: there is nothing to exclude"
         raise UserError(msg)
-    remaining = {name for path, name in categories.items() if path not in dropped}
-    if emptied := sorted(set(categories.values()) - remaining):
+    remaining = {image.category for image in images if image.path not in drops}
+    if emptied := sorted({image.category for image in images} - remaining):
         msg = (
             f"{where} drops every training image of {', '.join(map(shown, emptied))}; "
             "keep some of them"
         )
         raise UserError(msg)
-    previous = read_config(run).data.exclude
-    before = set() if previous is None else read_exclude(previous) - dropped
-    names = [*sorted(before), *(path for path in categories if path in dropped)]
-    rows = ({"path": name, "category": categories.get(name), "decision": "drop"} for name in names)
-    text = csv_text(_COLUMNS, rows)
-    file = _free_list(run, text) if output is None else output
-    try:
-        write_text(file, text)
-    except OSError as error:
-        msg = f"{file} cannot be written ({error.strerror}): give another file with --output"
-        raise UserError(msg) from error
-    target = _free_folder(run)
-    return Applied(file, len(dropped), len(before), _command(run, file, target), target)
-
-
-def _read_decisions(file: Path) -> tuple[set[str], set[str]]:
-    """Return the names in a file of decisions, and those it drops."""
-    text = read_text(file, "--apply")
-    table = parse_csv(text, file, "--apply", _COLUMNS)
-    if table is None or "decision" not in table.columns:
-        missing = "path" if table is None else "decision"
-        msg = (
-            f"--apply={shown(str(file))} has no column {missing}; {first_line(text)}; "
-            "give the decisions.csv that the page downloads"
-        )
-        raise UserError(msg)
-    return {row.cells["path"] for row in table.rows}, excluded_names(table, file, key="--apply")
-
-
-def _free_list(run: Path, text: str) -> Path:
-    """Return the first file for a list that does not exist or holds this very text."""
-    files = (run / f"exclude{number}.csv" for number in _suffixes())
-    return next(f for f in files if not f.exists() or f.read_bytes() == text.encode())
+    return drops
 
 
 def _free_folder(run: Path) -> Path:
     """Return a folder beside the run's that does not exist."""
     run = run.absolute()
-    folders = (run.with_name(f"{run.name}_reviewed{number}") for number in _suffixes())
+    numbers = itertools.chain([""], itertools.count(2))
+    folders = (run.with_name(f"{run.name}_reviewed{number}") for number in numbers)
     return next(folder for folder in folders if not folder.exists())
-
-
-def _suffixes() -> itertools.chain[str]:
-    return itertools.chain([""], map(str, itertools.count(2)))
 
 
 def _command(run: Path, file: Path, target: Path) -> str:

@@ -66,6 +66,25 @@ def test_a_dotted_key_and_a_negative_number_may_stand_apart() -> None:
     assert (options.text("encoder.weights"), options.value("threshold")) == ("a.pt", -0.5)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("a", "--merge", "x=1.csv", "b c.csv", "--move"),
+        ("--move", "a", "merge=x=1.csv", "merge=b c.csv"),
+        ("--merge=x=1.csv", "--move", "TRUE", "--merge", "b c.csv", "--run", "a"),
+    ],
+)
+def test_keys_that_stand_alone_or_take_several_values(arguments: tuple[str, ...]) -> None:
+    options = Options("review", arguments, positional="run")
+    assert options.paths("merge") == [Path("x=1.csv"), Path("b c.csv")]
+    assert (options.flag("move"), options.flag("link")) == (True, False)
+    assert options.path("run") == Path("a")
+    assert not Options("review", ["--move", "false"]).flag("move")
+    assert Options("review", []).paths("merge") == []
+    with pytest.raises(UserError, match="--merge needs a value"):
+        Options("review", ["--merge", "--move"])
+
+
 def test_a_positional_folder_may_hold_an_equals_sign() -> None:
     assert plot("runs/noise=0.4").path("path") == Path("runs/noise=0.4")
     assert plot("path=noise=0.4").path("path") == Path("noise=0.4")

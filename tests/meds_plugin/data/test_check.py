@@ -169,7 +169,7 @@ def test_a_file_that_vanishes_is_a_problem(tmp_path: Path, monkeypatch: pytest.M
     def fail(content: bytes) -> str:
         raise MemoryError
 
-    monkeypatch.setattr(check, "_digest", fail)
+    monkeypatch.setattr(check, "content_digest", fail)
     (problem,) = _check(_sample(image)).problems
     assert problem.reason.startswith(f"{image} cannot be read (MemoryError): ")
 

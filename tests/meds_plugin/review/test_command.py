@@ -6,6 +6,7 @@ import pytest
 
 from meds_plugin.review.__main__ import main
 from tests.meds_plugin.review.made_up import make_metrics, make_run
+from tests.meds_plugin.review.photos import decide, photo_run
 from tests.trained import called
 
 if TYPE_CHECKING:
@@ -34,12 +35,88 @@ def test_builds_applies_and_compares(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "mean change" in out
 
 
+def test_out_into_other_tools_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = photo_run(tmp_path, ["a.png", "b.png", "c.png", "d.png"])
+    (tmp_path / "photos" / "d.png").unlink()
+    status, out, _ = called(main, capsys, str(run), "--export", "labelstudio")
+    lines = out.splitlines()
+    assert status == 0
+    assert lines[0] == "1 images cannot be read, and are left out: d.png"
+    tasks = run / "export" / "labelstudio" / "tasks.json"
+    assert lines[1].startswith(f"{tasks}, {tasks.with_name('config.xml')}: 3 images, ")
+    assert f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={tmp_path}, " in lines[2]
+    status, out, _ = called(main, capsys, str(run), "--import", str(tasks))
+    assert (status, out.splitlines()) == (
+        0,
+        [
+            "4 images of the run have no decision: a.png, b.png, c.png, ...",
+            f"{run / 'decisions.csv'} holds 0 decisions. To apply them:",
+            f"python -m meds_plugin.review {run} --apply {run / 'decisions.csv'}",
+        ],
+    )
+
+
+def test_puts_aside_and_brings_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["test/bad/0.png", "a.png", "b.png"]
+    run = photo_run(tmp_path, names, tests=names[:1])
+    drop, aside = decide(tmp_path / "d.csv", dict.fromkeys(names[:2], "drop")), tmp_path / "aside"
+    where = (str(run), "--apply", str(drop), "--quarantine", str(aside))
+    status, out, _ = called(main, capsys, *where, "--move")
+    assert (status, out.splitlines()) == (
+        0,
+        [
+            "1 dropped images are also test images, and stay where they are: test/bad/0.png",
+            f"{aside} holds 1 moved dropped images, listed in its manifest.csv",
+            "To bring them back:",
+            f"python -m meds_plugin.review {run} --restore {aside}",
+        ],
+    )
+    assert not (tmp_path / "photos" / "a.png").exists()
+    only = decide(tmp_path / "only.csv", {names[0]: "drop"})
+    _, out, _ = called(
+        main, capsys, f"run={run}", f"apply={only}", f"quarantine={tmp_path / 'no'}", "move=true"
+    )
+    assert out.splitlines()[1:] == ["no file is left to move"]
+    status, out, _ = called(main, capsys, str(run), "--restore", str(aside))
+    assert (status, out) == (0, "1 images are back where they were\n")
+    assert (tmp_path / "photos" / "a.png").exists()
+    assert not (run / "exclude.csv").exists()
+
+
+def test_merges(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path / "run", ["a.png", "b.png", "c.png"])
+    one = decide(tmp_path / "one.csv", {"a.png": "drop", "b.png": "keep", "c.png": "keep"})
+    two = decide(tmp_path / "two.csv", {"a.png": "drop", "b.png": "drop"})
+    status, out, _ = called(main, capsys, str(run), "--merge", str(one), str(two))
+    merged, conflicts = run / "decisions.csv", run / "decisions_conflicts.csv"
+    assert (status, out.splitlines()) == (
+        0,
+        [
+            "2 images were decided more than once: 1 agree (50%), 1 drop and 0 keep",
+            f"1 conflicts stay undecided; they are listed in {conflicts}: b.png",
+            f"{merged} holds 2 decisions. To apply them:",
+            f"python -m meds_plugin.review {run} --apply {merged}",
+            "To settle the conflicts first, fill in the column decision of their list, then:",
+            f"python -m meds_plugin.review {run} --merge {merged} {conflicts}",
+        ],
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         ([], "run is missing: python -m meds_plugin.review RUN"),
         (["{}/none"], "holds no finished run"),
-        (["{}/run", "--output", "x"], "output goes with apply only"),
+        (["{}/run", "--output", "x"], "output goes with apply, export, import, merge only"),
+        (["{}/run", "--quarantine", "x"], "quarantine goes with apply only"),
+        (["{}/run", "--apply", "x", "--move"], "move goes with quarantine only"),
+        (["{}/run", "--apply", "x", "--quarantine", "x", "--link", "--move"], "link and move do"),
+        (["{}/run", "--decisions", "x"], "decisions goes with export only"),
+        (["{}/run", "--export", "svg"], "choose from labelstudio, fiftyone, cvat, coco, csv"),
+        (["{}/run", "--merge", "a.csv"], "merge takes two files or more"),
+        (["{}/run", "--import", "{}/none.json"], "none.json cannot be read"),
+        (["{}/run", "--restore", "{}/none"], "manifest.csv cannot be read"),
+        (["{}/run", "--restore", "x", "--merge", "y"], "merge and restore do not go together"),
         (["{}/run", "--apply", "{}/none.csv"], "none.csv cannot be read"),
         (
             ["{}/run", "--apply", "{}/none.csv", "--compare", "{}/run"],

@@ -1,0 +1,1 @@
+"""The ranked training images in the formats of other tools, and decisions made there."""

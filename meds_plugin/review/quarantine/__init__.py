@@ -1,0 +1,1 @@
+"""Dropped images put aside in a folder of their own, and brought back."""
