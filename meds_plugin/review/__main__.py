@@ -7,7 +7,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from meds_plugin.config.command_line import Options, run_command
-from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.errors import UserError, require
+from meds_plugin.utils.values import is_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,9 +24,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _review(options: Options) -> None:
     run, output = options.path("run"), options.optional_path("output")
     decisions, other = options.optional_path("apply"), options.optional_path("compare")
-    if decisions and other:
-        msg = "apply and compare do not go together: give one of them"
+    updates, at_most = options.optional_path("update"), options.value("at_most")
+    given = [key for key in ("apply", "compare", "update") if options.optional(key)]
+    if len(given) > 1:
+        msg = f"{' and '.join(given)} do not go together: give one of them"
         raise UserError(msg)
+    require(is_number(at_most) and 0 <= at_most < 1, "at_most", "a share in [0, 1)", at_most)
     if output and not decisions:
         msg = "output goes with apply only: give apply=decisions.csv, or leave out output"
         raise UserError(msg)
@@ -33,8 +37,13 @@ def _review(options: Options) -> None:
     from meds_plugin.review.build import rebuild_review
     from meds_plugin.review.comparison import compare_runs
     from meds_plugin.review.decisions import apply_decisions
+    from meds_plugin.review.update import report, update_review
 
-    if other:
+    if updates:
+        updated = update_review(run, updates, at_most=at_most)
+        print("\n".join(report(updated, at_most)))
+        print(f"{updated.page} has the new order; import {updated.file} there for the decisions")
+    elif other:
         print(compare_runs(run, other))
     elif decisions:
         applied = apply_decisions(run, decisions, output=output)

@@ -15,9 +15,10 @@ from meds_plugin.utils.atomic import csv_text, write_text
 from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
-__all__ = ["Applied", "apply_decisions"]
+__all__ = ["Applied", "apply_decisions", "read_decisions"]
 
 _COLUMNS = ("path", "category", "decision")
 
@@ -57,14 +58,9 @@ def apply_decisions(run: Path, decisions: Path, *, output: Path | None = None) -
             cannot be written.
     """
     categories = {image.path: image.category for image in read_ranked_run(run).images}
-    reviewed, dropped = _read_decisions(decisions)
     where = f"--apply={shown(str(decisions))}"
-    if unknown := sorted(reviewed - categories.keys()):
-        msg = (
-            f"{where}: {len(unknown)} names are not training images of {run}, for example "
-            f"{shown(unknown[0])}; give the decisions of this run"
-        )
-        raise UserError(msg)
+    decided = read_decisions(run, categories, decisions, "--apply")
+    dropped = {name for name, drop in decided.items() if drop}
     if not dropped:
         msg = f"{where} drops no image: there is nothing to exclude"
         raise UserError(msg)
@@ -90,18 +86,39 @@ def apply_decisions(run: Path, decisions: Path, *, output: Path | None = None) -
     return Applied(file, len(dropped), len(before), _command(run, file, target), target)
 
 
-def _read_decisions(file: Path) -> tuple[set[str], set[str]]:
-    """Return the names in a file of decisions, and those it drops."""
-    text = read_text(file, "--apply")
-    table = parse_csv(text, file, "--apply", _COLUMNS)
+def read_decisions(run: Path, names: Collection[str], file: Path, key: str) -> dict[str, bool]:
+    """Return the decided images, and whether each is dropped; undecided ones are left out.
+
+    Args:
+        run: The run that was reviewed, for messages.
+        names: Its training images.
+        file: The reviewer's file; see `read_exclude` for the words it may contain.
+        key: The option that names it, for messages.
+
+    Raises:
+        UserError: If the file lacks a column, has an unknown decision or one that contradicts
+            another, or a name that is not in the run.
+    """
+    text = read_text(file, key)
+    where = f"{key}={shown(str(file))}"
+    table = parse_csv(text, file, key, _COLUMNS)
     if table is None or "decision" not in table.columns:
         missing = "path" if table is None else "decision"
         msg = (
-            f"--apply={shown(str(file))} has no column {missing}; {first_line(text)}; "
+            f"{where} has no column {missing}; {first_line(text)}; "
             "give the decisions.csv that the page downloads"
         )
         raise UserError(msg)
-    return {row.cells["path"] for row in table.rows}, excluded_names(table, file, key="--apply")
+    dropped = excluded_names(table, file, key=key)
+    rows = {row.cells["path"]: row.cells["decision"].strip().casefold() for row in table.rows}
+    if unknown := sorted(rows.keys() - set(names)):
+        msg = (
+            f"{where}: {len(unknown)} names are not training images of {run}, for example "
+            f"{shown(unknown[0])}; give the decisions of this run"
+        )
+        raise UserError(msg)
+    kept = {name for name, word in rows.items() if word == "keep"}
+    return {name: name in dropped for name in rows if name in dropped or name in kept}
 
 
 def _free_list(run: Path, text: str) -> Path:
