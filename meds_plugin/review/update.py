@@ -177,7 +177,10 @@ def least_probability(left: Left, at_most: float) -> float:
 def _reordered(
     ranked: RankedRun, decided: dict[str, bool], planned: list[Planned], left: Left
 ) -> RankedRun:
-    """Return the run as the page shows it: the images to review first, then the decided ones."""
+    """Return the run as the page shows it: the images to review first, then the decided ones.
+
+    No threshold: in this order, it does not divide the selected images from the others.
+    """
     images = {image.path: image for image in ranked.images}
     order = [replace(images[name], probability=chance) for name, chance, _ in planned]
     order += [
@@ -193,4 +196,4 @@ def _reordered(
             for name, value in (("estimate", left.expected), ("low", left.low), ("high", left.high))
         }
         contamination = {"all": {**shares, "level": CONFIDENCE, "images": total, "reason": None}}
-    return replace(ranked, images=order, contamination=contamination)
+    return replace(ranked, images=order, thresholds={}, contamination=contamination)
