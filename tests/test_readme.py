@@ -58,6 +58,9 @@ def test_the_other_commands_compose(monkeypatch: pytest.MonkeyPatch) -> None:
         if words[2] in ("meds_plugin.predict", "meds_plugin.export"):
             Options(words[2].split(".")[1], words[3:])
             continue
+        if words[2] == "meds_plugin.review":
+            Options("review", words[3:], positional="run")
+            continue
         assert words[:3] == ["python", "-m", "meds_plugin.run"]
         overrides = words[3:]
         if overrides[0] == "-m":  # the first of each sweep's values
