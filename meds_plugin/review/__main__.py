@@ -7,8 +7,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from meds_plugin.config.command_line import Options, run_command
-from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.errors import UserError, require
 from meds_plugin.utils.text import first_few
+from meds_plugin.utils.values import is_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +19,17 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+_PATHS = (
+    "apply",
+    "compare",
+    "export",
+    "import",
+    "restore",
+    "update",
+    "output",
+    "decisions",
+    "quarantine",
+)
 # Options that go with some others only.
 _NEEDS = {
     "output": ("apply", "export", "import", "merge"),
@@ -43,6 +55,7 @@ def _review(options: Options) -> None:
         "import": _import,
         "merge": _merge,
         "restore": _restore,
+        "update": _update,
     }
     chosen = [key for key in commands if key in given]
     if len(chosen) > 1:
@@ -56,8 +69,7 @@ def _review(options: Options) -> None:
 
 
 def _given(options: Options) -> set[str]:
-    paths = ("apply", "compare", "export", "import", "restore", "output", "decisions", "quarantine")
-    given = {key for key in paths if options.optional(key)}
+    given = {key for key in _PATHS if options.optional(key)}
     given |= {key for key in ("link", "move") if options.flag(key)}
     return given | ({"merge"} if options.paths("merge") else set())
 
@@ -157,6 +169,16 @@ def _merge(run: Path, options: Options) -> None:
 
 def _command(run: Path, *words: object) -> str:
     return shlex.join(["python", "-m", "meds_plugin.review", str(run), *map(str, words)])
+
+
+def _update(run: Path, options: Options) -> None:
+    from meds_plugin.review.update import report, update_review
+
+    at_most = options.value("at_most")
+    require(is_number(at_most) and 0 <= at_most < 1, "at_most", "a share in [0, 1)", at_most)
+    updated = update_review(run, options.path("update"), at_most=at_most)
+    print("\n".join(report(updated, at_most)))
+    print(f"{updated.page} has the new order; import {updated.file} there for the decisions")
 
 
 def _named(names: Sequence[str], what: str) -> None:

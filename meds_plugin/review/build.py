@@ -48,13 +48,14 @@ def write_review(
     _write_page(run, read_ranked_run(run), images, cut_short)
 
 
-def rebuild_review(run: Path) -> Path:
+def rebuild_review(run: Path, ranked: RankedRun | None = None) -> Path:
     """Build the page of a finished run again from the thumbnails and heatmaps it stored.
 
     If it stored none, thumbnails are made from the image files, and there are no heatmaps.
 
     Args:
         run: The run's folder.
+        ranked: Its training images in another order; default: that of its ranking.
 
     Returns:
         The page.
@@ -62,7 +63,7 @@ def rebuild_review(run: Path) -> Path:
     Raises:
         UserError: If the folder holds no finished run, or a file in it is damaged.
     """
-    ranked = read_ranked_run(run)
+    ranked = ranked or read_ranked_run(run)
     images = load_review_images(run, len(ranked.manifest))
     if images is None:
         dataset = find_training_images(run, ranked.manifest)

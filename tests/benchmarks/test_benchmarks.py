@@ -17,9 +17,18 @@ from meds_plugin.runs.collection import read_run
 from meds_plugin.training.distillation import distillation_loss
 from meds_plugin.training.optimizer import OptimizerSettings, StableAdamW
 from tests.backbones.small import noisy_images, small, widen
-from tests.benchmarks import end_to_end, gpu, rivals, steps, won_back, won_back_figures
+from tests.benchmarks import (
+    end_to_end,
+    gpu,
+    reviewing,
+    rivals,
+    steps,
+    won_back,
+    won_back_figures,
+)
 from tests.benchmarks.reference import ReferenceLoop, memory_loop
 from tests.made_up import write_run
+from tests.meds_plugin.review.made_up import make_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -180,6 +189,21 @@ def test_the_subset_over_time_is_a_mean_over_categories_and_runs(tmp_path: Path)
         (path / "selection.csv").write_text("\n".join([head, *lines]) + "\n")
         runs.append(read_run(path))
     assert won_back_figures.subset_over_time(runs) == [(0, 0.4), (50, 0.4)]
+
+
+def test_reviews_are_simulated_in_every_order(
+    tmp_path: Path, report: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path / "run", [f"{number:03}.png" for number in range(96)])
+    rows = report(reviewing, str(run), "--seeds", "2")
+    found = {row["order"]: row for row in rows}
+    assert [*found] == ["ranking", "random", "updated", "updated, to 2%", "updated, to 5%"]
+    assert (found["ranking"]["until 90 %"], found["ranking"]["until all"]) == (11, 12)  # of 12
+    assert found["random"]["until all"] > 48
+    assert found["updated"]["until all"] <= 14
+    assert found["updated, to 5%"]["stop at"] < found["updated, to 2%"]["stop at"] < 96
+    assert found["updated, to 5%"]["right"] == 1.0
+    assert "until 90 %" in capsys.readouterr().out
 
 
 def test_rivals_are_measured_beside_anomalibs(

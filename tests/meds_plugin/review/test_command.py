@@ -102,6 +102,18 @@ def test_merges(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     )
 
 
+def test_updates_the_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path / "run", ["a.png", "b.png", "c.png"])
+    file = tmp_path / "decisions.csv"
+    file.write_text("path,category,decision\na.png,wood,drop\n")
+    status, out, _ = called(main, capsys, str(run), "--update", str(file), "--at_most", "0.1")
+    lines = out.splitlines()
+    assert status == 0
+    assert lines[0] == f"{run}/review_order.csv: 2 images left, in a new order; 1 dropped, 0 kept"
+    assert "no guarantee" in lines[1]
+    assert lines[2].startswith(f"{run}/review.html has the new order; import ")
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -122,6 +134,9 @@ def test_merges(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
             ["{}/run", "--apply", "{}/none.csv", "--compare", "{}/run"],
             "apply and compare do not go together",
         ),
+        (["{}/run", "--update", "a", "--apply", "b"], "apply and update do not go together"),
+        (["{}/run", "--update", "{}/none.csv"], "--update={}/none.csv cannot be read"),
+        (["{}/run", "--update", "a", "at_most=2"], "at_most must be a share in [0, 1), got 2"),
         (["{}/run", "--compare", "{}/none"], "metrics.json is missing"),
     ],
 )
@@ -133,4 +148,4 @@ def test_wrong_input_is_answered_in_one_line(
     assert (status, out) == (2, "")
     assert len(err.splitlines()) == 1
     assert err.startswith("meds_plugin: ")
-    assert says in err
+    assert says.format(tmp_path) in err
