@@ -255,11 +255,18 @@ def _report(job: _Job, results: _Results) -> None:
     contamination, probability = contamination_report(
         results.training.score.cpu(), train.categories, train.groups
     )
-    folder.write_ranking(train.samples, results.training, probability)
+    embeddings = job.model.memory.embeddings if job.model.memory else None
+    faults = job.datamodule.faults
+    if faults and embeddings:
+        chosen = results.training.selected.cpu().numpy()
+        faults = faults.with_wrong_products(train.samples, embeddings.image.numpy(), chosen)
+        for line in faults.lines:
+            print(line)
+    folder.write_ranking(train.samples, results.training, probability, faults)
     folder.write_selection(job.model.selection.history if job.model.selection else [])
     folder.write_thresholds(results.alarms)
     folder.write_contamination(contamination)
-    folder.write_embeddings(job.model.memory.embeddings if job.model.memory else None)
+    folder.write_embeddings(embeddings)
     if job.config.review and results.maps is not None:
         write_review(
             folder.path,
