@@ -332,7 +332,7 @@ def _memory(device: torch.device) -> dict[str, float | None]:
 
 def _silence_lightning() -> None:
     """Keep small talk out of the output; Lightning's warnings about us are beside the point."""
-    for name in ("lightning.pytorch", "lightning.fabric", "alembic", "mlflow"):
+    for name in ("lightning.pytorch", "lightning.fabric", "alembic", "mlflow", "faiss"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         ".*in eval mode at the start of training.*",

@@ -55,8 +55,8 @@ class ImageFaults:
         for i in found:
             issues[i] = (*issues[i], "wrong_product")
         lines = [
-            f"wrong_product: {len(found)} training images look like another category "
-            f"({shown(train[i].path)}{', ...' if len(found) > 1 else ''})"
+            f"training images that look like another category: {len(found)}, first "
+            f"{shown(train[i].path)}"
             for i in found[:1]
         ]
         return replace(self, issues=issues, lines=lines)
@@ -88,31 +88,29 @@ def _near_duplicates(
     members: dict[int, list[int]] = defaultdict(list)
     for i, group in enumerate(groups):
         members[group].append(i)
-    within: list[tuple[int, int, int]] = []
-    leaks: list[tuple[int, int, int]] = []
-    injected: list[tuple[int, int, int]] = []
+    images = 0  # in the groups of training images
+    within: list[tuple[int, int]] = []
+    leaks: list[tuple[int, int]] = []
+    injected: list[tuple[int, int]] = []
     for each in members.values():
         own = [i for i in each if i < train]
         known = {digests[i] for i in own}
         if len(known) > 1:
-            other = next(i for i in own if digests[i] != digests[own[0]])
-            within.append((own[0], other, len(own)))
-        found = [i for i in each[len(own) :] if digests[i] not in known] if own else []
-        clean = next((i for i in own if not samples[i].injected), None)
-        pairs = [(own[0] if clean is None else clean, i, 1) for i in found]
-        (injected if clean is None else leaks).extend(pairs)
+            images += len(own)
+            within.append((own[0], next(i for i in own if digests[i] != digests[own[0]])))
+        clean = [i for i in own if not samples[i].injected]
+        kind = leaks if clean else injected
+        kind += [(i, j) for i in (clean or own)[:1] for j in each if digests[j] not in known]
     kinds = (
-        (within, f"{len(within)} group{'s' if len(within) > 1 else ''} of ", "training images"),
-        (leaks, "", "test images of training images: a leak"),
-        (injected, "", "test images of injected images"),
+        (within, f"{len(within)} groups of {images} training images"),
+        (leaks, f"{len(leaks)} test images of training images, a leak"),
+        (injected, f"{len(injected)} test images of injected images"),
     )
-    lines = []
-    for pairs, start, what in kinds:
-        if pairs:
-            one, two = (shown(samples[i].path) for i in pairs[0][:2])
-            example = f"({one} ~ {two}{', ...' if len(pairs) > 1 else ''})"
-            count = sum(number for *_, number in pairs)
-            lines.append(f"near-duplicates: {start}{count} {what} {example}")
+    lines = [
+        f"near-duplicates: {text}, first {shown(samples[i].path)} ~ {shown(samples[j].path)}"
+        for pairs, text in kinds
+        for i, j in pairs[:1]
+    ]
     return lines or ["near-duplicates: none"]
 
 
@@ -122,7 +120,9 @@ def _issues(train: Sequence[Sample], issues: Issues) -> list[str]:
     for sample, words in zip(train, issues.images, strict=True):
         for word in words:
             found[word].append(sample)
-    parts = [f"{word} {len(own)} ({shown(own[0].path)})" for word, own in sorted(found.items())]
+    parts = [
+        f"{word} {len(own)} (first {shown(own[0].path)})" for word, own in sorted(found.items())
+    ]
     lines = [f"issues of training images: {', '.join(parts) or 'none'}"]
     for name, word in issues.sets:
         many = f"most training images of {shown(name)}"
