@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import pdist
 
 from meds_plugin.utils.groups import group_indices
+from meds_plugin.utils.progress import track
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +25,7 @@ __all__ = ["near_duplicate_groups"]
 _FAR = 64  # bits in which hashes over the set may differ at most
 _AROUND = 40, 100  # images of a neighbourhood: a quarter of the set within these limits
 _FAR_AROUND, _MADS = 90, 5  # the same for hashes over a neighbourhood, and below its median
+_MANY = 5000  # images that take several seconds
 
 
 def near_duplicate_groups(looks: Sequence[Look], sets: Sequence[str]) -> list[int]:
@@ -69,7 +72,11 @@ def _labels(waves: NDArray[np.float32]) -> NDArray[np.int32]:
     rows = np.flatnonzero(index.search(hashes, 2)[0][:, 1] <= _FAR)  # the first is the image itself
     around = min(count, max(_AROUND[0], min(_AROUND[1], count // 4)))
     links: list[tuple[int, int]] = []
-    for row, far, others in zip(rows.tolist(), *index.search(hashes[rows], around), strict=True):
+    found = zip(rows.tolist(), *index.search(hashes[rows], around), strict=True)
+    many = len(rows) > _MANY and sys.stderr.isatty()
+    for row, far, others in track(
+        found, description="near-duplicates", total=len(rows), enabled=many
+    ):
         like = others[(far <= _FAR) & _like_first(waves[origin[others]])]
         links += [(row, other) for other in like.tolist()]
     ones = np.ones(len(links), bool)
