@@ -260,11 +260,18 @@ def _report(job: _Job, results: _Results) -> None:
     contamination, probability = contamination_report(
         results.training.score.cpu(), train.categories, train.groups
     )
-    folder.write_ranking(train.samples, results.training, probability)
+    embeddings = _embeddings(job.model)
+    faults = job.datamodule.faults
+    if faults and embeddings:
+        chosen = results.training.selected.cpu().numpy()
+        faults = faults.with_wrong_products(train.samples, embeddings.image.numpy(), chosen)
+        for line in faults.lines:
+            print(line)
+    folder.write_ranking(train.samples, results.training, probability, faults)
     folder.write_selection(job.model.selection.history if job.model.selection else [])
     folder.write_thresholds(results.alarms)
     folder.write_contamination(contamination)
-    folder.write_embeddings(_embeddings(job.model))
+    folder.write_embeddings(embeddings)
     if job.config.review and results.maps is not None:
         write_review(
             folder.path,
@@ -340,7 +347,7 @@ def _memory(device: torch.device) -> dict[str, float | None]:
 
 def _silence_lightning() -> None:
     """Keep small talk out of the output; Lightning's warnings about us are beside the point."""
-    for name in ("lightning.pytorch", "lightning.fabric", "alembic", "mlflow"):
+    for name in ("lightning.pytorch", "lightning.fabric", "alembic", "mlflow", "faiss"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         ".*in eval mode at the start of training.*",

@@ -97,6 +97,8 @@ def test_ranking_goes_from_most_to_least_suspicious(finished: tuple[Path, str]) 
         "memory",
         "distilled",
         "probability",
+        "issues",
+        "duplicate_group",
     ]
     scores = [float(row["score"]) for row in ranking]
     assert scores == sorted(scores, reverse=True)

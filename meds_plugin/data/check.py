@@ -7,17 +7,19 @@ import hashlib
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+from PIL import Image
 
 from meds_plugin.data.decoding import MAX_PIXELS, checked_limit, decode, unreadable
 from meds_plugin.data.faults import shown, writable
 from meds_plugin.data.images import checked_array, to_rgb
 from meds_plugin.data.masks import array_to_mask, to_mask
 from meds_plugin.data.samples import Problem
+from meds_plugin.faults.measure import measure_image
 from meds_plugin.utils.errors import UserError
 from meds_plugin.utils.progress import track
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from meds_plugin.data.images import ValueRange
     from meds_plugin.data.masks import MaskReading, MaskValues
     from meds_plugin.data.samples import Pixels, Sample
+    from meds_plugin.faults.measure import Look
 
     Key: TypeAlias = tuple[Path | int, str]
 
@@ -52,6 +55,7 @@ class ImageFacts:
         mode: Pillow's mode of the file; ``RGB`` for an array.
         bits: Bits per value (see `Decoded`).
         digest: BLAKE2b of the file's bytes, or of an array's shape and values, in hexadecimal.
+        look: What it looks like.
         largest: The largest value in a file of 16 bits a value; ``None`` for others.
     """
 
@@ -60,6 +64,7 @@ class ImageFacts:
     mode: str
     bits: int
     digest: str
+    look: Look = field(compare=False, repr=False)
     largest: int | None = None
 
 
@@ -178,17 +183,19 @@ def _facts(
                 return _mask_facts(array_to_mask(array, mask_values))
             height, width = array.shape[:2]
             digest = content_digest(repr(source.shape).encode() + source.tobytes())
-            return ImageFacts(width, height, "RGB", 8, digest)
+            look = measure_image(Image.fromarray(array))
+            return ImageFacts(width, height, "RGB", 8, digest, look)
         decoded = decode(source, max_pixels=max_pixels)
         if kind == "mask":
             return _mask_facts(to_mask(decoded, source, mask_values))
-        width, height = to_rgb(decoded, source, value_range).size
+        mode, bits = decoded.image.mode, decoded.bits
+        look = measure_image(to_rgb(decoded, source, value_range), mode, bits)
         digest = content_digest(source.read_bytes())
     except UserError as error:
         return str(error)
     except Exception as error:
         return str(unreadable(source, error) if isinstance(source, Path) else error)
-    return ImageFacts(width, height, decoded.image.mode, decoded.bits, digest, _largest(decoded))
+    return ImageFacts(look.width, look.height, mode, bits, digest, look, _largest(decoded))
 
 
 def _mask_facts(reading: MaskReading) -> MaskFacts:

@@ -60,7 +60,8 @@ def inventory_table(split: Split, report: CheckReport | None, *, width: int = 12
     heads = ["category", "images", "defect", "normal", "defect", "masks", "views"]
     table = _aligned([over, [*heads, "pixels", "kind", "first image"], *rows], width)
     notes = [f"note: {note}" for note in split.notes]
-    found = duplicates(split, report) if report else ["identical files: not looked for"]
+    unknown = "identical files, near-duplicates, issues: not looked for"
+    found = duplicates(split, report) if report else [unknown]
     return "\n".join([*table, *_labels(split), *notes, *found])
 
 

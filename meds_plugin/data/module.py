@@ -22,6 +22,7 @@ from meds_plugin.utils.rng import torch_generator
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from meds_plugin.data.image_faults import ImageFaults
     from meds_plugin.data.noise import NoiseReport
     from meds_plugin.data.prepare import Prepared
     from meds_plugin.data.samples import Problem, Sample
@@ -132,6 +133,11 @@ class AnomalyDataModule(L.LightningDataModule):
     def summary(self) -> str:
         """A description of the data set (see `inventory_table`)."""
         return self._prepared.summary
+
+    @property
+    def faults(self) -> ImageFaults | None:
+        """Faults of the training images that can be read; ``None`` if they were not checked."""
+        return self._prepared.faults
 
     def train_dataloader(self) -> DataLoader[Item]:
         """Return the training images in order, or their tiles; selection comes later."""

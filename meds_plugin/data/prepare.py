@@ -9,6 +9,7 @@ from meds_plugin.data.check import check_samples
 from meds_plugin.data.decoding import MAX_PIXELS
 from meds_plugin.data.exclude import exclude, read_exclude
 from meds_plugin.data.faults import bad_name, writable
+from meds_plugin.data.image_faults import find_faults
 from meds_plugin.data.inventory import inventory_table
 from meds_plugin.data.links import links_out
 from meds_plugin.data.mask_notes import mask_notes
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from meds_plugin.data.check import CheckReport
+    from meds_plugin.data.image_faults import ImageFaults
     from meds_plugin.data.images import ValueRange
     from meds_plugin.data.masks import MaskValues
     from meds_plugin.data.noise import NoiseReport
@@ -69,7 +71,8 @@ class DataSettings:
         outside_links: Whether links may lead out of the data set's folder; otherwise, images
             reached by such links cannot be used.
         check: Decode every file once beforehand; otherwise a bad file stops the run when it is
-            reached, and sizes, duplicates, odd masks and the largest value are unknown.
+            reached, and sizes, duplicates, issues of images, odd masks and the largest value are
+            unknown.
         value_range: Values of black and white in files of more than 8 bits: ``auto``, ``full`` or
             both numbers (see `choose_range`).
         mask_values: Which values of masks are defective (see `to_mask`).
@@ -117,6 +120,7 @@ class Prepared:
         summary: A description of the data set for the user.
         value_range: Values of black and white in files of more than 8 bits.
         report: What checking the files found; ``None`` if they were not checked.
+        faults: Faults of the training images that can be read; likewise.
     """
 
     split: Split
@@ -125,6 +129,7 @@ class Prepared:
     summary: str = ""
     value_range: ValueRange = None
     report: CheckReport | None = None
+    faults: ImageFaults | None = None
 
 
 def prepare(found: Split, settings: DataSettings, *, seed: int = 0) -> Prepared:
@@ -184,11 +189,12 @@ def prepare(found: Split, settings: DataSettings, *, seed: int = 0) -> Prepared:
     _require_training(found.train, split.train)
     notes += mask_notes([*split.train, *split.test], report) if report else []
     split = replace(split, notes=[*split.notes, *notes])
-    lines = [inventory_table(split, report)]
+    faults = find_faults(split, report) if report else None
+    lines = [inventory_table(split, report), *(faults.lines if faults else [])]
     if count := len({problem.path for problem in problems}):
         lines.append(f"left out because they cannot be used: {count} images")
     summary = "\n".join(line for line in lines if line)
-    return Prepared(split, noise, problems, summary, value_range, report)
+    return Prepared(split, noise, problems, summary, value_range, report, faults)
 
 
 def _without(split: Split, names: Iterable[str], file: str | Path | None) -> Split:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from meds_plugin.callbacks.training_scores import TrainingScores
     from meds_plugin.data import Problem, Sample
+    from meds_plugin.data.image_faults import ImageFaults
     from meds_plugin.evaluation.alarms import AlarmThresholds
     from meds_plugin.memory.embeddings import Embeddings
 
@@ -38,6 +40,8 @@ RANKING = (
     "memory",
     "distilled",
     "probability",
+    "issues",
+    "duplicate_group",
 )
 PROBLEMS = ("path", "reason")
 GAP = ("category", "ratio", "images", "normal", "anomalous", "gap", "auroc")
@@ -123,6 +127,7 @@ class RunFolder:
         samples: Sequence[Sample],
         scores: TrainingScores,
         probability: Sequence[float | None] | None = None,
+        faults: ImageFaults | None = None,
     ) -> None:
         """Write ``ranking.csv``: training images from most to least suspicious.
 
@@ -130,8 +135,12 @@ class RunFolder:
             samples: The training images.
             scores: Their scores.
             probability: The probability that each is contaminated; ``None`` where unknown.
+            faults: Those of the images; ``None``: unknown.
         """
-        chances = probability or [None] * len(samples)
+        count = len(samples)
+        chances = probability or [None] * count
+        issues = faults.issues if faults else [()] * count
+        numbers = _shared(faults.groups) if faults else [None] * count
         order = sorted(range(len(samples)), key=lambda i: (-float(scores.score[i]), i))
         rows = (
             {
@@ -144,6 +153,8 @@ class RunFolder:
                 "memory": _number(scores.memory, i),
                 "distilled": _number(scores.distilled, i),
                 "probability": None if (chance := chances[i]) is None else f"{chance:.4f}",
+                "issues": " ".join(issues[i]),
+                "duplicate_group": numbers[i],
             }
             for rank, i in enumerate(order, start=1)
         )
@@ -180,6 +191,14 @@ class RunFolder:
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """Write ``metrics.json``."""
         write_json(self.metrics, metrics)
+
+
+def _shared(groups: Sequence[int]) -> list[int | None]:
+    """Number from 1 the groups that have several members."""
+    sizes = Counter(groups)
+    several = [group for group, size in sizes.items() if size > 1]
+    numbers = {group: number for number, group in enumerate(several, start=1)}
+    return [numbers.get(group) for group in groups]
 
 
 def _as_int(value: bool | None) -> int | None:

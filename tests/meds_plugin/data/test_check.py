@@ -65,7 +65,9 @@ def test_facts_of_images(tmp_path: Path) -> None:
     assert (turned.width, turned.height, turned.mode, turned.bits) == (4, 6, "RGB", 8)
     assert grey
     assert (grey.width, grey.height, grey.mode, grey.bits) == (3, 2, "I;16", 16)
-    assert array == ImageFacts(6, 4, "RGB", 8, array.digest if array else "")
+    assert (grey.look.mode, grey.look.bits) == ("I;16", 16)
+    assert array
+    assert array == ImageFacts(6, 4, "RGB", 8, array.digest, array.look)
     assert gone is None
     assert report.facts_of(Sample("other", "cat", None, _pixels((4, 6, 3)))) is None
     assert len({facts.digest for facts in (turned, grey, array) if facts}) == 3

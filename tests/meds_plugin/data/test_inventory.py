@@ -87,7 +87,8 @@ def test_columns_without_content_are_left_out(split: Split) -> None:
     lines = inventory_table(one, _report(one)).splitlines()
     assert "views" not in lines[1]
     assert len(lines) == 5  # no row for all categories together
-    assert inventory_table(Split([], []), None) == "identical files: not looked for"
+    unknown = "identical files, near-duplicates, issues: not looked for"
+    assert inventory_table(Split([], []), None) == unknown
 
 
 def test_numbers_stand_below_each_other(split: Split) -> None:
@@ -158,7 +159,7 @@ def test_strange_names_keep_to_their_line() -> None:
 def test_unchecked_images_are_counted_only(split: Split) -> None:
     rows = _rows(split, None)
     assert rows[2][6:8] == ["?", "?"]
-    assert rows[-1] == ["identical files: not looked for"]
+    assert rows[-1] == ["identical files, near-duplicates, issues: not looked for"]
 
 
 def _labels(train: list[Sample], test: list[Sample]) -> str:

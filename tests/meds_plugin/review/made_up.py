@@ -67,6 +67,8 @@ def make_run(
             "memory": f"{1 - place / count:.7g}",
             "distilled": None,
             "probability": f"{(1 - place / count) ** 2:.5g}" if probability else None,
+            "issues": "blurry dark" if place == 1 else None,
+            "duplicate_group": 1 if place in (2, 3) else None,
         }
         for place, name in enumerate(names)
     ]

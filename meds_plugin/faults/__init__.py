@@ -1,0 +1,1 @@
+"""Faults of images that can be read: blur, light, odd formats, near-duplicates, wrong products."""
