@@ -126,6 +126,7 @@ def build_datamodule(config: DictConfig) -> AnomalyDataModule:
         validate=config.validate_every is not None,
         tiling=build_tiling(data),
         tile_unit=data.tile_unit,
+        group_duplicates=config.memory.group_duplicates,
     )
 
 

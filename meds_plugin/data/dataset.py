@@ -41,6 +41,7 @@ class ImageDataset(Dataset[Item]):
         preprocess: Turns a decoded image into a tensor, and says how deep files are decoded.
         max_pixels: Larger files are refused.
         mask_values: How masks are read (see `to_mask`).
+        clusters: Which images count as one in memories and selection; default: each on its own.
 
     Attributes:
         augments: False: reading an image again gives the same tensor.
@@ -48,6 +49,7 @@ class ImageDataset(Dataset[Item]):
         groups: The group of each; images are selected within their group.
         categories: The category of each; metrics and memories are per category.
         views: The camera view of each, or ``None``.
+        clusters: As given, or ``None``.
         injected: Whether a noise protocol added it; ``None``: unknown. For reports only, never for
             training.
         labels: bool ``[N]``, true = defective.
@@ -67,12 +69,14 @@ class ImageDataset(Dataset[Item]):
         *,
         max_pixels: int = MAX_PIXELS,
         mask_values: MaskValues = "auto",
+        clusters: Sequence[int] | None = None,
     ) -> None:
         self.samples = list(samples)
         self.preprocess = preprocess
         self.groups = [sample.group for sample in self.samples]
         self.categories = [sample.category for sample in self.samples]
         self.views = [sample.view for sample in self.samples]
+        self.clusters = clusters
         self.injected = [sample.injected for sample in self.samples]
         self.labels = torch.tensor([sample.is_anomaly for sample in self.samples], dtype=torch.bool)
         self._max_pixels = checked_limit(max_pixels)

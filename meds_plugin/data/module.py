@@ -69,6 +69,8 @@ class AnomalyDataModule(L.LightningDataModule):
         validate: Whether a fit validates on the test images, as often as its trainer says.
         tiling: Cut the images into tiles; each is prepared as `Preprocess` says of an image.
         tile_unit: See `TileDataset`.
+        group_duplicates: Near-duplicates among the training images count as one in memories and
+            selection; needs ``settings.check``.
 
     Attributes:
         preprocess: Turns images into tensors; its normalization may be changed before images are
@@ -92,6 +94,7 @@ class AnomalyDataModule(L.LightningDataModule):
         validate: bool = False,
         tiling: Tiling | None = None,
         tile_unit: TileUnit = "image",
+        group_duplicates: bool = False,
     ) -> None:
         super().__init__()
         self.preprocess = Preprocess(image_size, crop, normalization=normalization)
@@ -100,6 +103,7 @@ class AnomalyDataModule(L.LightningDataModule):
         self.validate = validate
         self.tiling = tiling
         self.tile_unit = checked_unit(tile_unit)
+        self.group_duplicates = group_duplicates
         self._source = source
         self._settings = settings or DataSettings()
         self._seed = seed
@@ -112,7 +116,8 @@ class AnomalyDataModule(L.LightningDataModule):
     @cached_property
     def train(self) -> ImageDataset:
         """The training images."""
-        return self._dataset(self._prepared.split.train)
+        faults = self._prepared.faults if self.group_duplicates else None
+        return self._dataset(self._prepared.split.train, None if faults is None else faults.groups)
 
     @cached_property
     def test(self) -> ImageDataset:
@@ -176,13 +181,16 @@ class AnomalyDataModule(L.LightningDataModule):
         self.preprocess.value_range = prepared.value_range
         return prepared
 
-    def _dataset(self, samples: Sequence[Sample]) -> ImageDataset:
+    def _dataset(
+        self, samples: Sequence[Sample], clusters: Sequence[int] | None = None
+    ) -> ImageDataset:
         settings = self._settings
         return ImageDataset(
             samples,
             self.preprocess,
             max_pixels=settings.max_pixels,
             mask_values=settings.mask_values,
+            clusters=clusters,
         )
 
     def _tiled(self, images: ImageDataset) -> ImageDataset | TileDataset:

@@ -41,7 +41,7 @@ class TileDataset(Dataset[Item]):
         whole: The images.
         layout: Which tile lies where.
         augments: See `ImageDataset`, as for the names of the tiles' images below.
-        clusters: The image of each tile, or the tile itself.
+        clusters: The image (or its cluster) of each tile, or the tile itself.
 
     Raises:
         UserError: If an image is smaller than a tile.
@@ -71,7 +71,10 @@ class TileDataset(Dataset[Item]):
         self.categories = [images.categories[owner] for owner in owners]
         self.views = [images.views[owner] for owner in owners]
         self.injected = [images.injected[owner] for owner in owners]
-        self.clusters = owners if unit == "image" else list(range(len(owners)))
+        self.clusters = list(range(len(owners)))
+        if unit == "image":
+            together = images.clusters
+            self.clusters = owners if together is None else [together[owner] for owner in owners]
         self._open: tuple[int, Image.Image] | None = None
 
     @property

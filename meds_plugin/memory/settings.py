@@ -50,6 +50,7 @@ class MemorySettings:
         replacement: Whether images are sampled with replacement (reference).
         stored: Images of a category that memories are sampled from at most, chosen at random, of
             which ``ratio`` is a share; ``None``: all. ``expected`` with whole images only.
+        group_duplicates: Whether near-duplicates count as one image in memories and selection.
         keep: Share of a category's images, the least suspicious, that a second look at the most
             suspicious patches samples its memories from (see `refined_scores`); it makes the image
             scores. 1, as in the reference: there is none.
@@ -70,6 +71,7 @@ class MemorySettings:
     unit: Unit = "image"
     replacement: bool = True
     stored: int | None = 1000
+    group_duplicates: bool = True
     keep: float = 0.7
     keep_ratio: float = 0.2
     leave_self_out: bool = False
@@ -102,6 +104,9 @@ class MemorySettings:
                 raise UserError(msg)
         if not isinstance(self.size, int) or self.size < 1:
             msg = f"memory.size must be at least 1, got {self.size!r}"
+            raise UserError(msg)
+        if not isinstance(self.group_duplicates, bool):
+            msg = f"memory.group_duplicates must be true or false, got {self.group_duplicates!r}"
             raise UserError(msg)
         if self.stored is not None and not (is_whole(self.stored) and self.stored >= 2):
             msg = (

@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks.scenes ../shared/data/magnetic_tile OUTPUT --side 2048 --defect 20
 
-writes a data set in the layout of MVTec AD: each scene is a mosaic of enlarged photographs of good
-tiles; defective ones have one to three real defects pasted in, reduced to the given size.
+writes a data set in the layout of MVTec AD: each scene is a mosaic of a few enlarged photographs of
+good tiles, which come again in other places and light, as a product does; defective ones
+have one to three real defects pasted in, reduced to the given size.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _KINDS = ("blowhole", "break", "crack")
 _CELLS = 2  # photographs along a side
+_POOL = 8  # photographs that all scenes are made of
 _MARGIN = 6  # pixels of a photograph around its defect
 
 
@@ -36,15 +38,12 @@ class Photographs:
 
     def __init__(self, root: Path) -> None:
         category = root / "magnetic_tile"
-        self.good = {part: sorted((category / part / "good").iterdir()) for part in _PARTS}
+        self.good = sorted((category / "train" / "good").iterdir())[:_POOL]
         self.defects = [
             (file, category / "ground_truth" / kind / f"{file.stem}_mask.png")
             for kind in _KINDS
             for file in sorted((category / "test" / kind).iterdir())
         ]
-
-
-_PARTS = ("train", "test")
 
 
 def scene(files: list[Path], side: int, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -53,9 +52,12 @@ def scene(files: list[Path], side: int, rng: np.random.Generator) -> NDArray[np.
     result = np.empty((side, side), np.float32)
     for place, chosen in enumerate(rng.choice(len(files), _CELLS**2, replace=False)):
         with Image.open(files[chosen]) as image:
-            enlarged = image.convert("L").resize((cell, cell), Image.Resampling.BICUBIC)
+            grey, (dy, dx) = image.convert("L"), rng.uniform(0, 0.05, 2)
+            box = (dx * grey.width, dy * grey.height, grey.width, grey.height)
+            enlarged = grey.resize((cell, cell), Image.Resampling.BICUBIC, box)
         top, left = (place // _CELLS) * cell, (place % _CELLS) * cell
-        result[top : top + cell, left : left + cell] = np.asarray(enlarged)
+        light = rng.uniform(0.9, 1.1)
+        result[top : top + cell, left : left + cell] = light * np.asarray(enlarged, np.float32)
     return result + rng.normal(0, 2, result.shape).astype(np.float32)
 
 
@@ -119,7 +121,7 @@ def write_scenes(
     jobs = [(folder, number) for folder, count in counts.items() for number in range(count)]
     for folder, number in track(jobs, description="scenes", total=len(jobs)):
         rng = numpy_rng(0, "scene", folder, str(number))
-        pixels = scene(photographs.good[folder.split("/")[0]], side, rng)
+        pixels = scene(photographs.good, side, rng)
         mask = np.zeros((side, side), np.uint8)
         if folder == "test/spot":
             for _ in range(int(rng.integers(1, 4))):
