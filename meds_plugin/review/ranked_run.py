@@ -28,6 +28,8 @@ class RankedImage:
         memory: Score of the memory ensemble, or ``None``.
         distilled: Score of the distilled model, or ``None``.
         probability: Probability of contamination in [0, 1]; ``None``: unknown.
+        issues: What is wrong with the file whatever the detector says, such as ``blurry``.
+        duplicates: Number of its group of near-duplicates; ``None``: it is in none.
     """
 
     path: str
@@ -37,6 +39,8 @@ class RankedImage:
     memory: float | None
     distilled: float | None
     probability: float | None
+    issues: tuple[str, ...]
+    duplicates: int | None
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,8 @@ def _ranked_image(row: dict[str, str]) -> RankedImage:
         memory=_optional(row["memory"]),
         distilled=_optional(row["distilled"]),
         probability=_optional(row.get("probability", "")),
+        issues=tuple(row["issues"].split()),
+        duplicates=int(row["duplicate_group"]) if row["duplicate_group"] else None,
     )
 
 

@@ -38,6 +38,8 @@ RANKING = (
     "memory",
     "distilled",
     "probability",
+    "issues",
+    "duplicate_group",
 )
 PROBLEMS = ("path", "reason")
 GAP = ("category", "ratio", "images", "normal", "anomalous", "gap", "auroc")
@@ -123,6 +125,7 @@ class RunFolder:
         samples: Sequence[Sample],
         scores: TrainingScores,
         probability: Sequence[float | None] | None = None,
+        findings: Sequence[tuple[Sequence[str], int | None]] | None = None,
     ) -> None:
         """Write ``ranking.csv``: training images from most to least suspicious.
 
@@ -130,8 +133,11 @@ class RunFolder:
             samples: The training images.
             scores: Their scores.
             probability: The probability that each is contaminated; ``None`` where unknown.
+            findings: The issues of each, in words without spaces, and the number of its group of
+                near-duplicates.
         """
         chances = probability or [None] * len(samples)
+        found = findings or [((), None)] * len(samples)
         order = sorted(range(len(samples)), key=lambda i: (-float(scores.score[i]), i))
         rows = (
             {
@@ -144,6 +150,8 @@ class RunFolder:
                 "memory": _number(scores.memory, i),
                 "distilled": _number(scores.distilled, i),
                 "probability": None if (chance := chances[i]) is None else f"{chance:.4f}",
+                "issues": " ".join(found[i][0]),
+                "duplicate_group": found[i][1],
             }
             for rank, i in enumerate(order, start=1)
         )

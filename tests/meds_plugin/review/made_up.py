@@ -42,6 +42,8 @@ def make_run(
     stored: bool = True,
     exclude: str | None = None,
     root: Path | None = None,
+    issues: Sequence[Sequence[str]] = ((),),
+    duplicates: int = 0,
 ) -> Path:
     """Write a finished run: scores fall evenly from 1 to 0, categories take turns.
 
@@ -53,6 +55,8 @@ def make_run(
         stored: Store thumbnails and heatmaps.
         exclude: The run's ``data.exclude``.
         root: The folder that the images are in; default: a missing one.
+        issues: Their issues, in turn.
+        duplicates: So many of the most suspicious are near-duplicates, in pairs.
     """
     folder.mkdir(parents=True)
     count = len(names)
@@ -67,6 +71,8 @@ def make_run(
             "memory": f"{1 - place / count:.7g}",
             "distilled": None,
             "probability": f"{(1 - place / count) ** 2:.5g}" if probability else None,
+            "issues": " ".join(issues[place % len(issues)]),
+            "duplicate_group": place // 2 + 1 if place < duplicates else None,
         }
         for place, name in enumerate(names)
     ]

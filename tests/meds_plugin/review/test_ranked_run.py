@@ -36,3 +36,11 @@ def test_numbers_that_are_none_are_refused(tmp_path: Path) -> None:
     (run / "contamination.json").write_text('{"mean": {"estimate": NaN}}')
     with pytest.raises(UserError, match="NaN is not a finite number"):
         read_ranked_run(run)
+
+
+def test_issues_and_near_duplicates_are_read(tmp_path: Path) -> None:
+    names = ["a.png", "b.png", "c.png"]
+    run = make_run(tmp_path / "run", names, issues=(("dark", "blurry"), ()), duplicates=2)
+    images = read_ranked_run(run).images
+    assert [image.issues for image in images] == [("dark", "blurry"), (), ("dark", "blurry")]
+    assert [image.duplicates for image in images] == [1, 1, None]
