@@ -6,13 +6,13 @@ import sys
 from typing import TYPE_CHECKING
 
 from meds_plugin.review.heatmaps import quantize_maps
-from meds_plugin.review.page import page_text
+from meds_plugin.review.likeness import find_likeness
+from meds_plugin.review.page import write_page
 from meds_plugin.review.ranked_run import read_ranked_run
 from meds_plugin.review.store import ReviewImages, load_review_images, save_review_images
 from meds_plugin.review.thumbnails import make_thumbnails
 from meds_plugin.review.training_images import find_training_images
-from meds_plugin.runs.read import read_metrics
-from meds_plugin.utils.atomic import write_text
+from meds_plugin.runs.read import read_embeddings, read_metrics
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,6 +73,6 @@ def rebuild_review(run: Path) -> Path:
 
 
 def _write_page(run: Path, ranked: RankedRun, images: ReviewImages, cut_short: str | None) -> Path:
-    page = run / "review.html"
-    write_text(page, page_text(run, ranked, images, cut_short=cut_short))
-    return page
+    embeddings = read_embeddings(run, len(ranked.manifest))
+    likeness = None if embeddings is None else find_likeness(ranked, embeddings)
+    return write_page(run, ranked, images, likeness=likeness, cut_short=cut_short)

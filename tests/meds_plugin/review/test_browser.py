@@ -224,7 +224,7 @@ def test_names_that_hold_markup_are_shown_and_do_nothing(page: Page, run: Path) 
     assert page.tiles()[4] == "a,b\\u000d\\u000a=1+1.png"
     assert page.tiles()[5] == "\\u202egnp.exe\\u2028ä 漢.png"
     assert page.ask("document.querySelectorAll('.tile b, #large b').length") == len(page.tiles())
-    assert page.ask("document.scripts.length") == 4  # data, script, thumbnails, maps
+    assert page.ask("document.scripts.length") == 3  # data, script, images
     # Even a script that got in could not run.
     page.driver.execute_script(
         """const script = document.createElement('script');
