@@ -12,6 +12,7 @@ from meds_plugin.figures.style import grid
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
     from numpy.typing import NDArray
 
     from meds_plugin.runs.collection import Run
@@ -36,7 +37,7 @@ def tiles_figure(run: Run) -> Figure | None:
     bands = math.ceil(count / _COLUMNS)
     columns = math.ceil(count / bands)
     height, width = examples["images"].shape[1:3]
-    panel = float(np.clip(_WIDTH * height / width, 0.5, 2.4))
+    panel = float(np.clip(1.15 * height / width, 0.7, 2.4))
     figure, axes = grid(3 * bands * columns, columns=columns, size=(_WIDTH, panel))
     figure.set_figwidth(max(figure.get_figwidth(), 3))  # for the heading
     low, high = (float(value) for value in examples["scale"])
@@ -48,9 +49,9 @@ def tiles_figure(run: Run) -> Figure | None:
         image, truth, heat = (axes[(3 * band + row) * columns + column] for row in range(3))
         image.imshow(examples["images"][place])
         # The last two parts of a name say what the image shows in most layouts.
-        name = "/".join(str(examples["paths"][place]).split("/")[-2:])
-        image.set_title("\n", fontsize=7)
-        titles[image] = (str(examples["categories"][place]), name)
+        *folder, name = str(examples["paths"][place]).split("/")[-2:]
+        titles[image] = [*dict.fromkeys([str(examples["categories"][place]), *folder]), name]
+        image.set_title("\n" * (len(titles[image]) - 1), fontsize=7)
         mask = examples["masks"][place]
         if (mask == _UNKNOWN).all():
             truth.text(0.5, 0.5, "unknown", ha="center", va="center", fontsize=7)
@@ -71,19 +72,23 @@ def tiles_figure(run: Run) -> Figure | None:
     return figure
 
 
-def _name_images(figure: Figure, titles: dict[Axes, tuple[str, str]], columns: int) -> None:
-    """Title images with category and name, as much of each as fits between its neighbours."""
+def _name_images(figure: Figure, titles: dict[Axes, list[str]], columns: int) -> None:
+    """Write lines above images, as much of each as fits between its neighbours."""
     figure.draw_without_rendering()  # places the images
     middles = [sum(axis.bbox.intervalx) / 2 for axis in list(titles)[:columns]]
     room = min(np.diff(middles), default=_WIDTH * figure.dpi) - _GAP
-    for axis, (category, name) in titles.items():
-        text, lines = axis.title, []
-        for whole, kept in ((category, slice(None, -1)), (name, slice(1, None))):
-            line, rest = whole, whole
-            text.set_text(line)
-            while len(rest) > 1 and text.get_window_extent().width > room:
-                rest = rest[kept]  # a category's beginning and a name's end say most
-                line = f"{rest}..." if kept.start is None else f"...{rest}"
-                text.set_text(line)
-            lines.append(line)
-        text.set_text("\n".join(lines))
+    for axis, (*heads, name) in titles.items():
+        # The beginning of a folder and the end of a name say most.
+        lines = [_fitting(axis.title, room, head, "{}...", slice(None, -1)) for head in heads]
+        lines.append(_fitting(axis.title, room, name, "...{}", slice(1, None)))
+        axis.title.set_text("\n".join(lines))
+
+
+def _fitting(title: Text, room: float, line: str, form: str, kept: slice) -> str:
+    """Return a line, shortened to so many pixels."""
+    title.set_text(line)
+    rest = line
+    while len(rest) > 1 and title.get_window_extent().width > room:
+        rest = rest[kept]
+        title.set_text(form.format(rest))
+    return title.get_text()

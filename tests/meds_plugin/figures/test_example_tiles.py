@@ -51,6 +51,7 @@ def test_long_names_do_not_run_into_each_other(
         boxes = [title.get_window_extent() for title in titles]
     assert len(titles) == count
     assert all(title.get_text().startswith("moulded") for title in titles)
+    assert all("\nWWW scratch\n" in title.get_text() for title in titles)
     assert all(title.get_text().endswith(f"{i:03d}.png") for i, title in enumerate(titles))
     assert not [one for one, two in combinations(boxes, 2) if one.overlaps(two)]
     assert all(box.x0 >= 0 and box.x1 <= figure.bbox.width for box in boxes)
