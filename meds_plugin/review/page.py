@@ -85,7 +85,7 @@ def page_text(facts: dict[str, Any], parts: Iterable[str] = ()) -> str:
 
     Names of files and categories are not trusted: they are only ever part of JSON in which no
     markup can begin, and a content security policy allows only the page's own script and style;
-    with a ``folder``, also scripts that the page's own script loads.
+    with a ``folder``, also scripts that this script loads, but none that the markup names.
 
     Args:
         facts: What is known of the images (see `page_facts`).

@@ -3,7 +3,7 @@
 const SPARE = 3; // rows beyond the view
 const AHEAD = 2; // views whose images are loaded before they are scrolled to
 const HIGHEST = 15e6; // pixels; browsers cannot lay out much more
-const ACTS = matchMedia("(hover: none), (pointer: coarse)").matches ? 44 : 30; // fingers need more room
+const ACTS = matchMedia("(hover: none), (pointer: coarse)").matches ? 45 : 30; // fingers need more room
 
 class Grid {
   constructor(data, images, decisions, onChange) {
@@ -69,7 +69,7 @@ class Grid {
     const wanted = new Set([...rows, ...headings.map((number) => `h${number}`)]);
     // The current image stays in the document, so that the focus is not lost.
     if (this.indices.length) wanted.add(this.sections.rowOf(this.current));
-    this.load(from, view);
+    this.load(from, from + view, Math.max(view, spare));
     for (const [key, element] of this.lines) {
       if (!wanted.has(key)) {
         element.remove();
@@ -85,11 +85,11 @@ class Grid {
   }
 
   // Has the images in view loaded, then those that the view moves towards, then those behind.
-  load(from, view) {
+  load(from, to, step) {
     const down = from >= this.was, [above, below] = down ? [1, AHEAD] : [AHEAD, 1];
     this.was = from;
-    const before = [from - above * view, from], after = [from + view, from + (1 + below) * view];
-    const ranges = [[from, from + view], ...(down ? [after, before] : [before, after])];
+    const before = [from - above * step, from], after = [to, to + below * step];
+    const ranges = [[from, to], ...(down ? [after, before] : [before, after])];
     const indices = ranges.flatMap(([start, end]) =>
       this.sections.between(start, end).rows.flatMap((row) => this.indices.slice(...this.sections.places(row))));
     this.images.want(indices);

@@ -68,7 +68,8 @@ function showLoaded() {
 }
 
 function announce(text) {
-  byId("announcement").textContent = text;
+  // Behind an open dialog nothing is heard.
+  byId(large.open ? "large-announcement" : "announcement").textContent = text;
 }
 
 function showNotice(text) {

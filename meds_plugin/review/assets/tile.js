@@ -35,15 +35,16 @@ function addHeat(pic, images, index) {
 }
 
 // Returns the file's issues and its groups, as words for a person.
-function chipsOf(data, index) {
+function chipWords(data, index) {
   const duplicates = data.duplicates?.[index], defects = data.defects?.[index];
   const words = issuesOf(data, index).filter((name) => name !== "near-duplicate" || !duplicates);
   if (duplicates) words.push(`near-duplicate ${duplicates}`);
   if (defects) words.push(`like defects ${defects}`);
-  return words;
+  return words.map(visible);
 }
 
 function makeTile(data, images, index, selects) {
+  // The foot is for the eye; what is heard is one sentence and the buttons.
   const tile = make("div", "tile"), square = make("div", "square");
   square.append(imageFrame(data, images, index), make("span", "mark"));
   const acts = make("div", "acts");
@@ -64,11 +65,12 @@ function makeTile(data, images, index, selects) {
   foot.append(one, two);
   if (hasChips(data)) {
     const chips = make("div", "chips");
-    chips.append(...chipsOf(data, index).map((word) => make("span", "chip", visible(word))));
-    chips.title = chipsOf(data, index).map(visible).join(", ");
+    chips.append(...chipWords(data, index).map((word) => make("span", "chip", word)));
+    chips.title = chipWords(data, index).join(", ");
     foot.append(chips);
   }
-  tile.append(square, foot, acts);
+  for (const part of [square, foot]) part.setAttribute("aria-hidden", "true");
+  tile.append(make("span", "unseen"), square, foot, acts);
   tile.title = visible(data.path[index]);
   return tile;
 }
@@ -87,10 +89,11 @@ function markTile(tile, data, decisions, index, selects) {
   for (const button of tile.querySelectorAll(".acts button")) {
     button.setAttribute("aria-pressed", button.dataset.letter === letter);
   }
-  const signs = { [DROP]: "\u2715 drop", [KEEP]: "\u2713 keep", [UNDECIDED]: "" };
-  const contrary = other === UNDECIDED ? "" : ` \u00b7 other: ${signs[other]}`;
-  tile.querySelector(".mark").textContent = signs[letter] + contrary;
-  tile.setAttribute("aria-label", describe(data, decisions, index, selects));
+  const signs = { [DROP]: "\u2715", [KEEP]: "\u2713" };
+  tile.querySelector(".mark").textContent = other !== UNDECIDED
+    ? `${signs[letter]} mine \u00b7 ${signs[other]} theirs`
+    : letter === UNDECIDED ? "" : `${signs[letter]} ${WORD[letter]}`;
+  tile.querySelector(".unseen").textContent = describe(data, decisions, index, selects);
 }
 
 function describe(data, decisions, index, selects) {
@@ -105,5 +108,5 @@ function describe(data, decisions, index, selects) {
   if (other !== UNDECIDED) parts.push(`conflict: the other reviewer says ${WORD[other]}`);
   if (selects) parts.push(data.selected[index] ? "selected" : "not selected");
   if (!data.bytes[index]) parts.push("image cannot be read");
-  return [...parts, ...chipsOf(data, index).map(visible)].join(", ");
+  return [...parts, ...chipWords(data, index)].join(", ");
 }

@@ -16,6 +16,8 @@ from tests.meds_plugin.review.made_up import HOSTILE, element, make_run, page_da
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pytest
+
 
 def test_holds_the_images_of_the_run_in_the_rankings_order(tmp_path: Path) -> None:
     names = [f"{place * 7 % 300:03d}.png" for place in range(300)]
@@ -62,6 +64,38 @@ def test_the_policy_allows_the_pages_own_script_and_style_only(tmp_path: Path) -
         digest = base64.b64encode(hashlib.sha256(inline[1].encode()).digest()).decode()
         assert f"{tag}-src 'sha256-{digest}'" in policy[1]
     assert not re.search(r"(?:src|href)=", page.replace("-src", ""))
+
+
+def test_many_images_lie_in_parts_beside_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run", [f"{place:03d}.png" for place in range(PART + 1)])
+    whole = rebuild_review(run).read_text("ascii")
+    assert not (run / "review_files").exists()
+    monkeypatch.setattr("meds_plugin.review.page._ONE_FILE", 0)
+    page = rebuild_review(run).read_text("ascii")
+    assert 'id="part-' not in page
+    assert "'strict-dynamic'; style-src" in page  # the page's own script may load others
+    assert "strict-dynamic" not in whole
+    key = json.loads(element(page, "data"))["id"]
+    for number in range(2):
+        part = (run / "review_files" / f"part-{number:05d}.js").read_text("ascii")
+        assert part == f'reviewPart("{key}",{number},"{element(whole, f"part-{number}")}");\n'
+
+
+def test_tells_issues_groups_and_neighbours(tmp_path: Path) -> None:
+    names = [f"{place}.png" for place in range(8)]
+    issues = (("dark", "odd-size"), (), ("blurry",))
+    run = make_run(tmp_path / "run", names, issues=issues, duplicates=2, embeddings=True)
+    found = page_data(run)
+    assert found["issueNames"] == ["blurry", "dark", "odd-size"]
+    assert found["issues"][:3] == [0b110, 0, 0b001]
+    assert found["duplicates"] == [1, 1, None, None, None, None, None, None]
+    assert found["defects"] == [1, None, None, None, 1, None, None, None]
+    assert found["nearest"] == [6, 6, 6, 6, 6, 6, 7, 6]
+    (run / "embeddings.npz").unlink()
+    found = page_data(run)
+    assert found["defects"] is found["nearest"] is None
 
 
 def test_decisions_belong_to_what_was_ranked_not_to_the_folder(tmp_path: Path) -> None:
