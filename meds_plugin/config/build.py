@@ -126,7 +126,8 @@ def build_datamodule(config: DictConfig) -> AnomalyDataModule:
         validate=config.validate_every is not None,
         tiling=build_tiling(data),
         tile_unit=data.tile_unit,
-        group_duplicates=config.memory.group_duplicates,
+        # Memories of single patches know no images.
+        group_duplicates=config.memory.group_duplicates and config.memory.unit == "image",
     )
 
 

@@ -50,7 +50,8 @@ class MemorySettings:
         replacement: Whether images are sampled with replacement (reference).
         stored: Images of a category that memories are sampled from at most, chosen at random, of
             which ``ratio`` is a share; ``None``: all. ``expected`` with whole images only.
-        group_duplicates: Whether near-duplicates count as one image in memories and selection.
+        group_duplicates: Whether near-duplicates count as one image in memories and selection;
+            without effect for single patches.
         keep: Share of a category's images, the least suspicious, that a second look at the most
             suspicious patches samples its memories from (see `refined_scores`); it makes the image
             scores. 1, as in the reference: there is none.

@@ -6,15 +6,16 @@ import sys
 from typing import TYPE_CHECKING
 
 from meds_plugin.review.heatmaps import quantize_maps
-from meds_plugin.review.page import page_text
+from meds_plugin.review.likeness import find_likeness
+from meds_plugin.review.page import write_page
 from meds_plugin.review.ranked_run import read_ranked_run
 from meds_plugin.review.store import ReviewImages, load_review_images, save_review_images
 from meds_plugin.review.thumbnails import make_thumbnails
 from meds_plugin.review.training_images import find_training_images
-from meds_plugin.runs.read import read_metrics
-from meds_plugin.utils.atomic import write_text
+from meds_plugin.runs.read import read_embeddings, read_metrics
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -48,14 +49,22 @@ def write_review(
     _write_page(run, read_ranked_run(run), images, cut_short)
 
 
-def rebuild_review(run: Path, ranked: RankedRun | None = None) -> Path:
+def rebuild_review(
+    run: Path,
+    ranked: RankedRun | None = None,
+    *,
+    suspicion: Sequence[float] | None = None,
+    headline: str | None = None,
+) -> Path:
     """Build the page of a finished run again from the thumbnails and heatmaps it stored.
 
     If it stored none, thumbnails are made from the image files, and there are no heatmaps.
 
     Args:
         run: The run's folder.
-        ranked: Its training images in another order; default: that of its ranking.
+        ranked: What the page says of its training images; default: what its ranking says.
+        suspicion: See `write_page`.
+        headline: Likewise.
 
     Returns:
         The page.
@@ -70,10 +79,25 @@ def rebuild_review(run: Path, ranked: RankedRun | None = None) -> Path:
         thumbnails = make_thumbnails(dataset, progress=sys.stderr.isatty())
         images = ReviewImages(thumbnails, None, dataset.preprocess.window)
     known = (run / "metrics.json").is_file()
-    return _write_page(run, ranked, images, read_metrics(run)["cut_short"] if known else None)
+    cut_short = read_metrics(run)["cut_short"] if known else None
+    return _write_page(run, ranked, images, cut_short, suspicion, headline)
 
 
-def _write_page(run: Path, ranked: RankedRun, images: ReviewImages, cut_short: str | None) -> Path:
-    page = run / "review.html"
-    write_text(page, page_text(run, ranked, images, cut_short=cut_short))
-    return page
+def _write_page(
+    run: Path,
+    ranked: RankedRun,
+    images: ReviewImages,
+    cut_short: str | None,
+    suspicion: Sequence[float] | None = None,
+    headline: str | None = None,
+) -> Path:
+    embeddings = read_embeddings(run, len(ranked.manifest))
+    return write_page(
+        run,
+        ranked,
+        images,
+        likeness=None if embeddings is None else find_likeness(ranked, embeddings),
+        suspicion=suspicion,
+        headline=headline,
+        cut_short=cut_short,
+    )

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Thumbnail", "make_thumbnails", "thumbnail_side"]
 
-_SIDES = (320, 256, 192, 128, 96)  # pixels; the first within the budget is used
+_SIDES = (320, 256, 192, 128)  # pixels; the first within the budget is used
 _BYTES_PER_PIXEL = 0.18  # of a rough texture; smooth products take half as much
-_BUDGET = 30e6  # bytes of all thumbnails together; as text, the page is a third larger
+_BUDGET = 30e6  # bytes of all thumbnails together, unless the smallest take more
 _QUALITY = 70
 
 

@@ -9,6 +9,7 @@ from meds_plugin.review.build import rebuild_review
 from meds_plugin.review.decision_file import read_decisions
 from meds_plugin.review.estimate import CONFIDENCE, contaminated_left
 from meds_plugin.review.learning import contamination_probability
+from meds_plugin.review.page import PAGE
 from meds_plugin.review.ranked_run import read_ranked_run
 from meds_plugin.review.rounds import (
     Round,
@@ -100,9 +101,17 @@ def update_review(run: Path, decisions: Path, *, at_most: float) -> Updated:
         if not file.exists() or file.read_bytes() == text.encode():
             break
     write_text(file, text)
-    page = rebuild_review(run, _reordered(ranked, decided, images, state.left))
     dropped = sum(decided.values())
-    return Updated(file, page, len(decided) - dropped, dropped, state.left)
+    updated = Updated(file, run / PAGE, len(decided) - dropped, dropped, state.left)
+    places = {image.path: place for place, image in enumerate(images)}
+    last = len(places)  # for what is decided
+    rebuild_review(
+        run,
+        _updated(ranked, decided, images, state.left),
+        suspicion=[float(-places.get(name, last)) for name in names],
+        headline=". ".join(report(updated, at_most)[1:]),
+    )
+    return updated
 
 
 def review_state(
@@ -175,26 +184,19 @@ def least_probability(left: Left, at_most: float) -> float:
     return 0.0 if left.share <= at_most else 2 * at_most
 
 
-def _reordered(
+def _updated(
     ranked: RankedRun, decided: dict[str, bool], planned: list[Planned], left: Left
 ) -> RankedRun:
-    """Return the run as the page shows it: the images to review first, then the decided ones.
-
-    No threshold: in this order, it does not divide the selected images from the others.
-    """
-    images = {image.path: image for image in ranked.images}
-    order = [replace(images[name], probability=chance) for name, chance, _ in planned]
-    order += [
-        replace(image, probability=float(decided[image.path]))
-        for image in ranked.images
-        if image.path in decided
-    ]
+    """Return the run with what is known of its contamination now."""
+    chances = {name: chance for name, chance, _ in planned}
+    chances |= {name: float(drop) for name, drop in decided.items()}
+    images = [replace(image, probability=chances[image.path]) for image in ranked.images]
     contamination = ranked.contamination
     if left.random:
-        found, total = sum(decided.values()), len(order)
+        found, total = sum(decided.values()), len(images)
         shares = {
             name: (found + value) / total
             for name, value in (("estimate", left.expected), ("low", left.low), ("high", left.high))
         }
         contamination = {"all": {**shares, "level": CONFIDENCE, "images": total, "reason": None}}
-    return replace(ranked, images=order, thresholds={}, contamination=contamination)
+    return replace(ranked, images=images, contamination=contamination)

@@ -1,7 +1,9 @@
 // The grid of tiles: only rows near the visible ones are in the document.
 
-const GAP = 10, RULE = 40, FOOT = 44, SPARE = 3;
-const ACTS = matchMedia("(hover: none)").matches ? 42 : 30; // fingers need more room
+const SPARE = 3; // rows beyond the view
+const AHEAD = 2; // views whose images are loaded before they are scrolled to
+const HIGHEST = 15e6; // pixels; browsers cannot lay out much more
+const ACTS = matchMedia("(hover: none), (pointer: coarse)").matches ? 45 : 30; // fingers need more room
 
 class Grid {
   constructor(data, images, decisions, onChange) {
@@ -10,13 +12,15 @@ class Grid {
     this.decisions = decisions;
     this.scroll = document.getElementById("scroll");
     this.element = document.getElementById("grid");
-    this.rows = new Map();
+    this.lines = new Map(); // elements of rows by number, of headings by "h" and number
     this.indices = [];
-    this.line = null;
+    this.breaks = [];
     this.current = 0; // place among the images shown
     this.tile = 144;
+    this.foot = hasChips(data) ? 64 : 44;
     this.onChange = onChange;
     this.heated = false; // whether all tiles show their heatmap
+    this.was = 0; // where the view was when tiles were drawn
     this.element.addEventListener("pointerover", (event) => {
       const tile = event.target.closest(".tile");
       if (tile) this.heat(tile);
@@ -25,149 +29,120 @@ class Grid {
     new ResizeObserver(() => this.measure()).observe(this.scroll);
   }
 
-  show(indices, line) {
+  show(indices, breaks) {
     this.indices = indices;
-    this.line = line;
+    this.breaks = breaks;
     this.current = Math.max(0, Math.min(this.current, indices.length - 1));
     this.measure();
   }
 
   measure() {
-    const width = this.element.clientWidth;
-    this.columns = Math.max(1, Math.floor((width + GAP) / (this.tile + GAP)));
-    // Tiles stretch to fill the row.
-    const size = Math.floor((width - GAP * (this.columns - 1)) / this.columns);
-    this.size = this.indices.length >= this.columns ? size : Math.min(size, this.tile * 1.5);
-    this.pitch = this.size + FOOT + ACTS + GAP;
-    const count = this.indices.length;
-    this.split = this.line ? Math.ceil(this.line.at / this.columns) : Math.ceil(count / this.columns);
-    const after = this.line ? Math.ceil((count - this.line.at) / this.columns) : 0;
-    this.count = this.split + after;
-    this.element.style.height = `${this.count * this.pitch + (this.line ? RULE : 0) + GAP}px`;
+    const width = this.element.clientWidth, count = this.indices.length;
+    let columns = Math.max(1, Math.floor((width + GAP) / (this.tile + GAP)));
+    for (;; columns += 1) {
+      // Tiles stretch to fill the row.
+      const size = Math.floor((width - GAP * (columns - 1)) / columns);
+      this.size = count >= columns ? size : Math.min(size, this.tile * 1.5);
+      this.pitch = this.size + this.foot + ACTS + GAP;
+      if (columns >= count || (count / columns) * this.pitch < HIGHEST) break;
+    }
+    this.sections = new Sections(count, columns, this.pitch, this.breaks);
+    this.element.style.height = `${this.sections.height + GAP}px`;
     this.element.style.setProperty("--tile", `${this.size}px`);
     this.element.style.setProperty("--acts", `${ACTS}px`);
-    this.element.setAttribute("aria-rowcount", this.count + (this.line ? 1 : 0));
-    this.element.setAttribute("aria-colcount", this.columns);
+    this.element.style.setProperty("--foot", `${this.foot}px`);
+    this.element.setAttribute("aria-rowcount", this.sections.lines);
+    this.element.setAttribute("aria-colcount", columns);
     this.redraw();
   }
 
   redraw() {
-    for (const row of this.rows.values()) row.remove();
-    this.rows.clear();
+    for (const line of this.lines.values()) line.remove();
+    this.lines.clear();
     this.draw();
   }
 
-  // Returns the places [from, to) in a row.
-  places(row) {
-    if (row < this.split) {
-      const end = this.line ? this.line.at : this.indices.length;
-      return [row * this.columns, Math.min(end, (row + 1) * this.columns)];
-    }
-    const from = this.line.at + (row - this.split) * this.columns;
-    return [from, Math.min(this.indices.length, from + this.columns)];
-  }
-
-  rowOf(place) {
-    if (!this.line || place < this.line.at) return Math.floor(place / this.columns);
-    return this.split + Math.floor((place - this.line.at) / this.columns);
-  }
-
-  top(row) {
-    return GAP + row * this.pitch + (this.line && row >= this.split ? RULE : 0);
-  }
-
   draw() {
-    const from = this.scroll.scrollTop, to = from + this.scroll.clientHeight;
-    const first = Math.max(0, Math.floor((from - RULE) / this.pitch) - SPARE);
-    const last = Math.min(this.count - 1, Math.ceil(to / this.pitch) + SPARE);
-    const wanted = new Set();
-    for (let row = first; row <= last; row += 1) wanted.add(row);
+    if (!this.sections) return;
+    const from = this.scroll.scrollTop, view = this.scroll.clientHeight, spare = SPARE * this.pitch;
+    const { rows, headings } = this.sections.between(from - spare, from + view + spare);
+    const wanted = new Set([...rows, ...headings.map((number) => `h${number}`)]);
     // The current image stays in the document, so that the focus is not lost.
-    if (this.indices.length) wanted.add(this.rowOf(this.current));
-    if (this.line && first <= this.split && this.split <= last + 1) wanted.add("rule");
-    for (const [row, element] of this.rows) {
-      if (!wanted.has(row)) {
+    if (this.indices.length) wanted.add(this.sections.rowOf(this.current));
+    this.load(from, from + view, Math.max(view, spare));
+    for (const [key, element] of this.lines) {
+      if (!wanted.has(key)) {
         element.remove();
-        this.rows.delete(row);
+        this.lines.delete(key);
       }
     }
-    for (const row of wanted) {
-      if (this.rows.has(row)) continue;
-      const element = row === "rule" ? this.rule() : this.row(row);
-      this.rows.set(row, element);
+    for (const key of wanted) {
+      if (this.lines.has(key)) continue;
+      const element = typeof key === "string" ? this.heading(this.sections.all[+key.slice(1)]) : this.row(key);
+      this.lines.set(key, element);
       this.element.append(element);
     }
   }
 
-  rule() {
-    const rule = make("div", "rule");
-    rule.setAttribute("role", "row");
-    rule.setAttribute("aria-rowindex", this.split + 1);
-    const cell = make("span", "", this.line.text);
+  // Has the images in view loaded, then those that the view moves towards, then those behind.
+  load(from, to, step) {
+    const down = from >= this.was, [above, below] = down ? [1, AHEAD] : [AHEAD, 1];
+    this.was = from;
+    const before = [from - above * step, from], after = [to, to + below * step];
+    const ranges = [[from, to], ...(down ? [after, before] : [before, after])];
+    const indices = ranges.flatMap(([start, end]) =>
+      this.sections.between(start, end).rows.flatMap((row) => this.indices.slice(...this.sections.places(row))));
+    this.images.want(indices);
+  }
+
+  // Fills tiles whose images have been loaded.
+  fill() {
+    for (const pic of this.element.querySelectorAll("[data-waits]")) {
+      const tile = pic.closest(".tile"), frame = imageFrame(this.data, this.images, +pic.dataset.waits);
+      if ("waits" in frame.dataset) continue;
+      pic.replaceWith(frame);
+      if (this.heated || tile.matches(":hover")) this.heat(tile);
+    }
+  }
+
+  heading({ text, top, line }) {
+    const heading = make("div", "rule");
+    heading.setAttribute("role", "row");
+    heading.setAttribute("aria-rowindex", line);
+    const cell = make("span", "", text);
     cell.setAttribute("role", "gridcell");
-    cell.setAttribute("aria-colspan", this.columns);
-    rule.append(cell);
-    rule.style.top = `${GAP / 2 + this.split * this.pitch}px`;
-    return rule;
+    cell.setAttribute("aria-colspan", this.sections.columns);
+    heading.append(cell);
+    heading.style.top = `${top - GAP / 2}px`;
+    return heading;
   }
 
   row(number) {
     const row = make("div", "row");
     row.setAttribute("role", "row");
-    row.setAttribute("aria-rowindex", number + 1 + (this.line && number >= this.split ? 1 : 0));
-    row.style.top = `${this.top(number)}px`;
-    const [from, to] = this.places(number);
+    row.setAttribute("aria-rowindex", this.sections.lineOf(number) + 1);
+    row.style.top = `${this.sections.topOf(number)}px`;
+    const [from, to] = this.sections.places(number);
     for (let place = from; place < to; place += 1) row.append(this.cell(place, place - from));
     return row;
   }
 
   cell(place, column) {
-    const { data } = this, index = this.indices[place];
-    const tile = make("div", "tile");
+    const tile = makeTile(this.data, this.images, this.indices[place], this.selects);
     tile.setAttribute("role", "gridcell");
     tile.setAttribute("aria-colindex", column + 1);
     tile.dataset.place = place;
-    const square = make("div", "square");
-    const frame = imageFrame(data, this.images, index);
-    square.append(frame ?? make("div", "gone", "image cannot be read"), make("span", "mark"));
-    if (this.heated) addHeat(frame, this.images, index);
-    const acts = make("div", "acts");
-    for (const [letter, name, sign] of [[KEEP, "keep", "\u2713"], [DROP, "drop", "\u2715"]]) {
-      const button = make("button", name, `${sign} ${name}`);
-      button.type = "button";
-      button.tabIndex = -1;
-      button.dataset.letter = letter;
-      acts.append(button);
-    }
-    const foot = make("div", "foot"), one = make("div"), two = make("div");
-    one.append(make("span", "soft rank", `#${index + 1}`));
-    const probability = data.probability[index];
-    const percent = probability === null ? "" : ` \u00b7 ${Math.round(100 * probability)}%`;
-    one.append(make("b", "", formatNumber(data.score[index], 3) + percent));
-    two.append(make("span", "soft", visible(data.categories[data.category[index]])));
-    if (this.selects) two.append(data.selected[index] ? make("span", "state", "selected") : make("span", "state unselected", "not selected"));
-    foot.append(one, two);
-    tile.append(square, foot, acts);
-    tile.title = visible(data.path[index]);
+    if (this.heated) this.heat(tile);
     this.mark(tile, place);
     return tile;
   }
 
   // Updates a tile to its decision and the current place.
   mark(tile, place) {
-    const { data } = this, index = this.indices[place], letter = this.decisions.letters[index];
-    tile.classList.toggle("drop", letter === DROP);
-    tile.classList.toggle("keep", letter === KEEP);
-    tile.classList.toggle("unselected", this.selects && !data.selected[index]);
+    markTile(tile, this.data, this.decisions, this.indices[place], this.selects);
     tile.classList.toggle("current", place === this.current);
     tile.tabIndex = place === this.current ? 0 : -1;
     tile.setAttribute("aria-selected", place === this.current);
-    for (const button of tile.querySelectorAll(".acts button")) {
-      button.setAttribute("aria-pressed", button.dataset.letter === letter);
-    }
-    const mark = { [DROP]: "\u2715 drop", [KEEP]: "\u2713 keep", [UNDECIDED]: "" }[letter];
-    tile.querySelector(".mark").textContent = mark;
-    tile.setAttribute("aria-label", describe(data, index, letter, this.selects));
   }
 
   heat(tile) {
@@ -191,8 +166,8 @@ class Grid {
   go(place, { focus = true } = {}) {
     if (!this.indices.length) return;
     this.current = Math.max(0, Math.min(place, this.indices.length - 1));
-    const row = this.rowOf(this.current), top = this.top(row);
-    const room = this.line && row === this.split ? RULE : 0;
+    const row = this.sections.rowOf(this.current), top = this.sections.topOf(row);
+    const section = this.sections.sectionOf(row), room = row === section.row ? top - section.top : 0;
     if (top - room - GAP < this.scroll.scrollTop) this.scroll.scrollTop = top - room - GAP;
     const bottom = top + this.pitch - this.scroll.clientHeight;
     if (bottom > this.scroll.scrollTop) this.scroll.scrollTop = bottom;
@@ -204,56 +179,9 @@ class Grid {
 
   // Moves by rows, in the same column where possible.
   step(rows) {
-    const row = this.rowOf(this.current), column = this.current - this.places(row)[0];
-    const target = Math.max(0, Math.min(this.count - 1, row + rows));
-    const [from, to] = this.places(target);
+    const row = this.sections.rowOf(this.current), column = this.current - this.sections.places(row)[0];
+    const target = Math.max(0, Math.min(this.sections.rows - 1, row + rows));
+    const [from, to] = this.sections.places(target);
     if (target !== row) this.go(Math.min(from + column, to - 1));
   }
-}
-
-function make(name, className = "", text = "") {
-  const element = document.createElement(name);
-  if (className) element.className = className;
-  if (text) element.textContent = text;
-  return element;
-}
-
-// Returns the image fitted into a square, or null if it cannot be read.
-function imageFrame(data, images, index) {
-  const address = images.thumbnail(index);
-  if (address === "") return null;
-  const pic = make("div", "pic"), longer = Math.max(data.width[index], data.height[index]);
-  pic.style.width = `${(100 * data.width[index]) / longer}%`;
-  pic.style.height = `${(100 * data.height[index]) / longer}%`;
-  if (address === null) {
-    pic.dataset.waits = "";
-    return pic;
-  }
-  const image = make("img");
-  image.alt = "";
-  image.decoding = "sync";
-  image.draggable = false;
-  image.src = address;
-  pic.append(image);
-  return pic;
-}
-
-// Lays the heatmap over an image unless it is there.
-function addHeat(pic, images, index) {
-  if (!pic?.firstChild || pic.querySelector("canvas")) return;
-  const heat = images.heatmap(index);
-  if (heat) pic.append(heat);
-}
-
-function describe(data, index, letter, selects) {
-  const parts = [
-    `rank ${index + 1}`,
-    `score ${formatNumber(data.score[index])}`,
-    data.categories[data.category[index]],
-    visible(data.path[index]),
-    { [DROP]: "dropped", [KEEP]: "kept", [UNDECIDED]: "undecided" }[letter],
-  ];
-  if (selects) parts.push(data.selected[index] ? "selected" : "not selected");
-  if (!data.bytes[index]) parts.push("image cannot be read");
-  return parts.join(", ");
 }

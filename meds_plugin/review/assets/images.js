@@ -1,48 +1,62 @@
-// Thumbnails and heatmaps, decoded from the page's text when a tile needs them.
+// Thumbnails and heatmaps, decoded from the page's parts when a tile needs them.
+
+const IN_FLIGHT = 8; // parts that are loaded at once
+const HELD = 64e6; // characters of parts that are kept, besides those shown
 
 class ReviewImages {
-  constructor(data) {
+  constructor(data, onPart, onFault) {
     this.data = data;
-    this.texts = new Map();
-    this.bytes = new Map();
-    this.start = []; // of each thumbnail, in characters within its chunk
-    this.total = []; // characters per chunk
+    this.onPart = onPart;
+    this.onFault = onFault;
+    this.parts = new Map(); // the least recently used come first
+    this.held = 0;
+    this.loading = new Set();
+    this.faulty = new Set();
+    this.queue = [];
+    this.start = []; // of each thumbnail, in characters within its part
+    this.mapStart = []; // of the heatmaps within each part
+    this.length = []; // of each part
     let sum = 0;
     data.bytes.forEach((length, index) => {
-      if (index % data.chunk === 0) sum = 0;
+      if (index % data.part === 0) sum = 0;
       this.start.push(sum);
       sum += length;
-      this.total[Math.floor(index / data.chunk)] = sum;
+      const number = Math.floor(index / data.part), count = (index % data.part) + 1;
+      const pixels = data.maps ? count * data.maps.height * data.maps.width : 0;
+      this.mapStart[number] = sum;
+      this.length[number] = sum + 4 * Math.ceil(pixels / 3);
     });
     if (data.maps) this.colours = heatColours();
+    // What a file of the folder calls.
+    window.reviewPart = (id, number, text) => {
+      if (id === data.id && text.length === this.length[number]) this.hold(number, text);
+    };
   }
 
-  // Returns a data URL; null while the page is still loading, "" if the image cannot be read.
+  partOf(index) {
+    return Math.floor(index / this.data.part);
+  }
+
+  // Returns a data URL; null while it is not loaded, "" if the image cannot be read.
   thumbnail(index) {
     const length = this.data.bytes[index];
-    if (!length) return "";
-    const number = Math.floor(index / this.data.chunk);
-    const text = this.text("thumbs", number, this.total[number]);
-    if (text === null) return null;
-    return "data:image/webp;base64," + text.slice(this.start[index], this.start[index] + length);
+    if (!length || this.faulty.has(this.partOf(index))) return "";
+    const part = this.part(this.partOf(index));
+    if (!part) return null;
+    return "data:image/webp;base64," + part.text.slice(this.start[index], this.start[index] + length);
   }
 
   // Returns a canvas that covers the map's part of the image, or null.
   heatmap(index) {
-    const maps = this.data.maps;
-    if (!maps || !this.data.bytes[index]) return null;
-    const number = Math.floor(index / this.data.chunk), size = maps.height * maps.width;
-    const count = Math.min(this.data.chunk, this.data.path.length - number * this.data.chunk);
-    const text = this.text("maps", number, 4 * Math.ceil((count * size) / 3));
-    if (text === null) return null;
-    if (!this.bytes.has(number)) {
-      this.bytes.set(number, Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)));
-    }
-    const first = (index % this.data.chunk) * size;
+    const maps = this.data.maps, number = this.partOf(index);
+    const part = maps && this.data.bytes[index] ? this.part(number) : null;
+    if (!part) return null;
+    const size = maps.height * maps.width, first = (index % this.data.part) * size;
+    part.maps ??= Uint8Array.from(atob(part.text.slice(this.mapStart[number])), (letter) => letter.charCodeAt(0));
     const canvas = document.createElement("canvas");
     canvas.width = maps.width;
     canvas.height = maps.height;
-    paintHeat(canvas, this.bytes.get(number).subarray(first, first + size), this.colours);
+    paintHeat(canvas, part.maps.subarray(first, first + size), this.colours);
     const [left, top, right, bottom] = maps.window;
     canvas.style.left = 100 * left + "%";
     canvas.style.top = 100 * top + "%";
@@ -51,14 +65,58 @@ class ReviewImages {
     return canvas;
   }
 
-  text(kind, number, length) {
-    const name = kind + "-" + number;
-    if (this.texts.has(name)) return this.texts.get(name);
-    const element = document.getElementById(name);
-    const text = element ? element.textContent : "";
-    if (text.length !== length) return null;
-    this.texts.set(name, text);
-    return text;
+  part(number) {
+    const part = this.parts.get(number);
+    if (part) {
+      this.parts.delete(number);
+      this.parts.set(number, part);
+      return part;
+    }
+    if (this.data.folder) return null;
+    const text = document.getElementById("part-" + number)?.textContent ?? "";
+    return text.length === this.length[number] ? this.hold(number, text) : null;
+  }
+
+  hold(number, text) {
+    this.parts.set(number, { text });
+    this.held += text.length;
+    for (const [old, { text: dropped }] of this.parts) {
+      if (this.held <= HELD || old === number) break;
+      this.parts.delete(old);
+      this.held -= dropped.length;
+    }
+    return this.parts.get(number);
+  }
+
+  // Loads the parts of these images, the first ones first, before or instead of what was still to
+  // be loaded.
+  want(indices, { instead = true } = {}) {
+    if (!this.data.folder) return;
+    const numbers = indices.map((index) => this.partOf(index));
+    this.queue = [...new Set(instead ? numbers : [...numbers, ...this.queue])];
+    this.load();
+  }
+
+  load() {
+    while (this.queue.length && this.loading.size < IN_FLIGHT) {
+      const number = this.queue.shift();
+      if (this.parts.has(number) || this.loading.has(number) || this.faulty.has(number)) continue;
+      this.loading.add(number);
+      const script = document.createElement("script");
+      const file = `${this.data.folder}/part-${String(number).padStart(5, "0")}.js`;
+      script.onload = script.onerror = () => {
+        script.remove();
+        this.loading.delete(number);
+        if (!this.parts.has(number)) {
+          this.faulty.add(number);
+          this.onFault(file);
+        }
+        this.onPart();
+        this.load();
+      };
+      script.src = file;
+      document.head.append(script);
+    }
   }
 }
 

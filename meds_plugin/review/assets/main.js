@@ -3,10 +3,12 @@
 const byId = (id) => document.getElementById(id);
 const data = JSON.parse(byId("data").textContent);
 const decisions = new Decisions(data);
-const images = new ReviewImages(data);
-const choice = { category: -1, decision: "all", order: "descending" };
+const images = new ReviewImages(data, showLoaded, (file) => {
+  showNotice(`${file} is missing or belongs to another run: keep the folder ${data.folder} beside this page, or build the page again.`);
+});
+const choice = { category: -1, decision: "all", issue: "all", order: data.suspicion ? "suspicion" : "descending" };
 const grid = new Grid(data, images, decisions, showCurrent);
-const large = new LargeView(data, images);
+const large = new LargeView(data, images, decisions);
 grid.selects = data.selected.includes(0) || data.thresholds.some((value) => value !== null);
 
 function currentIndex() {
@@ -15,10 +17,10 @@ function currentIndex() {
 
 // Applies the filters; the current image stays current if it is still shown.
 function update(wanted = currentIndex()) {
-  const indices = shownImages(data, decisions.letters, choice);
+  const indices = shownImages(data, decisions, choice);
   const place = indices.indexOf(wanted);
   if (place >= 0) grid.current = place;
-  grid.show(indices, thresholdLine(data, indices, choice));
+  grid.show(indices, headings(data, indices, choice));
   byId("empty").hidden = indices.length > 0;
   byId("empty").textContent = choice.decision === "undecided" ? "Every image here is decided." : "No image matches.";
   const advice = choice.category < 0 ? "choose a category to see its threshold" : "";
@@ -31,30 +33,43 @@ function update(wanted = currentIndex()) {
 
 function showProgress() {
   const kept = decisions.count(KEEP), dropped = decisions.count(DROP), total = data.path.length;
+  const conflicts = decisions.conflicts();
   const { sum, unknown } = expectedContaminated(data, decisions.letters);
   let expected = sum === null ? "unknown" : sum.toFixed(sum < 100 ? 1 : 0);
   if (sum !== null && unknown.length) expected += ` (unknown in ${unknown.map(visible).join(", ")})`;
   byId("progress").replaceChildren(
-    "reviewed ", make("b", "", String(kept + dropped)), ` of ${total} \u00b7 ${dropped} dropped, ${kept} kept \u00b7 expected contaminated images left: `,
+    "reviewed ", make("b", "", String(kept + dropped)), ` of ${total} \u00b7 ${dropped} dropped, ${kept} kept \u00b7 ${conflicts ? `${conflicts} conflicts \u00b7 ` : ""}expected contaminated images left: `,
     make("b", "", expected),
   );
   byId("bar").max = total || 1;
   byId("bar").value = kept + dropped;
   byId("undo").disabled = byId("large-undo").disabled = !decisions.past.length;
   byId("download").disabled = kept + dropped === 0;
+  byId("conflicts").disabled = !conflicts && choice.decision !== "conflict";
+  byId("conflicts").textContent = `conflicts (${conflicts})`;
 }
 
 function showCurrent() {
   const index = currentIndex();
   byId("current").replaceChildren();
+  for (const [id, letter] of [["keep", KEEP], ["drop", DROP]]) {
+    byId(id).setAttribute("aria-pressed", index >= 0 && decisions.letters[index] === letter);
+  }
   if (index < 0) return;
   const name = make("bdi", "", visible(data.path[index]));
   byId("current").append(name, ` \u00b7 rank ${index + 1} \u00b7 score ${formatNumber(data.score[index])}`);
-  if (large.open) large.show(index, decisions.letters[index], grid.selects);
+  if (large.open) large.show(index, grid.selects);
+}
+
+// Shows images whose part of the folder has been loaded.
+function showLoaded() {
+  grid.fill();
+  large.fillWaiting();
 }
 
 function announce(text) {
-  byId("announcement").textContent = text;
+  // Behind an open dialog nothing is heard.
+  byId(large.open ? "large-announcement" : "announcement").textContent = text;
 }
 
 function showNotice(text) {
@@ -66,14 +81,15 @@ function decide(letter, { place = grid.current, move = true } = {}) {
   const index = grid.indices[place];
   if (index === undefined) return;
   const stored = decisions.stored;
-  decisions.set([[index, letter]], index);
+  decisions.set([[index, letter, UNDECIDED]], index);
   if (stored && !decisions.stored) warnUnstored();
-  announce(`${WORD[letter]}: ${visible(data.path[index])}`);
+  const done = data.path.length - decisions.count(UNDECIDED);
+  announce(`${WORD[letter]}: ${visible(data.path[index])}, ${done} of ${data.path.length} reviewed`);
   const next = grid.indices[Math.min(place + 1, grid.indices.length - 1)];
   if (choice.decision !== "all") {
     // If the image leaves the view, the next one takes its place.
     grid.current = place;
-    const gone = WORD[letter] !== choice.decision;
+    const gone = !matches(data, decisions, index, choice);
     update(gone ? (next === index ? -1 : next) : move ? next : index);
     if (grid.indices.length) grid.go(grid.current);
     else if (large.open) large.dialog.close();
@@ -109,7 +125,13 @@ function toggleHeat() {
 
 function enlarge() {
   const index = currentIndex();
-  if (index >= 0) large.show(index, decisions.letters[index], grid.selects);
+  if (index >= 0) large.show(index, grid.selects);
+}
+
+function compare() {
+  if (!data.nearest) return;
+  large.comparing = !large.open || !large.comparing;
+  enlarge();
 }
 
 function filterUndecided() {
@@ -124,14 +146,19 @@ function download() {
   link.download = "decisions.csv";
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60000);
-  showNotice(`decisions.csv has been downloaded. To exclude the dropped images, run this in its folder:\n${data.apply} decisions.csv`);
+  const conflicts = decisions.conflicts();
+  const open = conflicts ? ` ${conflicts} conflicts are not settled: it holds your side of them.` : "";
+  showNotice(`decisions.csv has been downloaded.${open} To exclude the dropped images, run this in its folder:\n${data.apply} decisions.csv`);
 }
 
 async function load(file) {
   try {
-    const { changed, unknown } = decisions.load(await file.text(), currentIndex());
-    const rest = unknown ? ` ${unknown} rows name images that are not in this run.` : "";
-    showNotice(`Imported ${changed} decisions from ${visible(file.name)}.${rest}`);
+    const { added, agreed, conflicts, unknown } = decisions.merge(await file.text(), currentIndex());
+    const parts = [`Imported ${added} decisions from ${visible(file.name)}`];
+    if (agreed) parts.push(`${agreed} agree with yours`);
+    if (conflicts) parts.push(`${conflicts} contradict yours, which stand: choose Show: conflicts to settle them`);
+    if (unknown) parts.push(`${unknown} rows name images that are not in this run`);
+    showNotice(parts.join("; ") + ".");
     update();
   } catch (error) {
     showNotice(`${visible(file.name)} was not imported: ${error.message}.`);
@@ -144,7 +171,7 @@ function warnUnstored() {
 
 const KEYS = {
   k: () => decide(KEEP), d: () => decide(DROP), c: () => decide(UNDECIDED, { move: false }),
-  n: nextUndecided, u: undo, h: toggleHeat, f: filterUndecided,
+  n: nextUndecided, u: undo, h: toggleHeat, f: filterUndecided, v: compare,
   ArrowRight: () => grid.go(grid.current + 1), ArrowLeft: () => grid.go(grid.current - 1),
   ArrowDown: () => grid.step(1), ArrowUp: () => grid.step(-1),
   PageDown: () => grid.step(Math.max(1, Math.floor(grid.scroll.clientHeight / grid.pitch))),
@@ -176,7 +203,8 @@ grid.element.addEventListener("click", (event) => {
   const place = +tile.dataset.place, letter = event.target.closest("button")?.dataset.letter;
   if (!letter) return grid.go(place);
   // A second click takes the decision back.
-  const same = decisions.letters[grid.indices[place]] === letter;
+  const index = grid.indices[place];
+  const same = decisions.letters[index] === letter && decisions.others[index] === UNDECIDED;
   grid.current = place;
   decide(same ? UNDECIDED : letter, { place, move: false });
 });
@@ -187,12 +215,12 @@ grid.element.addEventListener("dblclick", (event) => {
 for (const [id, act] of Object.entries({
   keep: KEYS.k, drop: KEYS.d, next: nextUndecided, undo, enlarge, heat: toggleHeat, download,
   "large-keep": KEYS.k, "large-drop": KEYS.d, "large-undo": undo,
-  "large-previous": KEYS.ArrowLeft, "large-next": KEYS.ArrowRight,
+  "large-previous": KEYS.ArrowLeft, "large-next": KEYS.ArrowRight, "large-compare": compare,
 })) {
   byId(id).addEventListener("click", act);
 }
 byId("notice-close").addEventListener("click", () => { byId("notice").hidden = true; });
-for (const key of ["category", "decision", "order"]) {
+for (const key of ["category", "decision", "issue", "order"]) {
   byId(key).addEventListener("change", (event) => {
     choice[key] = key === "category" ? +event.target.value : event.target.value;
     grid.current = 0;
@@ -210,6 +238,7 @@ byId("import").addEventListener("change", (event) => {
   event.target.value = "";
 });
 large.dialog.addEventListener("close", () => grid.go(grid.current));
+onSwipe(byId("large-images"), (step) => grid.go(grid.current + step));
 window.addEventListener("storage", (event) => {
   if (event.key !== decisions.key) return;
   decisions.read(); // made in another window
@@ -218,19 +247,31 @@ window.addEventListener("storage", (event) => {
 
 function fillChoices() {
   const count = (category, test) => data.category.reduce((sum, each, index) => sum + (each === category && test(index)), 0);
-  if (data.categories.length > 1) byId("category").append(new Option(`all (${data.path.length})`, "-1"));
+  if (data.categories.length > 1) byId("category").append(new Option(`all categories (${data.path.length})`, "-1"));
   data.categories.forEach((name, category) => {
     const out = count(category, (index) => !data.selected[index]);
     const rest = grid.selects ? `, ${out} not selected` : "";
     byId("category").append(new Option(`${visible(name)} (${count(category, () => true)}${rest})`, category));
   });
   choice.category = +byId("category").value;
-  for (const [key, { name, available }] of Object.entries(ORDERS)) {
-    if (!available || available(data)) byId("order").append(new Option(name, key));
+  for (const [label, orders] of [["Sort", SORTS], ["Group", GROUPS]]) {
+    const group = make("optgroup");
+    group.label = label;
+    for (const [key, { name, available }] of Object.entries(orders)) {
+      if (!available || available(data)) group.append(new Option(name, key));
+    }
+    if (group.childElementCount) byId("order").append(group);
   }
+  byId("category-choice").hidden = data.categories.length < 2;
+  byId("issue-choice").hidden = !data.issues;
+  data.issueNames.forEach((name, bit) => {
+    const number = data.issues.reduce((sum, each) => sum + ((each >> bit) & 1), 0);
+    byId("issue").append(new Option(`${visible(name)} (${number})`, bit));
+  });
 }
 
 function describeRun() {
+  byId("compare-hint").hidden = !data.nearest;
   const parts = [data.name];
   const { categories = {}, all = {} } = data.contamination;
   const percent = (value) => `${(100 * value).toFixed(0)}%`;
@@ -244,6 +285,8 @@ function describeRun() {
     parts.push(`contamination unknown for ${names}: ${reasons.size > 1 ? "see contamination.json" : [...reasons][0]}`);
   }
   byId("run").textContent = visible(parts.join(" \u00b7 "));
+  byId("headline").hidden = !data.headline;
+  byId("headline").textContent = visible(data.headline ?? "");
   byId("cut-short").hidden = !data.cutShort;
   byId("cut-short").textContent = `Cut short: ${data.cutShort}. The order of the images is not final.`;
   if (!data.maps) {
@@ -262,7 +305,5 @@ fillChoices();
 describeRun();
 update();
 if (!decisions.stored) warnUnstored();
-// Tiles drawn before their images were loaded.
-document.addEventListener("DOMContentLoaded", () => {
-  if (grid.element.querySelector("[data-waits]")) grid.redraw();
-});
+// Tiles drawn before their images were part of the document.
+document.addEventListener("DOMContentLoaded", showLoaded);

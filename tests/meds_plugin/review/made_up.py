@@ -15,7 +15,7 @@ from meds_plugin.review.build import rebuild_review
 from meds_plugin.review.heatmaps import Heatmaps
 from meds_plugin.review.store import ReviewImages, save_review_images
 from meds_plugin.review.thumbnails import Thumbnail, thumbnail_side
-from meds_plugin.utils.atomic import write_csv, write_json, write_text
+from meds_plugin.utils.atomic import write_arrays, write_csv, write_json, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +42,9 @@ def make_run(
     stored: bool = True,
     exclude: str | None = None,
     root: Path | None = None,
+    issues: Sequence[Sequence[str]] = ((),),
+    duplicates: int = 0,
+    embeddings: bool = False,
 ) -> Path:
     """Write a finished run: scores fall evenly from 1 to 0, categories take turns.
 
@@ -53,6 +56,10 @@ def make_run(
         stored: Store thumbnails and heatmaps.
         exclude: The run's ``data.exclude``.
         root: The folder that the images are in; default: a missing one.
+        issues: Their issues, in turn.
+        duplicates: So many of the most suspicious are near-duplicates, in pairs.
+        embeddings: Store embeddings: what is odd about the images is one of four things, in turn;
+            of what they show, neighbours in the ranking show the most alike.
     """
     folder.mkdir(parents=True)
     count = len(names)
@@ -67,8 +74,8 @@ def make_run(
             "memory": f"{1 - place / count:.7g}",
             "distilled": None,
             "probability": f"{(1 - place / count) ** 2:.5g}" if probability else None,
-            "issues": "blurry dark" if place == 1 else None,
-            "duplicate_group": 1 if place in (2, 3) else None,
+            "issues": " ".join(issues[place % len(issues)]),
+            "duplicate_group": place // 2 + 1 if place < duplicates else None,
         }
         for place, name in enumerate(names)
     ]
@@ -88,6 +95,11 @@ def make_run(
     data["range"] = "full"
     config = {"data": data, "backbone": {"detector": None}}
     write_text(folder / "config.yaml", OmegaConf.to_yaml(config))
+    if embeddings:
+        turns = np.linspace(0, 1, count)
+        peak, image = np.eye(4)[np.arange(count) % 4], np.stack([np.cos(turns), np.sin(turns)], 1)
+        places = np.argsort(names)
+        write_arrays(folder / "embeddings.npz", {"image": image[places], "peak": peak[places]})
     if stored:
         save_review_images(folder, _review_images(count))
     return folder

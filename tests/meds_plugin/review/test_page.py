@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from meds_plugin.review.build import rebuild_review
+from meds_plugin.review.parts import PART
 from meds_plugin.review.store import load_review_images
 from meds_plugin.utils.atomic import write_json
 from tests.made_up import write_run
@@ -14,6 +15,8 @@ from tests.meds_plugin.review.made_up import HOSTILE, element, make_run, page_da
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
 
 def test_holds_the_images_of_the_run_in_the_rankings_order(tmp_path: Path) -> None:
@@ -26,17 +29,18 @@ def test_holds_the_images_of_the_run_in_the_rankings_order(tmp_path: Path) -> No
     assert found["category"][:3] == [1, 0, 1]
     assert found["score"] == sorted(found["score"], reverse=True)
     assert found["thresholds"] == [0.5, 0.5]
-    assert set(found["probability"]) == {None}
+    assert found["probability"] is None
     images = load_review_images(run, 300)
     assert images is not None
     assert images.heatmaps is not None
     place = sorted(names).index(names[270])
-    thumbs, maps = element(page, "thumbs-1"), base64.b64decode(element(page, "maps-1"))
-    start = sum(found["bytes"][256:270])
-    data = base64.b64decode(thumbs[start : start + found["bytes"][270]])
+    part = element(page, f"part-{270 // PART}")
+    first = 270 - 270 % PART
+    start = sum(found["bytes"][first:270])
+    data = base64.b64decode(part[start : start + found["bytes"][270]])
     assert data == images.thumbnails[place].data
-    assert len(thumbs) == sum(found["bytes"][256:])
-    assert maps[14 * 784 : 15 * 784] == images.heatmaps.values[place].tobytes()
+    maps = base64.b64decode(part[sum(found["bytes"][first : first + PART]) :])
+    assert maps[(270 - first) * 784 :][:784] == images.heatmaps.values[place].tobytes()
 
 
 def test_no_name_can_end_or_begin_anything(tmp_path: Path) -> None:
@@ -60,6 +64,38 @@ def test_the_policy_allows_the_pages_own_script_and_style_only(tmp_path: Path) -
         digest = base64.b64encode(hashlib.sha256(inline[1].encode()).digest()).decode()
         assert f"{tag}-src 'sha256-{digest}'" in policy[1]
     assert not re.search(r"(?:src|href)=", page.replace("-src", ""))
+
+
+def test_many_images_lie_in_parts_beside_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run", [f"{place:03d}.png" for place in range(PART + 1)])
+    whole = rebuild_review(run).read_text("ascii")
+    assert not (run / "review_files").exists()
+    monkeypatch.setattr("meds_plugin.review.page._ONE_FILE", 0)
+    page = rebuild_review(run).read_text("ascii")
+    assert 'id="part-' not in page
+    assert "'strict-dynamic'; style-src" in page  # the page's own script may load others
+    assert "strict-dynamic" not in whole
+    key = json.loads(element(page, "data"))["id"]
+    for number in range(2):
+        part = (run / "review_files" / f"part-{number:05d}.js").read_text("ascii")
+        assert part == f'reviewPart("{key}",{number},"{element(whole, f"part-{number}")}");\n'
+
+
+def test_tells_issues_groups_and_neighbours(tmp_path: Path) -> None:
+    names = [f"{place}.png" for place in range(8)]
+    issues = (("dark", "odd-size"), (), ("blurry",))
+    run = make_run(tmp_path / "run", names, issues=issues, duplicates=2, embeddings=True)
+    found = page_data(run)
+    assert found["issueNames"] == ["blurry", "dark", "odd-size"]
+    assert found["issues"][:3] == [0b110, 0, 0b001]
+    assert found["duplicates"] == [1, 1, None, None, None, None, None, None]
+    assert found["defects"] == [1, None, None, None, 1, None, None, None]
+    assert found["nearest"] == [6, 6, 6, 6, 6, 6, 7, 6]
+    (run / "embeddings.npz").unlink()
+    found = page_data(run)
+    assert found["defects"] is found["nearest"] is None
 
 
 def test_decisions_belong_to_what_was_ranked_not_to_the_folder(tmp_path: Path) -> None:

@@ -98,12 +98,15 @@ def test_the_page_shows_the_new_order(run: Path, tmp_path: Path) -> None:
     updated = update_review(run, decide(tmp_path, undecided(updated.file)[:20]), at_most=0.05)
     page = updated.page.read_text("ascii")
     data = json.loads(element(page, "data"))
-    assert data["path"][:80] == undecided(updated.file)
-    assert data["path"][80:] == [name for name in NAMES if name not in data["path"][:80]]
+    shown = [data["path"][i] for i in np.argsort(-np.array(data["suspicion"]), kind="stable")]
+    assert shown[:80] == undecided(updated.file)
+    assert shown[80:] == [name for name in NAMES if name not in shown[:80]]
+    assert "contaminated images among those left: about" in data["headline"]
     found = updated.dropped / 120
     estimate = data["contamination"]["all"]
     assert found <= estimate["low"] <= estimate["estimate"] <= estimate["high"]
-    assert sum(data["probability"][80:]) == updated.dropped
+    chances = dict(zip(data["path"], data["probability"], strict=True))
+    assert sum(chances[name] for name in shown[80:]) == updated.dropped
 
 
 @pytest.mark.parametrize("names", [[], NAMES[:12], NAMES[12:30], NAMES[:1]])
