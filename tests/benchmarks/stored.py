@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,10 +25,12 @@ from meds_plugin.encoding.encoded_images import EncodedImages
 from meds_plugin.encoding.reader import ImageReader
 from meds_plugin.memory.patch_vectors import PatchVectors
 from meds_plugin.memory.refinement import refined_scores
-from meds_plugin.memory.scores import expected_scores, stored_scores
+from meds_plugin.memory.scores import expected_scores, gap_curve
 from meds_plugin.memory.stored import stored_images
+from meds_plugin.metrics import image_score
 from meds_plugin.ranking import auprc
 from meds_plugin.runs.read import read_config
+from meds_plugin.utils.rng import torch_generator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 _PATCHES, _CHANNELS = 64, 128
 
 
-def measure_times(counts: Sequence[int], stored: int) -> list[dict[str, float]]:
+def measure_times(counts: Sequence[int], stored: int) -> list[dict[str, Any]]:
     """Return the seconds of stage 1 on random features, for each number of images."""
     rows = []
     for count in counts:
@@ -53,8 +55,8 @@ def measure_times(counts: Sequence[int], stored: int) -> list[dict[str, float]]:
     return rows
 
 
-def encode(run: Path, file: Path) -> None:
-    """Write the memory features of a run's training images."""
+def encode(run: Path, file: Path, every: int) -> None:
+    """Write the memory features of a run's training images, of every so many rows and columns."""
     config = read_config(run)
     data = build_datamodule(config)
     data.setup()
@@ -62,42 +64,42 @@ def encode(run: Path, file: Path) -> None:
     data.preprocess.normalization = view.normalization
     images = EncodedImages(ImageReader(data.train_dataloader()), view)
     parts = [
-        features
-        for _, features, _ in images.features(
+        features.unflatten(1, grid)[:, ::every, ::every].flatten(1, 2).half()
+        for _, features, grid in images.features(
             range(len(images)), device=torch.device("cpu"), progress="features"
         )
     ]
     injected = np.array([bool(each) for each in data.train.injected])
-    np.savez(file, features=torch.cat(parts).half().numpy(), injected=injected)
+    np.savez(file, features=torch.cat(parts).numpy(), injected=injected)
 
 
 def measure_ranking(
     file: Path, ratios: Sequence[float], limits: Sequence[int], seeds: int
-) -> list[dict[str, float]]:
+) -> list[dict[str, Any]]:
     """Return AUPRC of both looks, exact and over stored images."""
     with np.load(file, allow_pickle=False) as archive:
         features = torch.from_numpy(archive["features"]).float()
         injected = archive["injected"].tolist()
     vectors = PatchVectors.of(features)
     rows = []
-    for ratio in ratios:
-        for limit in [0, *limits]:
-            found = []
-            for seed in range(seeds if limit else 1):
-                generator = torch.Generator().manual_seed(seed)
-                some = stored_images(len(vectors), limit or None, generator=generator)
-                if some is None:
-                    maps = expected_scores(vectors, ratio)
-                else:
-                    maps = stored_scores(vectors, ratio, some)
+    for limit in [None, *limits]:
+        found: dict[float, list[tuple[float, float]]] = {ratio: [] for ratio in ratios}
+        for seed in range(seeds if limit else 1):
+            curve = gap_curve(vectors, ratios, stored=limit, seed=seed)
+            # The same choice once more.
+            generator = torch_generator(seed, "stored")
+            some = stored_images(len(vectors), limit, generator=generator)
+            for ratio, maps in zip(ratios, curve, strict=True):
                 scores = refined_scores(vectors, maps, keep=0.7, ratio=0.2, stored=some)
-                first = maps.topk(max(1, maps.shape[1] // 100), dim=1).values.mean(1)
-                found.append((auprc(first, injected), auprc(scores, injected)))
-            both = np.array(found, float)
-            means, spread = both.mean(0), both.std(0)
-            rows.append({"ratio": ratio, "stored": limit, "first": means[0], "second": means[1]})
+                first = image_score(maps[:, None], 0.01)
+                found[ratio].append((auprc(first, injected), auprc(scores, injected)))
+        for ratio, both in found.items():
+            means, spread = np.mean(both, axis=0), np.std(both, axis=0)
+            rows.append({"ratio": ratio, "stored": limit or 0, "auprc": means.tolist()})
             looks = ", ".join(f"{m:.4f} ± {s:.4f}" for m, s in zip(means, spread, strict=True))
-            print(f"ratio {ratio} stored {limit or 'all'}: AUPRC of both looks {looks}", flush=True)
+            print(
+                f"stored {limit or 'all'}, ratio {ratio}: AUPRC of both looks {looks}", flush=True
+            )
     return rows
 
 
@@ -108,12 +110,13 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=1000)
     parser.add_argument("--encode", type=Path, help="a run whose features to write into --features")
     parser.add_argument("--features", type=Path)
+    parser.add_argument("--every", type=int, default=2, help="patches are thinned by --encode")
     parser.add_argument("--ratios", default="0.1")
     parser.add_argument("--stored", default="250,500,1000")
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
     if given.encode:
-        encode(given.encode, given.features)
+        encode(given.encode, given.features, given.every)
     elif given.features:
         ratios = [float(part) for part in given.ratios.split(",")]
         limits = [int(part) for part in given.stored.split(",")]
