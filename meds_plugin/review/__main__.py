@@ -107,12 +107,12 @@ def _quarantine(run: Path, options: Options) -> None:
     how: How = "move" if options.flag("move") else "link" if options.flag("link") else "copy"
     folder = options.path("quarantine")
     done = quarantine(run, options.path("apply"), folder, how)
-    _named(done.left, "dropped images are also test images, and stay where they are")
+    _named(done.left, "not moved, as they are test images, too")
     if not done.files:
         print("no file is left to move")
         return
-    what = {"copy": "copies of", "link": "links to", "move": "moved"}[how]
-    print(f"{folder} holds {done.files} {what} dropped images, listed in its manifest.csv")
+    what = {"copy": "copied into", "link": "linked from", "move": "moved into"}[how]
+    print(f"{what} {folder}, and listed in its manifest.csv: {done.files}")
     if how == "move":
         print(f"To bring them back:\n{_command(run, '--restore', folder)}")
 
@@ -120,7 +120,7 @@ def _quarantine(run: Path, options: Options) -> None:
 def _restore(run: Path, options: Options) -> None:
     from meds_plugin.review.quarantine.restore import restore
 
-    print(f"{restore(run, options.path('restore'))} images are back where they were")
+    print(f"moved back: {restore(run, options.path('restore'))}")
 
 
 def _export(run: Path, options: Options) -> None:
@@ -130,7 +130,7 @@ def _export(run: Path, options: Options) -> None:
     output = options.optional_path("output")
     done = export_images(run, kind, decisions=options.optional_path("decisions"), output=output)
     entries = done.entries.entries
-    _named(done.entries.gone, "images cannot be read, and are left out")
+    _named(done.entries.gone, "left out, as they cannot be read")
     if not done.entries.mapped:
         print("the run stored no heatmaps: there are no boxes")
     boxes = sum(len(entry.regions) for entry in entries)
@@ -142,10 +142,10 @@ def _import(run: Path, options: Options) -> None:
     from meds_plugin.review.exchange.answers import import_decisions
 
     done = import_decisions(run, options.path("import"), output=options.optional_path("output"))
-    _named(done.unknown, "images are not of this run, and are left out")
-    _named(done.missing, "images of the run have no decision")
-    _named(done.conflicts, "images are decided both ways, and stay undecided")
-    print(f"{done.file} holds {done.decided} decisions. To apply them:")
+    _named(done.unknown, "left out, as they are not of this run")
+    _named(done.missing, "without a decision")
+    _named(done.conflicts, "decided both ways, so left undecided")
+    print(f"decisions in {done.file}: {done.decided}. To apply them:")
     print(_command(run, "--apply", done.file))
 
 
@@ -159,8 +159,8 @@ def _merge(run: Path, options: Options) -> None:
         f"{done.shared} images were decided more than once: {agreed} agree{share}, "
         f"{done.dropped} drop and {done.kept} keep"
     )
-    _named(done.conflicts, f"conflicts stay undecided; they are listed in {done.table}")
-    print(f"{done.file} holds {done.decided} decisions. To apply them:")
+    _named(done.conflicts, f"conflicts, left undecided and listed in {done.table}")
+    print(f"decisions in {done.file}: {done.decided}. To apply them:")
     print(_command(run, "--apply", done.file))
     if done.table:
         print("To settle the conflicts first, fill in the column decision of their list, then:")
@@ -186,7 +186,7 @@ def _named(names: Sequence[str], what: str) -> None:
     if names:
         from meds_plugin.data.faults import shown
 
-        print(f"{len(names)} {what}: {first_few([shown(name) for name in names])}")
+        print(f"{what} ({len(names)}): {first_few([shown(name) for name in names])}")
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def test_out_into_other_tools_and_back(tmp_path: Path, capsys: pytest.CaptureFix
     status, out, _ = called(main, capsys, str(run), "--export", "labelstudio")
     lines = out.splitlines()
     assert status == 0
-    assert lines[0] == "1 images cannot be read, and are left out: d.png"
+    assert lines[0] == "left out, as they cannot be read (1): d.png"
     tasks = run / "export" / "labelstudio" / "tasks.json"
     assert lines[1].startswith(f"{tasks}, {tasks.with_name('config.xml')}: 3 images, ")
     assert f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={tmp_path}, " in lines[2]
@@ -49,8 +49,8 @@ def test_out_into_other_tools_and_back(tmp_path: Path, capsys: pytest.CaptureFix
     assert (status, out.splitlines()) == (
         0,
         [
-            "4 images of the run have no decision: a.png, b.png, c.png, ...",
-            f"{run / 'decisions.csv'} holds 0 decisions. To apply them:",
+            "without a decision (4): a.png, b.png, c.png, ...",
+            f"decisions in {run / 'decisions.csv'}: 0. To apply them:",
             f"python -m meds_plugin.review {run} --apply {run / 'decisions.csv'}",
         ],
     )
@@ -65,8 +65,8 @@ def test_puts_aside_and_brings_back(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert (status, out.splitlines()) == (
         0,
         [
-            "1 dropped images are also test images, and stay where they are: test/bad/0.png",
-            f"{aside} holds 1 moved dropped images, listed in its manifest.csv",
+            "not moved, as they are test images, too (1): test/bad/0.png",
+            f"moved into {aside}, and listed in its manifest.csv: 1",
             "To bring them back:",
             f"python -m meds_plugin.review {run} --restore {aside}",
         ],
@@ -78,7 +78,7 @@ def test_puts_aside_and_brings_back(tmp_path: Path, capsys: pytest.CaptureFixtur
     )
     assert out.splitlines()[1:] == ["no file is left to move"]
     status, out, _ = called(main, capsys, str(run), "--restore", str(aside))
-    assert (status, out) == (0, "1 images are back where they were\n")
+    assert (status, out) == (0, "moved back: 1\n")
     assert (tmp_path / "photos" / "a.png").exists()
     assert not (run / "exclude.csv").exists()
 
@@ -93,8 +93,8 @@ def test_merges(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         0,
         [
             "2 images were decided more than once: 1 agree (50%), 1 drop and 0 keep",
-            f"1 conflicts stay undecided; they are listed in {conflicts}: b.png",
-            f"{merged} holds 2 decisions. To apply them:",
+            f"conflicts, left undecided and listed in {conflicts} (1): b.png",
+            f"decisions in {merged}: 2. To apply them:",
             f"python -m meds_plugin.review {run} --apply {merged}",
             "To settle the conflicts first, fill in the column decision of their list, then:",
             f"python -m meds_plugin.review {run} --merge {merged} {conflicts}",
