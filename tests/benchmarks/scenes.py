@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.scenes ../shared/data/magnetic_tile OUTPUT --side 2048 --defect 20
 
-writes a data set in the layout of MVTec AD: each scene is a mosaic of a few enlarged photographs of
-good tiles, which come again in other places and light, as a product does; defective ones
-have one to three real defects pasted in, reduced to the given size.
+writes a data set in the layout of MVTec AD: each scene is one of a few photographs of good tiles,
+enlarged, in another place and light each time, as a product comes before a camera; defective ones have
+one to three real defects pasted in, reduced to the given size.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _KINDS = ("blowhole", "break", "crack")
-_CELLS = 2  # photographs along a side
 _POOL = 8  # photographs that all scenes are made of
 _MARGIN = 6  # pixels of a photograph around its defect
 
@@ -47,18 +46,14 @@ class Photographs:
 
 
 def scene(files: list[Path], side: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Return a mosaic ``[side, side]`` of photographs chosen at random, grey in [0, 255]."""
-    cell = side // _CELLS
-    result = np.empty((side, side), np.float32)
-    for place, chosen in enumerate(rng.choice(len(files), _CELLS**2, replace=False)):
-        with Image.open(files[chosen]) as image:
-            grey, (dy, dx) = image.convert("L"), rng.uniform(0, 0.05, 2)
-            box = (dx * grey.width, dy * grey.height, grey.width, grey.height)
-            enlarged = grey.resize((cell, cell), Image.Resampling.BICUBIC, box)
-        top, left = (place // _CELLS) * cell, (place % _CELLS) * cell
-        light = rng.uniform(0.9, 1.1)
-        result[top : top + cell, left : left + cell] = light * np.asarray(enlarged, np.float32)
-    return result + rng.normal(0, 2, result.shape).astype(np.float32)
+    """Return an enlarged photograph ``[side, side]``, grey in [0, 255], with a camera's noise."""
+    with Image.open(files[int(rng.integers(len(files)))]) as image:
+        grey, (dy, dx) = image.convert("L"), rng.uniform(0, 0.05, 2)
+        box = (dx * grey.width, dy * grey.height, grey.width, grey.height)
+        enlarged = grey.resize((side, side), Image.Resampling.BICUBIC, box)
+    light = rng.uniform(0.9, 1.1)
+    noise = rng.normal(0, 2, (side, side)).astype(np.float32)
+    return light * np.asarray(enlarged, np.float32) + noise
 
 
 def paste(
