@@ -37,7 +37,8 @@ class ProgressiveSelectionCallback(L.Callback):
 
     Works with `MeDSWrapper` and with any LightningModule whose call turns images into an anomaly
     map. Every group of the data set (category, view) has statistics of its own. Clusters of images
-    count as one, by their highest score: below, N is the number of images and U that of clusters.
+    count as one, by the mean of their scores (of an image's tiles, the highest): below, N is the
+    number of images (or tiles) and U that of clusters.
 
     Args:
         total_steps: Optimiser steps of the stage, T.
@@ -156,10 +157,10 @@ class ProgressiveSelectionCallback(L.Callback):
         Deviations in MADs from the median of each group; the model's scores as they are, where the
         memory's have no weight.
         """
-        model = self._clusters.highest(model)
+        model = self._clusters.scores(model)
         if self._memory is None or self.settings.memory == 0:
             return model
-        memory = self._clusters.highest(self._memory())
+        memory = self._clusters.scores(self._memory())
         return anchor(model, memory, self._cluster_groups(), weight=self.settings.memory)
 
     def hold_loss(self, scores: Tensor, index: Tensor) -> Tensor:

@@ -61,9 +61,10 @@ class ImageReader:
         self.categories = _names(dataset, "categories", size) or self.groups
         self.views = _names(dataset, "views", size)
         clusters = _names(dataset, "clusters", size) or range(size)
-        self.clusters = Clusters([*zip(self.groups, clusters, strict=True)])
         layout = getattr(dataset, "layout", None)
         self.layout = layout if isinstance(layout, TileLayout) else None
+        names = [*zip(self.groups, clusters, strict=True)]
+        self.clusters = Clusters(names, self.layout.image if self.layout else None)
         # Data sets may use these names for something else.
         augments = _attribute(dataset, "augments")
         self.augments = augments if isinstance(augments, bool) else None

@@ -30,10 +30,12 @@ def first_of(clusters: Tensor) -> list[int]:
 
 
 class Clusters:
-    """Which of N images count as one.
+    """Which of N images (or tiles of images) count as one.
 
     Args:
-        names: The cluster of each image.
+        names: The cluster of each.
+        parts: The image of each tile, where they are tiles; those of an image share a cluster, or
+            each is on its own.
 
     Attributes:
         number: ``[N]`` the same by numbers from 0 to U - 1, in the order of their first images.
@@ -41,22 +43,33 @@ class Clusters:
         trivial: Whether each image is on its own.
     """
 
-    def __init__(self, names: Sequence[Hashable]) -> None:
+    def __init__(self, names: Sequence[Hashable], parts: Tensor | None = None) -> None:
         numbers: dict[Hashable, int] = {}
         self.number = torch.tensor([numbers.setdefault(name, len(numbers)) for name in names])
         self.first = first_of(self.number)
         self.trivial = len(self.first) == len(self.number)
+        numbered = range(len(self.number)) if parts is None else parts.tolist()
+        images = {image: place for place, image in enumerate(dict.fromkeys(numbered))}
+        self._image = torch.tensor([images[image] for image in numbered])
+        self._of_image = self.number[first_of(self._image)]
 
     def __len__(self) -> int:
         """Return the number of clusters, U."""
         return len(self.first)
 
-    def highest(self, values: Tensor) -> Tensor:
-        """Return the highest value ``[U]`` of each cluster, given those of the images, ``[N]``."""
+    def scores(self, values: Tensor) -> Tensor:
+        """Return the scores ``[U]`` of the clusters, given those of the images or tiles, ``[N]``.
+
+        An image's is the highest of its tiles, a cluster's the mean of its images: one of several
+        photographs of a thing is no better than another.
+        """
         if self.trivial:
             return values
-        lowest = values.new_full((len(self),), -torch.inf)
-        return lowest.scatter_reduce_(0, self.number.to(values.device), values, "amax")
+        lowest = values.new_full((len(self._of_image),), -torch.inf)
+        images = lowest.scatter_reduce_(0, self._image.to(values.device), values, "amax")
+        own = self._of_image.to(values.device)
+        total = images.new_zeros(len(self)).index_add_(0, own, images)
+        return total / own.bincount(minlength=len(self))
 
     def images(self, clusters: Tensor) -> Tensor:
         """Return the ascending images of some clusters."""

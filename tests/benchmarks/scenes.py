@@ -3,8 +3,8 @@
     python -m tests.benchmarks.scenes ../shared/data/magnetic_tile OUTPUT --side 2048 --defect 20
 
 writes a data set in the layout of MVTec AD: each scene is one of a few photographs of good tiles,
-enlarged, in another place and light each time, as a product comes before a camera; defective ones have
-one to three real defects pasted in, reduced to the given size.
+enlarged, in another place and light each time, as a product comes before a camera; defective ones
+have one to three real defects pasted in, reduced to the given size.
 """
 
 from __future__ import annotations
