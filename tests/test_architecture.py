@@ -45,7 +45,7 @@ LAYERS = (
     "sweeps",
     "job",
 )
-COMMANDS = ("export", "plot", "predict", "run", "table")
+COMMANDS = ("__main__", "export", "plot", "predict", "run", "table")
 # What detectors are built on.
 FOR_BACKBONES = {"utils", "metrics", "encoders", "encoding"}
 PURE = (
