@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import timm
 import torch
-import yaml
 from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
@@ -196,9 +195,8 @@ def test_the_defaults_in_tables_are_the_configurations() -> None:
         for cells in rows(name):
             keys = re.findall(r"`([a-z_.]+)`", cells[0])
             if len(keys) == 1 and re.fullmatch(r"`\w+`|[\d.]+|true|false", cells[1]):
-                assert OmegaConf.select(config, keys[0]) == yaml.safe_load(cells[1].strip("`")), (
-                    keys
-                )
+                stated = OmegaConf.from_dotlist([f"value={cells[1].strip('`')}"]).value
+                assert OmegaConf.select(config, keys[0]) == stated, keys
                 checked += 1
     assert checked > 20
 
