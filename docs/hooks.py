@@ -88,7 +88,7 @@ def _walk(node: yaml.Node, prefix: str, lines: list[str]) -> Iterator[Key]:
         if key.value.startswith("_") or key.value == "defaults" or name == "hydra.help":
             continue
         begin, end = key.start_mark.line, value.end_mark
-        section = isinstance(value, yaml.MappingNode) and not value.flow_style and value.value
+        section = isinstance(value, yaml.MappingNode) and value.value
         beside = lines[begin][key.end_mark.column + 1 :] if section else ""
         if not section and end.line < len(lines):
             beside = lines[end.line][end.column :] if end.line == value.start_mark.line else ""
