@@ -126,6 +126,6 @@ def _blur(maps: Tensor, protocol: EvaluationProtocol) -> Tensor:
     mode = "constant" if protocol.blur_padding == "zeros" else "reflect"
     maps = F.pad(maps, (reach,) * 4, mode=mode)
     for axis in (-2, -1):
-        shifted = [w * maps.narrow(axis, i, side) for i, w in enumerate(weights)]
-        maps = torch.stack(shifted).sum(dim=0)
+        first, *others = (w * maps.narrow(axis, i, side) for i, w in enumerate(weights))
+        maps = sum(others, start=first)
     return maps
