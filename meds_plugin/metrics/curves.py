@@ -1,9 +1,9 @@
 """Image scores and the threshold metrics of anomaly detection, exact and in double precision.
 
-AUROC, AP, F1-max and AUPRO all follow from one `ScoreCurve`, which takes scores of any number part by
-part. torchmetrics is not used: it would put
-raw scores through a sigmoid, and on scores ranked into [0, 1], where it agrees to 7e-8, its three
-metrics take 19 times as long as the one sort here (6.5 million pixels). It has no AUPRO.
+AUROC, AP, F1-max and AUPRO all follow from one `ScoreCurve`, to which scores come in parts where
+they do not fit into memory. torchmetrics is not used: it would put raw scores through a sigmoid,
+and on scores ranked into [0, 1], where it agrees to 7e-8, its three metrics take
+19 times as long as the one sort here (6.5 million pixels). It has no AUPRO.
 """
 
 from __future__ import annotations
