@@ -130,7 +130,7 @@ def packed_masks(masks: Tensor) -> Tensor:
 def unpacked_masks(bits: Tensor, side: int) -> Tensor:
     """Undo `packed_masks`: return ``[N, R, R]`` bool, R = ``side``."""
     masks = np.unpackbits(bits.numpy(), axis=1, count=side * side).view(np.bool_)
-    return torch.from_numpy(masks).unflatten(1, (side, side))
+    return torch.from_numpy(masks.reshape(-1, side, side))
 
 
 def _blur(maps: Tensor, protocol: EvaluationProtocol) -> Tensor:
@@ -146,5 +146,5 @@ def _blur(maps: Tensor, protocol: EvaluationProtocol) -> Tensor:
     maps = F.pad(maps, (reach,) * 4, mode=mode)
     for axis in (-2, -1):
         shifted = [w * maps.narrow(axis, i, side) for i, w in enumerate(weights)]
-        maps = reduce(torch.add, shifted)
+        maps = reduce(Tensor.add, shifted)
     return maps

@@ -37,7 +37,7 @@ __all__ = [
     "score_curve",
 ]
 
-MAX_THRESHOLDS = 1 << 22  # 0.4 GB with all that belongs to them
+MAX_THRESHOLDS = 1 << 22  # with all that belongs to them 0.4 GB
 
 
 class UndefinedMetricError(ValueError):
