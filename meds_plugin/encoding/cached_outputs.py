@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from meds_plugin.detectors.example_images import random_images
-from meds_plugin.detectors.inference import evaluating
+from meds_plugin.detectors.inference import evaluating, few_at_a_time
 from meds_plugin.encoding.cache.store import content_key, output_key
 
 if TYPE_CHECKING:
@@ -127,10 +127,10 @@ class CachedOutputs:
     def _run(self, kinds: Sequence[Kind], images: Tensor) -> dict[Kind, Tensor]:
         with evaluating(self._view.detector), self._precision():
             if len(kinds) == 2:
-                encoded, features = self._view.encode_and_features(images)
+                encoded, features = few_at_a_time(self._view.encode_and_features, images)
                 return {"encoded": encoded, "features": features}
             one = self._view.encode if kinds[0] == "encoded" else self._view.features
-            return {kinds[0]: one(images)}
+            return {kinds[0]: few_at_a_time(lambda some: (one(some),), images)[0]}
 
     def _place(
         self, kind: Kind, values: Tensor | None, pixels: Tensor, device: torch.device

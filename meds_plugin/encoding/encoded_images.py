@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from meds_plugin.detectors.inference import evaluating
+from meds_plugin.detectors.inference import evaluating, few_at_a_time
 from meds_plugin.detectors.outputs import grid_of
 from meds_plugin.distributed.ranks import chunked, from_all, my_chunks
 from meds_plugin.encoding.cache.store import FrozenCache
@@ -152,7 +152,10 @@ class EncodedImages:
         rounding = self._outputs.rounding("encoded")
         if "encoded" in batch:
             return rounding.restore(batch["encoded"])
-        return rounding.restore(rounding.round(self.view.encode(batch["images"])))
+        if not self.view.encodes:
+            return batch["images"]
+        (encoded,) = few_at_a_time(lambda some: (self.view.encode(some),), batch["images"])
+        return rounding.restore(rounding.round(encoded))
 
     def features(
         self, indices: Sequence[int], *, device: torch.device, progress: str | None = None

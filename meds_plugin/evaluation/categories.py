@@ -5,24 +5,27 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from meds_plugin.metrics.aupimo import aupimo
+import torch
+from torch import Tensor
+
+from meds_plugin.evaluation.protocol import unpacked_masks
+from meds_plugin.metrics.aupimo import aupimo_of_parts
 from meds_plugin.metrics.curves import (
     ScoreCurve,
     UndefinedMetricError,
-    region_shares,
+    curve_of_parts,
     score_curve,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from torch import Tensor
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from meds_plugin.evaluation.protocol import EvaluationProtocol
 
 __all__ = [
     "IMAGE_METRICS",
     "METRICS",
+    "PART",
     "PIXEL_METRICS",
     "category_metrics",
     "mean_metrics",
@@ -33,6 +36,7 @@ IMAGE_METRICS = ("I-AUROC", "I-AP", "I-F1max")
 PIXEL_METRICS = ("P-AUROC", "P-AP", "P-F1max", "P-AUPRO")
 METRICS = IMAGE_METRICS + PIXEL_METRICS
 _AUPIMO = "P-AUPIMO"
+PART = 1 << 24  # pixels counted at a time, as many as 256 maps of 256 x 256 have
 
 
 def metric_names(protocol: EvaluationProtocol) -> tuple[str, ...]:
@@ -41,7 +45,7 @@ def metric_names(protocol: EvaluationProtocol) -> tuple[str, ...]:
 
 
 def category_metrics(
-    maps: Tensor,
+    maps: Tensor | Callable[[], Iterable[Tensor]],
     scores: Tensor,
     masks: Tensor | None,
     labels: Tensor,
@@ -52,9 +56,11 @@ def category_metrics(
     """Compute the metrics of one category.
 
     Args:
-        maps: ``[N, R, R]`` evaluated maps (see `evaluation_maps`), higher = more anomalous.
+        maps: ``[N, R, R]`` evaluated maps (see `evaluation_maps`), higher = more anomalous; or
+            what returns them in parts, the same each time, if they are too many for the memory.
         scores: ``[N]`` image scores, higher = more anomalous.
-        masks: ``[N, R, R]`` bool from `evaluation_masks`, or None unless all masks are known.
+        masks: ``[N, R, R]`` bool from `evaluation_masks`, perhaps packed by `packed_masks`; None
+            unless all masks are known.
         labels: ``[N]`` 0 or 1, 1 = anomalous.
         protocol: Says which, and how.
         no_masks: The reason given where ``masks`` is None.
@@ -75,15 +81,25 @@ def category_metrics(
         skipped.update(dict.fromkeys(IMAGE_METRICS, str(reason)))
     if masks is None:
         return values, {**skipped, **dict.fromkeys(names[len(IMAGE_METRICS) :], no_masks)}
+    truth = masks
+
+    def parts() -> Iterator[tuple[Tensor, Tensor]]:
+        start = 0
+        for part in _split(maps) if isinstance(maps, Tensor) else maps():
+            own = truth[start : start + len(part)]
+            yield part, own if own.dtype == torch.bool else unpacked_masks(own, part.shape[-1])
+            start += len(part)
+
     try:
-        curve = score_curve(maps, masks, unit="pixels")
-        pixel = (*_common(curve), curve.aupro(region_shares(masks), protocol.fpr_limit))
-        values.update(zip(PIXEL_METRICS, pixel, strict=True))
+        curve = curve_of_parts(parts, unit="pixels", regions=True)
+        values.update(
+            zip(PIXEL_METRICS, (*_common(curve), curve.aupro(protocol.fpr_limit)), strict=True)
+        )
     except UndefinedMetricError as reason:
         skipped.update(dict.fromkeys(PIXEL_METRICS, str(reason)))
     if protocol.aupimo:
         try:
-            values[_AUPIMO] = float(aupimo(maps, masks).mean())
+            values[_AUPIMO] = float(aupimo_of_parts(parts, 8 * truth.numel()).mean())
         except UndefinedMetricError as reason:
             skipped[_AUPIMO] = str(reason)
     return values, skipped
@@ -103,3 +119,7 @@ def mean_metrics(
 def _common(curve: ScoreCurve) -> tuple[float, float, float]:
     """Return AUROC, AP and F1-max."""
     return curve.auroc(), curve.average_precision(), curve.f1_max()
+
+
+def _split(maps: Tensor) -> Sequence[Tensor]:
+    return maps.split(max(1, PART // maps[0].numel())) if len(maps) else ()

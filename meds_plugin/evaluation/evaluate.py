@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 
 from meds_plugin.detectors.inference import evaluating
-from meds_plugin.distributed.ranks import from_all, gather_in_order, my_chunks, rank_and_world
+from meds_plugin.distributed.ranks import (
+    chunked,
+    from_all,
+    gather_in_order,
+    my_chunks,
+    rank_and_world,
+)
 from meds_plugin.encoding.encoded_images import EncodedImages
 from meds_plugin.encoding.memory_features import memory_vectors
 from meds_plugin.encoding.reader import ImageReader, views_of
 from meds_plugin.encoding.scoring import anomaly_maps
-from meds_plugin.evaluation.categories import category_metrics, mean_metrics, metric_names
-from meds_plugin.evaluation.protocol import EvaluationProtocol, evaluation_masks
+from meds_plugin.evaluation.categories import PART, category_metrics, mean_metrics, metric_names
+from meds_plugin.evaluation.protocol import (
+    EvaluationProtocol,
+    evaluation_masks,
+    packed_masks,
+)
 from meds_plugin.evaluation.scoring import evaluate_maps
 from meds_plugin.evaluation.tiled import evaluate_tiles
 from meds_plugin.memory.ensemble import ensemble_scores, stored_of
@@ -23,7 +33,7 @@ from meds_plugin.utils.groups import group_indices
 from meds_plugin.utils.progress import track
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from torch import Tensor, nn
 
@@ -74,7 +84,8 @@ class TestData(Protocol):
         """Return a loader of the test images, in order."""
 
 
-_CHUNK = 32  # maps evaluated at a time: 25 MB of float32 at 448 x 448
+_CHUNK = 8  # maps evaluated at a time: those of 256 x 256 fit into a CPU's caches
+_KEPT = 1 << 27  # pixels of a category's maps that are kept: 0.5 GB
 
 
 def evaluate(
@@ -95,7 +106,7 @@ def evaluate(
         protocol: How maps become scores; default: the reference's for Dinomaly.
         progress: Show a progress bar.
         on_maps: Called for each category with the indices ``[n]`` of its test images and their
-            evaluated maps ``[n, R, R]``.
+            evaluated maps ``[n, R, R]``; of evenly spaced ones if all would take over 0.5 GB.
 
     Returns:
         ``{"mean": {...}, "categories": {name: {...}}, "skipped": {name: {metric: reason}}}``;
@@ -130,20 +141,21 @@ def evaluate(
     # All ranks score a category together, `world` categories in turn; then each computes the
     # metrics of one of them.
     for some in iter(lambda: list(itertools.islice(names, world)), []):
-        own: tuple[Tensor, Tensor] | None = None
+        own: tuple[Tensor | Callable[[], Iterator[Tensor]], Tensor] | None = None
         for place, name in enumerate(some):
             indices = members[name].tolist()
             items = indices if layout is None else layout.tiles(indices)
             maps, own_scores = _scored(model, images, name, items)
             if place != rank and on_maps is None:
                 continue
-            evaluated, scores = _evaluated(model, maps, indices, layout, size, protocol)
+            found = _category(model, maps, indices, layout, size, protocol)
+            scores = found.scores
             if own_scores is not None:
                 scores = own_scores if layout is None else layout.highest(own_scores, indices)
             if on_maps is not None:
-                on_maps(members[name], evaluated)
+                on_maps(members[name][found.places], found.kept)
             if place == rank:
-                own = evaluated, scores
+                own = found.maps, scores
         if own is not None:
             indices = members[some[rank]].tolist()
             masks, reason = _masks(test, indices, protocol, whole=layout is not None)
@@ -182,6 +194,51 @@ def _scored(
     return _memory_maps(model, images, name, indices), None
 
 
+class _Category(NamedTuple):
+    """A category's evaluated maps and image scores."""
+
+    maps: Tensor | Callable[[], Iterator[Tensor]]  # as `category_metrics` takes them
+    scores: Tensor  # [n]
+    kept: Tensor  # [m, R, R], all maps or evenly spaced ones
+    places: Tensor  # [m] of these
+
+
+def _category(
+    model: FittedModel,
+    maps: Tensor,
+    indices: list[int],
+    layout: TileLayout | None,
+    size: tuple[int, int],
+    protocol: EvaluationProtocol,
+) -> _Category:
+    """Evaluate a category's maps; the arguments are those of `_evaluated`.
+
+    Maps that would take too much memory are evaluated anew each time they are needed: that takes
+    less time than a file, and no room.
+    """
+    pixels = protocol.resize**2
+    chunks = chunked(indices, max(1, PART // pixels))
+    step = -(-len(indices) * pixels // _KEPT)
+
+    def parts() -> Iterator[tuple[Tensor, Tensor]]:
+        done = 0
+        for wanted in chunks:
+            count = len(wanted) if layout is None else len(layout.tiles(wanted))
+            yield _evaluated(model, maps[done : done + count], wanted, layout, size, protocol)
+            done += count
+
+    few = ((part if step == 1 else part[::step].clone(), score) for part, score in parts())
+    kept, scores = zip(*few, strict=True)
+    places = [each[::step] for each in torch.arange(len(indices)).split(len(chunks[0]))]
+    every = torch.cat(kept)
+    return _Category(
+        every if step == 1 else lambda: (part for part, _ in parts()),
+        torch.cat(scores),
+        every,
+        torch.cat(places),
+    )
+
+
 def _evaluated(
     model: FittedModel,
     maps: Tensor,
@@ -190,7 +247,7 @@ def _evaluated(
     size: tuple[int, int],
     protocol: EvaluationProtocol,
 ) -> tuple[Tensor, Tensor]:
-    """Return a category's evaluated maps ``[n, R, R]`` and image scores ``[n]``.
+    """Return evaluated maps ``[n, R, R]`` and image scores ``[n]``.
 
     Args:
         model: The fitted model.
@@ -207,8 +264,8 @@ def _evaluated(
     scores = torch.empty(len(indices))
     done = 0
     with torch.no_grad(), evaluating(model.detector):
-        for places in torch.arange(len(indices)).split(_CHUNK if layout is None else 1):
-            wanted = [indices[place] for place in places]
+        for start in range(0, len(indices), _CHUNK):
+            wanted = indices[start : start + _CHUNK]
             count = len(wanted) if layout is None else len(layout.tiles(wanted))
             some = maps[done : done + count].to(model.device)
             done += count
@@ -218,7 +275,8 @@ def _evaluated(
                 part, score = evaluate_maps(view, some, size, protocol)
             else:
                 part, score = evaluate_tiles(view, some, layout, wanted, protocol)
-            evaluated[places], scores[places] = part.cpu(), score.cpu()
+            evaluated[start : start + _CHUNK] = part.cpu()
+            scores[start : start + _CHUNK] = score.cpu()
     return evaluated, scores
 
 
@@ -260,16 +318,21 @@ def _memory_maps(
 def _masks(
     test: Any, indices: list[int], protocol: EvaluationProtocol, *, whole: bool
 ) -> tuple[Tensor | None, str]:
-    """Return ground truth ``[N, R, R]``; or ``None`` and the reason, if any mask is missing.
+    """Return packed ground truth; or ``None`` and the reason, if any mask is missing.
 
     That of ``whole`` images is resized at once: the detector's input is only a part of them.
     """
     size = (protocol.resize, protocol.resize) if whole else None
-    found = [test.mask(index, size) for index in indices]
-    masks = [mask for mask in found if mask is not None]
-    if len(masks) == len(found):
-        return evaluation_masks(torch.stack(masks), protocol), ""
-    lacking = [index for index, mask in zip(indices, found, strict=True) if mask is None]
+    bits = torch.zeros(len(indices), -(-(protocol.resize**2) // 8), dtype=torch.uint8)
+    lacking = []
+    for place in torch.nonzero(test.labels[indices]).flatten().tolist():
+        mask = test.mask(indices[place], size)
+        if mask is None:
+            lacking.append(indices[place])
+        else:
+            bits[place] = packed_masks(evaluation_masks(mask[None], protocol))[0]
+    if not lacking:
+        return bits, ""
     defective = int(test.labels[indices].sum())
     if len(lacking) == defective:
         return None, "there are no masks"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import reduce
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,7 +14,13 @@ from torch import Tensor
 from meds_plugin.utils.errors import require
 from meds_plugin.utils.values import is_number, is_whole
 
-__all__ = ["EvaluationProtocol", "evaluation_maps", "evaluation_masks"]
+__all__ = [
+    "EvaluationProtocol",
+    "evaluation_maps",
+    "evaluation_masks",
+    "packed_masks",
+    "unpacked_masks",
+]
 
 _MASK_LEVEL = {"nonzero": 0.0, "half": 0.5}  # larger values count as defect
 
@@ -114,6 +122,17 @@ def evaluation_masks(masks: Tensor, protocol: EvaluationProtocol) -> Tensor:
     return small > _MASK_LEVEL[protocol.mask_rule]
 
 
+def packed_masks(masks: Tensor) -> Tensor:
+    """Pack masks ``[N, R, R]`` bool into bits, uint8 ``[N, ceil(R * R / 8)]``."""
+    return torch.from_numpy(np.packbits(masks.flatten(1).numpy(), axis=1))
+
+
+def unpacked_masks(bits: Tensor, side: int) -> Tensor:
+    """Undo `packed_masks`: return ``[N, R, R]`` bool, R = ``side``."""
+    masks = np.unpackbits(bits.numpy(), axis=1, count=side * side).view(np.bool_)
+    return torch.from_numpy(masks.reshape(-1, side, side))
+
+
 def _blur(maps: Tensor, protocol: EvaluationProtocol) -> Tensor:
     """Smooth ``[N, 1, R, R]`` maps; the size stays.
 
@@ -127,5 +146,5 @@ def _blur(maps: Tensor, protocol: EvaluationProtocol) -> Tensor:
     maps = F.pad(maps, (reach,) * 4, mode=mode)
     for axis in (-2, -1):
         shifted = [w * maps.narrow(axis, i, side) for i, w in enumerate(weights)]
-        maps = torch.stack(shifted).sum(dim=0)
+        maps = reduce(Tensor.add, shifted)
     return maps

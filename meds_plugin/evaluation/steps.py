@@ -12,7 +12,7 @@ from torch import Tensor
 from meds_plugin.distributed.ranks import gather_in_order, rank_and_world
 from meds_plugin.encoding.reader import images_of
 from meds_plugin.evaluation.categories import category_metrics, mean_metrics, metric_names
-from meds_plugin.evaluation.protocol import EvaluationProtocol, evaluation_masks
+from meds_plugin.evaluation.protocol import EvaluationProtocol, evaluation_masks, packed_masks
 from meds_plugin.evaluation.scoring import evaluate_maps
 from meds_plugin.evaluation.tiled import evaluate_tiles
 from meds_plugin.utils.errors import UserError
@@ -34,7 +34,7 @@ class _Seen(NamedTuple):
     maps: Tensor  # [B, R, R], of tiles [B, h, w]
     scores: Tensor  # [B]
     labels: Tensor  # bool [B], true = defective
-    masks: Tensor  # bool [B, R, R]
+    masks: Tensor  # bool [B, R, R], packed
     has_mask: Tensor  # bool [B]
 
 
@@ -136,7 +136,8 @@ class EvaluationSteps(L.LightningModule):
         if bool(known.any()):
             some = torch.stack([mask for mask in found if mask is not None])
             masks[known] = evaluation_masks(some, self.protocol)
-        self._seen.append(_Seen(index, maps.cpu(), scores.cpu(), labels, masks, known))
+        bits = packed_masks(masks)
+        self._seen.append(_Seen(index, maps.cpu(), scores.cpu(), labels, bits, known))
 
     def _log_metrics(self, dataset: Any, prefix: str) -> None:
         parts, self._seen = self._seen, []
@@ -186,7 +187,7 @@ class EvaluationSteps(L.LightningModule):
         masks = torch.stack([blank if mask is None else mask for mask in found])
         known = torch.tensor([mask is not None for mask in found])
         labels = dataset.whole.labels
-        truth = evaluation_masks(masks, self.protocol)
+        truth = packed_masks(evaluation_masks(masks, self.protocol))
         return _Seen(torch.arange(len(images)), maps, scores, labels, truth, known)
 
 

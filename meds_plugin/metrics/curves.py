@@ -1,8 +1,9 @@
 """Image scores and the threshold metrics of anomaly detection, exact and in double precision.
 
-AUROC, AP, F1-max and AUPRO all follow from one `ScoreCurve`. torchmetrics is not used: it would put
-raw scores through a sigmoid, and on scores ranked into [0, 1], where it agrees to 7e-8, its three
-metrics take 19 times as long as the one sort here (6.5 million pixels). It has no AUPRO.
+AUROC, AP, F1-max and AUPRO all follow from one `ScoreCurve`, to which scores come in parts where
+they do not fit into memory. torchmetrics is not used: it would put raw scores through a sigmoid,
+and on scores ranked into [0, 1], where it agrees to 7e-8, its three metrics take
+19 times as long as the one sort here (6.5 million pixels). It has no AUPRO.
 """
 
 from __future__ import annotations
@@ -15,19 +16,28 @@ from scipy import ndimage
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import TypeAlias
+
     from numpy.typing import ArrayLike, NDArray
 
+    Parts: TypeAlias = Callable[[], Iterable[tuple[Tensor | ArrayLike, Tensor | ArrayLike]]]
+
 __all__ = [
+    "MAX_THRESHOLDS",
     "ScoreCurve",
     "UndefinedMetricError",
     "aupro",
     "auroc",
     "average_precision",
+    "curve_of_parts",
     "f1_max",
     "image_score",
     "region_shares",
     "score_curve",
 ]
+
+MAX_THRESHOLDS = 1 << 22  # with all that belongs to them 0.4 GB
 
 
 class UndefinedMetricError(ValueError):
@@ -73,7 +83,8 @@ class ScoreCurve:
         hits: ``[T]`` int64, positives scored at or above the threshold.
         alarms_above: ``[T]`` int64, negatives scored above the threshold.
         alarms: ``[T]`` int64, negatives scored at or above it.
-        order: ``[positives]`` places of the positives, among themselves, by descending score.
+        overlap: ``[T]`` share of a region at or above the threshold, averaged over all regions;
+            zeros where regions were not asked for.
         positives: Number of positives, at least 1.
         negatives: Number of negatives.
     """
@@ -81,7 +92,7 @@ class ScoreCurve:
     hits: NDArray[np.int64]
     alarms_above: NDArray[np.int64]
     alarms: NDArray[np.int64]
-    order: NDArray[np.intp]
+    overlap: NDArray[np.float64]
     positives: int
     negatives: int
 
@@ -103,15 +114,13 @@ class ScoreCurve:
         """Return the highest F1 over all thresholds."""
         return float((2 * self.hits / (self.hits + self.alarms + self.positives)).max())
 
-    def aupro(self, shares: NDArray[np.float64], fpr_limit: float = 0.3) -> float:
+    def aupro(self, fpr_limit: float = 0.3) -> float:
         """Return the area under the per-region overlap up to a false-positive rate.
 
         Args:
-            shares: ``[positives]`` weight of each positive pixel, sum 1 (see `region_shares`).
             fpr_limit: See the function `aupro`.
         """
-        overlap = np.cumsum(shares[self.order])[self.hits - 1]
-        overlap /= overlap[-1]  # ends at 1 in spite of rounding
+        overlap = self.overlap / self.overlap[-1]  # ends at 1 in spite of rounding
         # From (0, 0): level up to the negatives above a threshold, then straight over its ties.
         x = np.empty(2 * len(overlap) + 2)
         y = np.empty_like(x)
@@ -133,14 +142,52 @@ def score_curve(
     *,
     unit: str = "samples",
     need_negatives: bool = True,
+    regions: bool = False,
 ) -> ScoreCurve:
-    """Sort once for all metrics; needs memory for a second copy of the scores.
+    """Do as `curve_of_parts` with scores that are in memory.
 
     Args:
         scores: Any shape and any real values, higher = more anomalous.
         labels: Same shape, 0 or 1 (bool or numbers), 1 = anomalous.
+        unit: See `curve_of_parts`.
+        need_negatives: See there.
+        regions: See there.
+
+    Returns:
+        The curve; equal scores share one threshold.
+
+    Raises:
+        UndefinedMetricError: See `curve_of_parts`.
+        ValueError: See there.
+    """
+    return curve_of_parts(
+        lambda: [(scores, labels)], unit=unit, need_negatives=need_negatives, regions=regions
+    )
+
+
+def curve_of_parts(
+    parts: Parts,
+    *,
+    unit: str = "samples",
+    need_negatives: bool = True,
+    regions: bool = False,
+    limit: int = MAX_THRESHOLDS,
+) -> ScoreCurve:
+    """Count for all metrics in two passes, with memory for one part and ``limit`` thresholds.
+
+    The first pass finds the thresholds, the second counts what reaches them. Counts add up, so the
+    curve does not depend on how scores are cut into parts.
+
+    Args:
+        parts: Returns scores of any shape and real values, higher = more anomalous, each with
+            labels of the same shape, 0 or 1 (bool or numbers), 1 = anomalous; the same each time.
         unit: What has one score each (``images``, ``pixels``), for the messages.
         need_negatives: Whether labels that are all 1 are refused; AUROC and AUPRO need negatives.
+        regions: Whether labels are masks ``[n, H, W]`` of which to compute the overlap.
+        limit: The most thresholds. Up to so many distinct scores of positives, the curve is exact;
+            of more, evenly spaced ones remain, at least ``limit / 2``, to which all scores are
+            rounded down. That moves a point of a curve by the share of positives between two
+            thresholds at most.
 
     Returns:
         The curve; equal scores share one threshold.
@@ -149,31 +196,66 @@ def score_curve(
         UndefinedMetricError: If there are no positives, or no negatives though they are needed.
         ValueError: If shapes differ, scores are not finite, or labels are not 0 and 1.
     """
-    values, truth = _numpy(scores), _binary(labels, name="labels")
+    size = bad = positives = waiting = 0
+    found: list[NDArray[Any]] = []
+    thinned = False
+    for values, truth in map(_checked, parts()):
+        size += values.size
+        bad += values.size - int(np.count_nonzero(np.isfinite(values)))
+        found.append(values[truth])
+        positives += found[-1].size
+        waiting += found[-1].size
+        if waiting > 2 * limit:
+            found, thinned = _fewer(found, limit, thinned=thinned)
+            waiting = found[0].size
+    if bad:
+        msg = f"{bad} of {size} {unit} have a score that is not finite"
+        raise ValueError(msg)
+    if not positives or (need_negatives and positives == size):
+        msg = f"there are no {'normal' if positives else 'anomalous'} {unit}"
+        raise UndefinedMetricError(msg)
+    (thresholds,), thinned = _fewer(found, limit, thinned=thinned)
+    gained, above, alarms = np.zeros((3, len(thresholds)), np.int64)
+    overlap = np.zeros(len(thresholds))
+    for values, truth in map(_checked, parts()):
+        places = np.searchsorted(thresholds, values[truth], side="right") - 1
+        gained += np.bincount(places, minlength=len(thresholds))
+        if regions:
+            overlap += np.bincount(places, region_shares(truth), len(thresholds))
+        negatives = values[~truth]
+        negatives.sort()
+        alarms += len(negatives) - np.searchsorted(negatives, thresholds, side="left")
+        above += len(negatives) - np.searchsorted(negatives, thresholds, side="right")
+    if thinned:
+        above = np.append(alarms[1:], 0)  # what lies between two thresholds ties with the lower
+    return ScoreCurve(
+        hits=gained[::-1].cumsum(),
+        alarms_above=above[::-1],
+        alarms=alarms[::-1],
+        overlap=overlap[::-1].cumsum(),
+        positives=positives,
+        negatives=size - positives,
+    )
+
+
+def _checked(
+    part: tuple[Tensor | ArrayLike, Tensor | ArrayLike],
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Return scores and labels of one shape."""
+    values, truth = _numpy(part[0]), _binary(part[1], name="labels")
     if values.shape != truth.shape:
         msg = f"scores have shape {values.shape} but labels {truth.shape}"
         raise ValueError(msg)
-    bad = int(values.size - np.count_nonzero(np.isfinite(values)))
-    if bad:
-        msg = f"{bad} of {values.size} {unit} have a score that is not finite"
-        raise ValueError(msg)
-    found, negatives = values[truth], values[~truth]
-    if not len(found) or (need_negatives and not len(negatives)):
-        msg = f"there are no {'normal' if len(found) else 'anomalous'} {unit}"
-        raise UndefinedMetricError(msg)
-    negatives.sort()
-    order = np.argsort(found)[::-1]
-    found = found[order]
-    last_of_tie = np.flatnonzero(np.append(found[1:] != found[:-1], True))
-    thresholds = found[last_of_tie]
-    return ScoreCurve(
-        hits=last_of_tie.astype(np.int64) + 1,
-        alarms_above=len(negatives) - np.searchsorted(negatives, thresholds, side="right"),
-        alarms=len(negatives) - np.searchsorted(negatives, thresholds, side="left"),
-        order=order,
-        positives=len(found),
-        negatives=len(negatives),
-    )
+    return values, truth
+
+
+def _fewer(
+    found: list[NDArray[Any]], limit: int, *, thinned: bool
+) -> tuple[list[NDArray[Any]], bool]:
+    """Return the distinct scores, ascending, or evenly spaced ones with the lowest, and whether."""
+    distinct = np.unique(np.concatenate(found))
+    step = -(-len(distinct) // limit)
+    return [distinct[::step].copy() if step > 1 else distinct], thinned or step > 1
 
 
 def auroc(scores: Tensor | ArrayLike, labels: Tensor | ArrayLike) -> float:
@@ -255,30 +337,29 @@ def aupro(maps: Tensor | ArrayLike, masks: Tensor | ArrayLike, fpr_limit: float 
         msg = f"fpr_limit must be in (0, 1], got {fpr_limit!r}"
         raise ValueError(msg)
     truth = _binary(masks, name="masks")
-    return score_curve(maps, truth, unit="pixels").aupro(region_shares(truth), fpr_limit)
-
-
-def region_shares(masks: Tensor | ArrayLike) -> NDArray[np.float64]:
-    """Weight defect pixels so that every connected region counts the same.
-
-    Args:
-        masks: ``[N, H, W]`` of 0 and 1, 1 = defect.
-
-    Returns:
-        ``[defect pixels]`` 1 / (pixels of its region * number of regions), in row-major order.
-    """
-    truth = _binary(masks, name="masks")
     if truth.ndim != 3:
         msg = f"masks must be [N, H, W], got shape {truth.shape}"
         raise ValueError(msg)
+    return score_curve(maps, truth, unit="pixels", regions=True).aupro(fpr_limit)
+
+
+def region_shares(masks: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Weight defect pixels so that every connected region counts the same.
+
+    Args:
+        masks: ``[N, H, W]``, true = defect.
+
+    Returns:
+        ``[defect pixels]`` 1 / (pixels of its region), in row-major order.
+    """
     neighbours = np.zeros((3, 3, 3), dtype=bool)
     neighbours[1] = True  # 8 within an image, none across images
     # Labelling dominates the cost where defects are few, and normal images have no regions.
-    truth = truth[truth.any(axis=(1, 2))]
-    regions, count = ndimage.label(truth, structure=neighbours)
-    region_of_pixel = regions[truth]
+    defective = masks[masks.any(axis=(1, 2))]
+    regions, count = ndimage.label(defective, structure=neighbours)
+    region_of_pixel = regions[defective]
     areas = np.bincount(region_of_pixel, minlength=count + 1)
-    shares: NDArray[np.float64] = 1.0 / (areas[region_of_pixel] * float(max(1, count)))
+    shares: NDArray[np.float64] = 1.0 / areas[region_of_pixel]
     return shares
 
 

@@ -19,6 +19,7 @@ from meds_plugin.training.optimizer import OptimizerSettings, StableAdamW
 from tests.backbones.small import noisy_images, small, widen
 from tests.benchmarks import (
     end_to_end,
+    evaluation,
     gpu,
     reviewing,
     rivals,
@@ -222,3 +223,12 @@ def test_rivals_are_measured_beside_anomalibs(
         assert row["fit"] > 0
         assert row["score"] > 0
     assert found["rows"][0]["times_faster"] == 1
+
+
+def test_maps_in_parts_have_the_metrics_of_all(report: Callable[..., dict[str, Any]]) -> None:
+    rows = report(evaluation, "--images", "600", "--subset", "300", "--side", "64")["rows"]
+    parts, few, many, whole = rows
+    assert (many["images"], many["difference"]) == (600, None)
+    assert parts["difference"] < 1e-12
+    assert 0 < few["difference"] < 1e-3
+    assert few["thresholds"] < parts["thresholds"] == whole["thresholds"]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from meds_plugin import AnomalyDataModule, evaluate
 from meds_plugin.data import Split, synthetic_split
+from meds_plugin.evaluation import evaluate as module
 from meds_plugin.evaluation.protocol import EvaluationProtocol, evaluation_maps
 from meds_plugin.metrics import auroc, image_score
 from tests.toys import quiet_trainer, wrap
@@ -134,3 +135,30 @@ def test_without_masks_pixel_metrics_are_skipped_with_a_reason(lost: int, reason
     assert results["mean"]["P-AUROC"] is None
     assert results["mean"]["I-AUROC"] is not None
     assert results["skipped"]["wood"]["P-AUPRO"].startswith(reason)
+
+
+def test_maps_that_do_not_fit_into_memory_are_made_again(
+    data: AnomalyDataModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, protocol = fitted(data), EvaluationProtocol(resize=32, aupimo=True)
+    shown: list[Tensor] = []
+    expected = evaluate(model, data, protocol=protocol)
+    monkeypatch.setattr(module, "_KEPT", 5 * 32 * 32)
+    monkeypatch.setattr(module, "PART", 4 * 32 * 32)
+    results = evaluate(
+        model, data, protocol=protocol, on_maps=lambda places, maps: shown.extend((places, maps))
+    )
+    assert results["skipped"] == expected["skipped"]
+    for name, values in expected["categories"].items():
+        assert results["categories"][name] == pytest.approx(values, rel=1e-12)
+    monkeypatch.undo()
+    assert [len(each) for each in shown] == [7, 7, 7, 7]  # every third of 4 + 4 + 4 + 1
+    full: list[Tensor] = []
+    evaluate(
+        model, data, protocol=protocol, on_maps=lambda places, maps: full.extend((places, maps))
+    )
+    for places, maps, every, whole in zip(
+        shown[::2], shown[1::2], full[::2], full[1::2], strict=True
+    ):
+        rows = [every.tolist().index(place) for place in places.tolist()]
+        assert torch.equal(maps, whole[rows])

@@ -12,6 +12,8 @@ from meds_plugin.evaluation.protocol import (
     EvaluationProtocol,
     evaluation_maps,
     evaluation_masks,
+    packed_masks,
+    unpacked_masks,
 )
 from meds_plugin.metrics import curves as metrics
 from meds_plugin.utils.errors import UserError
@@ -160,6 +162,14 @@ def test_masks_are_resized_by_nearest_neighbour() -> None:
     assert small.tolist() == [[[False, False], [True, False]]]
     large = evaluation_masks(mask.bool(), EvaluationProtocol(resize=8))
     assert large.sum() == 8
+
+
+@pytest.mark.parametrize("side", [1, 5, 16])
+def test_masks_are_packed_eight_to_a_byte(side: int) -> None:
+    masks = torch.rand(4, side, side) < 0.5
+    bits = packed_masks(masks)
+    assert bits.shape == (4, -(-side * side // 8))
+    assert torch.equal(unpacked_masks(bits, side), masks)
 
 
 # The protocol.

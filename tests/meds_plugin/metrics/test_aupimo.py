@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from meds_plugin.metrics.aupimo import aupimo
+from meds_plugin.metrics.aupimo import aupimo, aupimo_of_parts
 from meds_plugin.metrics.curves import UndefinedMetricError
 
 
@@ -55,3 +55,14 @@ def test_extremes() -> None:
         aupimo(maps[2:], masks[2:])
     with pytest.raises(UndefinedMetricError, match="there are no defective images"):
         aupimo(maps[:2], masks[:2])
+
+
+@pytest.mark.parametrize("order", [range(10), range(9, -1, -1)])
+def test_parts_are_the_same_as_the_whole(order: range) -> None:
+    maps, masks = made()
+    rows = list(order)
+    parts = list(zip(maps[rows].split(3), masks[rows].split(3), strict=True))
+    for bounds in ((1e-5, 1e-4), (1e-3, 1e-2)):
+        expected = aupimo(maps[rows], masks[rows], bounds=bounds)
+        found = aupimo_of_parts(lambda: parts, maps.numel(), bounds=bounds)
+        assert torch.equal(found, expected)

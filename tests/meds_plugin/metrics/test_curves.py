@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from meds_plugin.metrics.curves import (
     aupro,
     auroc,
     average_precision,
+    curve_of_parts,
     f1_max,
     image_score,
     region_shares,
@@ -269,8 +271,8 @@ def test_regions_are_8_connected_and_never_across_images() -> None:
     masks[0, 0, 0] = masks[0, 1, 1] = 1  # one region, touching at a corner
     masks[1, 0, 0] = 1  # below the first in the stack, but another image
     masks[1, 3, :] = 1
-    shares = region_shares(masks)
-    np.testing.assert_allclose(shares, [1 / 6, 1 / 6, 1 / 3, *[1 / 12] * 4])
+    shares = region_shares(masks == 1)
+    np.testing.assert_allclose(shares, [1 / 2, 1 / 2, 1, *[1 / 4] * 4])
     maps = np.zeros(masks.shape)
     maps[1, 3, :] = 1.0  # one of three regions found without a false alarm
     assert aupro(maps, masks, 1e-9) == pytest.approx(1 / 3, abs=1e-6)
@@ -335,10 +337,66 @@ def test_one_sort_serves_all() -> None:
     masks = rng.random((2, 10, 10)) < 0.2
     maps = rng.normal(size=masks.shape)
     before = maps.copy()
-    curve = score_curve(maps, masks)
+    curve = score_curve(maps, masks, regions=True)
     assert curve.auroc() == auroc(maps, masks)
-    assert curve.aupro(region_shares(masks), 0.3) == aupro(maps, masks)
+    assert curve.aupro(0.3) == aupro(maps, masks)
     np.testing.assert_array_equal(maps, before)  # the input is not sorted in place
+
+
+@pytest.mark.parametrize("draw", range(6))
+@pytest.mark.parametrize("levels", [1, 3, 50_000])
+def test_the_curve_does_not_depend_on_the_parts(draw: int, levels: int) -> None:
+    rng = numpy_rng(draw, "parts", levels)
+    masks = rng.random((7, 9, 11)) < (0.004, 0.1, 0.9)[draw % 3]
+    masks[3, 0, 0], masks[3, 0, 1] = True, False
+    maps = rng.integers(-levels, levels, masks.shape).astype((np.float32, np.float64)[draw % 2])
+    whole = score_curve(maps, masks, regions=True)
+    for size in (1, 3, 6):
+        parts = [(maps[i : i + size], masks[i : i + size]) for i in range(0, 7, size)]
+        found = curve_of_parts(partial(iter, parts), regions=True)
+        for field in ("hits", "alarms", "alarms_above"):
+            np.testing.assert_array_equal(getattr(found, field), getattr(whole, field))
+        np.testing.assert_allclose(found.overlap, whole.overlap, rtol=1e-13)
+        assert (found.positives, found.negatives) == (whole.positives, whole.negatives)
+
+
+@pytest.mark.parametrize("limit", [10, 100, 1000])
+def test_fewer_thresholds_move_the_metrics_by_no_more_than_their_distance(limit: int) -> None:
+    rng = numpy_rng(0, "thresholds", limit)
+    masks = rng.random((40, 20, 20)) < 0.2
+    maps = np.exp(rng.normal(size=masks.shape) * 2) + masks * rng.random(masks.shape)
+    exact = score_curve(maps, masks, regions=True)
+    found = curve_of_parts(
+        lambda: zip(np.split(maps, 20), np.split(masks, 20), strict=True),
+        regions=True,
+        limit=limit,
+    )
+    assert limit / 2 <= len(found.hits) <= limit < len(exact.hits)
+    assert (found.hits[-1], found.positives) == (exact.hits[-1], exact.positives)
+    most = found.gained.max() / found.positives
+    assert most < 12 / limit
+    assert found.auroc() == pytest.approx(exact.auroc(), abs=most / 2)
+    assert found.average_precision() == pytest.approx(exact.average_precision(), abs=most)
+    assert exact.f1_max() - most <= found.f1_max() <= exact.f1_max()
+    assert found.aupro() == pytest.approx(exact.aupro(), abs=most)
+
+
+def test_many_tied_scores_are_one_threshold_whatever_the_limit() -> None:
+    maps, masks = np.zeros((6, 30, 30)), np.ones((6, 30, 30), bool)
+    masks[:, 0] = False
+    maps[:, :, :15] = 1.0
+    parts = [(maps[i : i + 1], masks[i : i + 1]) for i in range(6)]
+    found = curve_of_parts(lambda: parts, limit=2)
+    assert found.auroc() == auroc(maps, masks) == 0.5
+    assert len(found.hits) == 2
+
+
+def test_wrong_parts_are_refused_as_a_whole_is() -> None:
+    good, bad = np.zeros(3), np.array([0, math.nan, 1])
+    with pytest.raises(ValueError, match="1 of 6 pixels have a score that is not finite"):
+        curve_of_parts(lambda: [(good, [0, 1, 0]), (bad, [0, 0, 1])], unit="pixels")
+    with pytest.raises(UndefinedMetricError, match="no normal pixels"):
+        curve_of_parts(lambda: [(good, [1, 1, 1])] * 2, unit="pixels")
 
 
 # Image scores.
