@@ -72,7 +72,7 @@ class MemorySettings:
     unit: Unit = "image"
     replacement: bool = True
     stored: int | None = 1000
-    group_duplicates: bool = True
+    group_duplicates: bool = False
     keep: float = 0.7
     keep_ratio: float = 0.2
     leave_self_out: bool = False
