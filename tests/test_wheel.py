@@ -79,7 +79,7 @@ def test_holds_nothing_else(published: Path, installed: Path) -> None:
         names = [PurePosixPath(*PurePosixPath(name).parts[1:]) for name in archive.getnames()]
     documents = {"CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "README.md", "SECURITY.md"}
     own = {"meds_plugin", "backbones", "conf", "docs", "tests"}
-    made = {"LICENSE", "pyproject.toml", "PKG-INFO", ".gitignore"}
+    made = {"LICENSE", "mkdocs.yml", "pyproject.toml", "PKG-INFO", ".gitignore"}
     assert {name.parts[0] for name in names} == own | documents | made
     assert {name.suffix for name in names if name.parts[0] == "tests"} == {".py"}
     for file in published.glob("meds_plugin-*"):
