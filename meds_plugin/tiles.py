@@ -58,13 +58,17 @@ class Tiling:
             raise UserError(msg)
         return cls((height, width), shared)
 
+    def fits(self, height: int, width: int) -> bool:
+        """Whether an image is at least as large as a tile."""
+        return height >= self.size[0] and width >= self.size[1]
+
     def starts(self, height: int, width: int) -> list[tuple[int, int]]:
         """Return the top and left pixel of every tile of an image, row by row.
 
         Raises:
             UserError: If the image is smaller than a tile.
         """
-        if height < self.size[0] or width < self.size[1]:
+        if not self.fits(height, width):
             msg = f"an image of {height} x {width} pixels is less than a tile of {list(self.size)}"
             raise UserError(msg)
         rows, columns = (

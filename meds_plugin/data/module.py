@@ -110,8 +110,7 @@ class AnomalyDataModule(L.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - the same for all stages
         """Find, check and contaminate the images; further calls do nothing."""
-        for images in (self.train, self.test):
-            self._tiled(images)
+        _ = self._train_items, self._test_items
 
     @cached_property
     def train(self) -> ImageDataset:
@@ -146,11 +145,11 @@ class AnomalyDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Item]:
         """Return the training images in order, or their tiles; selection comes later."""
-        return self._loader(self.train)
+        return self._loader(self._train_items)
 
     def test_dataloader(self) -> DataLoader[Item]:
         """Return the test images, or their tiles, in order."""
-        return self._loader(self.test)
+        return self._loader(self._test_items)
 
     def predict_dataloader(self) -> DataLoader[Item]:
         """Return the test images in order."""
@@ -193,6 +192,14 @@ class AnomalyDataModule(L.LightningDataModule):
             clusters=clusters,
         )
 
+    @cached_property
+    def _train_items(self) -> ImageDataset | TileDataset:
+        return self._tiled(self.train)
+
+    @cached_property
+    def _test_items(self) -> ImageDataset | TileDataset:
+        return self._tiled(self.test)
+
     def _tiled(self, images: ImageDataset) -> ImageDataset | TileDataset:
         if self.tiling is None:
             return images
@@ -204,9 +211,9 @@ class AnomalyDataModule(L.LightningDataModule):
         ]
         return TileDataset(images, self.tiling, sizes, unit=self.tile_unit)
 
-    def _loader(self, images: ImageDataset) -> DataLoader[Item]:
+    def _loader(self, items: ImageDataset | TileDataset) -> DataLoader[Item]:
         return DataLoader(
-            self._tiled(images),
+            items,
             batch_size=self.batch_size,
             shuffle=False,
             num_workers=self.num_workers,

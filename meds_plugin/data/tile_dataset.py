@@ -59,7 +59,7 @@ class TileDataset(Dataset[Item]):
     ) -> None:
         self.whole = images
         for sample, (height, width) in zip(images.samples, sizes, strict=True):
-            if height < tiling.size[0] or width < tiling.size[1]:
+            if not tiling.fits(height, width):
                 msg = (
                     f"{shown(sample.path)} has {height} x {width} pixels (height, width), less "
                     f"than data.tiles={list(tiling.size)}: make the tiles smaller"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
@@ -137,7 +138,13 @@ def evaluate(
     rank, world = rank_and_world()
     mine: dict[str, tuple[dict[str, float | None], dict[str, str]]] = {}
     names = track(members, description="evaluation", total=len(members), enabled=progress)
-    size = datamodule.preprocess.input_size
+    evaluated = partial(
+        _evaluated,
+        model,
+        layout=layout,
+        size=datamodule.preprocess.input_size,
+        protocol=protocol,
+    )
     # All ranks score a category together, `world` categories in turn; then each computes the
     # metrics of one of them.
     for some in iter(lambda: list(itertools.islice(names, world)), []):
@@ -148,7 +155,7 @@ def evaluate(
             maps, own_scores = _scored(model, images, name, items)
             if place != rank and on_maps is None:
                 continue
-            found = _category(model, maps, indices, layout, size, protocol)
+            found = _category(maps, indices, layout, evaluated, protocol.resize)
             scores = found.scores
             if own_scores is not None:
                 scores = own_scores if layout is None else layout.highest(own_scores, indices)
@@ -204,19 +211,25 @@ class _Category(NamedTuple):
 
 
 def _category(
-    model: FittedModel,
     maps: Tensor,
     indices: list[int],
     layout: TileLayout | None,
-    size: tuple[int, int],
-    protocol: EvaluationProtocol,
+    evaluated: Callable[[Tensor, list[int]], tuple[Tensor, Tensor]],
+    side: int,
 ) -> _Category:
-    """Evaluate a category's maps; the arguments are those of `_evaluated`.
+    """Evaluate a category's maps.
 
     Maps that would take too much memory are evaluated anew each time they are needed: that takes
     less time than a file, and no room.
+
+    Args:
+        maps: Of the images, or of their tiles.
+        indices: The images.
+        layout: Where the tiles lie, if there are any.
+        evaluated: Returns evaluated maps and image scores of some of them.
+        side: Of evaluated maps in pixels.
     """
-    pixels = protocol.resize**2
+    pixels = side**2
     chunks = chunked(indices, max(1, PART // pixels))
     step = -(-len(indices) * pixels // _KEPT)
 
@@ -224,7 +237,7 @@ def _category(
         done = 0
         for wanted in chunks:
             count = len(wanted) if layout is None else len(layout.tiles(wanted))
-            yield _evaluated(model, maps[done : done + count], wanted, layout, size, protocol)
+            yield evaluated(maps[done : done + count], wanted)
             done += count
 
     few = ((part if step == 1 else part[::step].clone(), score) for part, score in parts())
@@ -243,6 +256,7 @@ def _evaluated(
     model: FittedModel,
     maps: Tensor,
     indices: list[int],
+    *,
     layout: TileLayout | None,
     size: tuple[int, int],
     protocol: EvaluationProtocol,
@@ -288,14 +302,20 @@ def _memory_maps(
         msg = "memory scores need the training images of a fit"
         raise RuntimeError(msg)
     train = model.stream.images
-    members = group_indices(train.reader.categories)[group].tolist()
-    settings, views = model.memory.settings, views_of(train.reader, members)
-    clusters = train.reader.clusters.among(torch.tensor(members))
+    members = group_indices(train.reader.categories)[group]
+    settings = model.memory.settings
     stored = stored_of(
-        len(members), settings, seed=model.seed, group=group, views=views, clusters=clusters
+        len(members),
+        settings,
+        seed=model.seed,
+        group=group,
+        views=views_of(train.reader, members.tolist()),
+        clusters=train.reader.clusters.among(members),
     )
+    if stored is not None:  # the others are in no memory
+        members = members[stored]
     features, _ = memory_vectors(
-        train, members, dtype=settings.dtype, device=model.device, together=True
+        train, members.tolist(), dtype=settings.dtype, device=model.device, together=True
     )
     plan = my_chunks(indices, images.reader.batch_size)
     if not plan:
@@ -308,9 +328,8 @@ def _memory_maps(
         seed=model.seed,
         group=group,
         queries=queries,
-        stored=stored,
-        views=views,
-        clusters=clusters,
+        views=views_of(train.reader, members.tolist()),
+        clusters=train.reader.clusters.among(members),
     )
     return gather_in_order(scores.view(-1, *grid).cpu())
 

@@ -82,8 +82,8 @@ class PredictionDataset(Dataset[LoadedImage]):
             size = (image.height, image.width)
             pixels = np.array(image) if self._with_pixels else None
             if self._tiling is not None:
-                height, width = self._tiling.size
-                if size[0] < height or size[1] < width:
+                if not self._tiling.fits(*size):
+                    height, width = self._tiling.size
                     reason = (
                         f"has {size[0]} x {size[1]} pixels (height, width), less than the tiles of "
                         f"{height} x {width} that the detector was trained on"

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
 
+from meds_plugin.utils.groups import group_indices
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -58,11 +60,9 @@ def find_likeness(ranked: RankedRun, embeddings: Mapping[str, NDArray[np.float32
 def _nearest_normal(
     images: Sequence[RankedImage], vectors: NDArray[np.float32]
 ) -> list[int | None]:
-    members: dict[str, list[int]] = {}
-    for index, image in enumerate(images):
-        members.setdefault(image.category, []).append(index)
     nearest: list[int | None] = [None] * len(images)
-    for places in members.values():
+    for members in group_indices([image.category for image in images]).values():
+        places = members.tolist()
         selected = [index for index in places if images[index].selected]
         normal = np.array(selected[len(selected) // 2 :][-_NORMAL:])
         for start in range(0, len(places) if normal.size else 0, _BLOCK):
