@@ -84,6 +84,7 @@ class _Job:
     trainer: L.Trainer
     protocol: EvaluationProtocol
     false_alarm_rate: float
+    seconds: float  # that finding and checking the images took
 
 
 @dataclass(frozen=True)
@@ -173,12 +174,14 @@ def _prepare(config: DictConfig, path: Path, *, resuming: bool) -> _Job:
     )
     if first and not resuming:
         folder.write_config(OmegaConf.to_yaml(config, resolve=True))
+    start = time.perf_counter()
     try:
         datamodule.setup("fit")
     except BadFilesError as error:
         if first:
             folder.write_problems(error.problems)
         raise
+    seconds = time.perf_counter() - start
     if config.data.range == "auto":  # settled now, for all that reads images later
         config.data.range = list(datamodule.preprocess.value_range or ()) or "full"
         if first:
@@ -187,7 +190,7 @@ def _prepare(config: DictConfig, path: Path, *, resuming: bool) -> _Job:
         print(datamodule.summary)
         folder.write_skipped(datamodule.skipped)
         folder.write_manifest(datamodule.manifest_rows())
-    return _Job(config, folder, datamodule, model, trainer, protocol, rate)
+    return _Job(config, folder, datamodule, model, trainer, protocol, rate, seconds)
 
 
 def _fit(job: _Job, *, resuming: bool) -> None:
@@ -222,6 +225,7 @@ def _score(job: _Job) -> _Results:
         if untrained is not None and untrained.maps is not None:
             layout = model.stream.images.reader.layout if model.stream else None
             maps = small_maps(untrained.maps.float(), layout)
+    scored = time.perf_counter()
     examples = ExampleImages(datamodule.test)
     results = evaluate(
         model,
@@ -230,10 +234,9 @@ def _score(job: _Job) -> _Results:
         progress=shows_progress(trainer),
         on_maps=examples.add if job.config.figures else None,
     )
-    seconds = {"memory": model.memory.seconds if model.memory else 0.0}
-    seconds |= {"distill": 0.0, "finetune": 0.0} | model.seconds
-    seconds |= {"fit": model.rival.seconds} if model.rival else {}
-    seconds["evaluate"] = time.perf_counter() - start
+    stages = dict.fromkeys(("encode", "memory", "distill", "finetune"), 0.0) | model.seconds
+    after = {"score": scored - start, "evaluate": time.perf_counter() - scored}
+    seconds = {"data": job.seconds, **stages, **after}
     ranking = ranking_metrics(scores.score, train.categories, train.injected)
     if ranking["auprc"] is None:
         reason = "no image is known to have been added to the training set"
@@ -257,6 +260,7 @@ def _score(job: _Job) -> _Results:
 def _report(job: _Job, results: _Results) -> None:
     """Write the run's files, metrics last, and say what came out."""
     folder, train, metrics = job.folder, job.datamodule.train, results.metrics
+    start = time.perf_counter()
     contamination, probability = contamination_report(
         results.training.score.cpu(), train.categories, train.groups
     )
@@ -280,6 +284,7 @@ def _report(job: _Job, results: _Results) -> None:
             cut_short=metrics["cut_short"],
             progress=shows_progress(job.trainer),
         )
+    metrics["seconds"]["report"] = round(time.perf_counter() - start, 3)
     folder.write_metrics(metrics)
     print_report(metrics, folder.path, contamination)
     if metrics["cut_short"]:

@@ -11,7 +11,7 @@ from torchmetrics import MeanMetric
 from meds_plugin.callbacks.rival import RivalCallback
 from meds_plugin.callbacks.run_log import RunLog
 from meds_plugin.callbacks.stage_callbacks import stage_callbacks
-from meds_plugin.callbacks.stage_times import StageTimes
+from meds_plugin.callbacks.stage_times import StageTimes, stage_seconds
 from meds_plugin.callbacks.trainer import shows_progress, training_stream
 from meds_plugin.callbacks.training_scores import TrainingScores, collect_scores
 from meds_plugin.detectors.compiling import check_backend, compile_detector
@@ -169,8 +169,8 @@ class MeDSWrapper(EvaluationSteps):
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Time spent in each stage so far, selection passes included."""
-        return self._times.seconds
+        """Time of each stage so far, encoding and selection passes included."""
+        return stage_seconds(self._times, self.stream, self.memory, self.rival)
 
     def forward(self, images: Tensor, category: Tensor | None = None) -> Tensor:
         """Return the detector's anomaly maps ``[B, h, w]``, higher = more anomalous.

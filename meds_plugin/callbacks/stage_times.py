@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 import lightning as L
 
 if TYPE_CHECKING:
+    from meds_plugin.callbacks.memory_ensemble import MemoryEnsembleCallback
+    from meds_plugin.callbacks.rival import RivalCallback
     from meds_plugin.training.stages import StagePlan
+    from meds_plugin.training.stream import TrainingStream
 
-__all__ = ["StageTimes"]
+__all__ = ["StageTimes", "stage_seconds"]
 
 
 class StageTimes(L.Callback):
@@ -65,3 +68,23 @@ class StageTimes(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore `state_dict`."""
         self.seconds.update(state_dict)
+
+
+def stage_seconds(
+    times: StageTimes,
+    stream: TrainingStream | None,
+    memory: MemoryEnsembleCallback | None,
+    rival: RivalCallback | None,
+) -> dict[str, float]:
+    """Return the seconds of all that a fit did, by name.
+
+    ``encode`` is the frozen part's pass over the training images (of this process, also where a
+    fit was resumed), ``memory`` stage 1 after it, ``fit`` a rival with its encoding.
+    """
+    seconds = {"encode": stream.images.seconds if stream else 0.0}
+    if memory is not None:
+        seconds["encode"] += memory.encoding_seconds
+        seconds["memory"] = memory.seconds
+    if rival is not None:
+        seconds["fit"] = rival.seconds
+    return seconds | times.seconds

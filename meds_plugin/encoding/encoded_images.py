@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,9 @@ class EncodedImages:
         scoring_batch: Images scored at once (see `scoring.anomaly_maps`).
         precision: Returns the context in which images are encoded and scored; default: float32.
 
+    Attributes:
+        seconds: Time spent in `encode_all`.
+
     Raises:
         UserError: If ``scoring_batch`` is not a positive whole number, or the images are normalised
             differently from what the detector expects.
@@ -93,6 +97,7 @@ class EncodedImages:
             self._outputs.stores["encoded"].disable()
         self._repeatable: bool | None = None if reader.augments is None else not reader.augments
         self._size = (0, 0)
+        self.seconds = 0.0
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -106,6 +111,7 @@ class EncodedImages:
         Returns:
             Whether they are cached.
         """
+        start = time.perf_counter()
         store = self._outputs.stores["encoded"]
         self._check_repeatable()
         anywhere = set[int]().union(*from_all(store.cached()))
@@ -122,6 +128,7 @@ class EncodedImages:
             if not store.active:
                 break
         exchange(store, self._encode_again, count=len(self), batch_size=self.reader.batch_size)
+        self.seconds += time.perf_counter() - start
         return store.complete()
 
     def batches(self, plan: Sequence[Sequence[int]]) -> Iterator[dict[str, Tensor]]:

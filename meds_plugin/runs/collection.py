@@ -31,6 +31,7 @@ Key = tuple[tuple[str, str], ...]
 _TABLE_KEYS = ("seed", "noise", "method", "data.noise")
 _LIST_KEYS = ("data.variant", "data.source.variant")
 _DETECTOR_KEYS = ("backbone", "evaluation.mask_rule", "preset")
+_FITTING = ("encode", "memory", "fit", "distill", "finetune")
 # Real-IAD's lists of training images with defects, named by their share.
 _LISTS = re.compile(r".*_fuiad_([\d.]+)")
 
@@ -126,9 +127,9 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """Time that training, or what takes its place, took; without the evaluation."""
+        """Time that training, or what takes its place, took; without checks and evaluation."""
         parts = self.metrics["seconds"].items()
-        return float(sum(value for name, value in parts if name != "evaluate"))
+        return float(sum(value for name, value in parts if name in _FITTING))
 
     @property
     def gigabytes(self) -> float | None:

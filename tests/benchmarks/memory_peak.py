@@ -1,9 +1,10 @@
-"""Measure how much memory stage 1 takes, against the number of images.
+"""Measure how much memory and time stage 1 takes, against the number of images.
 
 Each figure comes from a process of its own, by the kernel's count of its largest resident size,
 less that of a process that only loads the libraries. ``vectors`` are the unit vectors of the
 features (what has to be held), ``square`` the table of all distances that is not held.
 ``in a file`` keeps the vectors in a file: the pages that the kernel counts can then be dropped.
+``--stored`` limits the images that memories are sampled from; seconds are those of the scores.
 `python -m tests.benchmarks.memory_peak --output FILE`
 """
 
@@ -53,6 +54,7 @@ def main() -> None:
     report = {
         "patches": options.patches,
         "channels": options.channels,
+        "stored": options.stored,
         "products": options.products,
         "threads": options.threads,
         "libraries_mb": nothing,
@@ -68,7 +70,7 @@ def main() -> None:
 def measure(options: argparse.Namespace, images: int) -> dict[str, float]:
     """Score made-up features; return the largest resident size of this process, and the time."""
     torch.set_num_threads(options.threads)
-    start = time.perf_counter()
+    seconds = 0.0
     if images > 0:
         with tempfile.NamedTemporaryFile() as file:
             vectors = PatchVectors(
@@ -83,10 +85,12 @@ def measure(options: argparse.Namespace, images: int) -> dict[str, float]:
             for image in range(images):  # as an encoder gives them, a few at a time
                 shape = (1, options.patches, options.channels)
                 vectors.put(range(image, image + 1), torch.randn(shape, generator=generator))
-            expected_scores(vectors, RATIO)
+            start = time.perf_counter()
+            expected_scores(vectors, RATIO, stored=options.stored)
+            seconds = time.perf_counter() - start
     unit = 1024 if sys.platform == "linux" else 1  # kilobytes; bytes on a Mac
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return {"peak_mb": peak / MB, "seconds": time.perf_counter() - start}
+    return {"peak_mb": peak / MB, "seconds": seconds}
 
 
 def _in_a_process(options: argparse.Namespace, images: int, home: str) -> dict[str, float]:
@@ -94,6 +98,8 @@ def _in_a_process(options: argparse.Namespace, images: int, home: str) -> dict[s
     for name in ("patches", "channels", "products", "threads"):
         command += [f"--{name}", str(getattr(options, name))]
     command += ["--home", home, "--child", str(images)]
+    if options.stored is not None:
+        command += ["--stored", str(options.stored)]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, float] = json.loads(result.stdout)
     return found
@@ -104,6 +110,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--images", type=int, nargs="+", default=[100, 200, 400, 800])
     parser.add_argument("--patches", type=int, default=256)
     parser.add_argument("--channels", type=int, default=128)
+    parser.add_argument("--stored", type=int, help="images that memories are sampled from; all")
     parser.add_argument("--products", choices=list(DTYPES), default="float32")
     parser.add_argument("--homes", nargs="+", choices=["memory", "file"], default=["memory"])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

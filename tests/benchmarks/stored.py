@@ -1,17 +1,16 @@
-"""Stage 1 with a limited number of stored images: time, memory, and how well it ranks.
+"""How well stage 1 ranks with a limited number of stored images (`memory_peak` has its costs).
 
-    python -m tests.benchmarks.stored
+    python -m tests.benchmarks.stored --encode RUN --features FILE
     python -m tests.benchmarks.stored --features FILE --ratios 0.05,0.1,0.2 --stored 250,500,1000
 
-The first measures random features of growing numbers of images. The second takes an npz file with
-``features`` [N, P, D] and ``injected`` [N], such as ``--encode`` writes of a run's training images,
-and prints AUPRC against the exact scores, over seeds.
+The first writes features [N, P, D] of a run's training images and which are defective, the second
+prints AUPRC of both looks with so many stored images, over seeds, and the rank correlation with
+the exact scores.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,7 @@ from meds_plugin.encoding.encoded_images import EncodedImages
 from meds_plugin.encoding.reader import ImageReader
 from meds_plugin.memory.patch_vectors import PatchVectors
 from meds_plugin.memory.refinement import refined_scores
-from meds_plugin.memory.scores import expected_scores, gap_curve
+from meds_plugin.memory.scores import gap_curve
 from meds_plugin.memory.stored import stored_images
 from meds_plugin.metrics import image_score
 from meds_plugin.ranking import auprc
@@ -34,25 +33,6 @@ from meds_plugin.utils.rng import torch_generator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-_PATCHES, _CHANNELS = 64, 128
-
-
-def measure_times(counts: Sequence[int], stored: int) -> list[dict[str, Any]]:
-    """Return the seconds of stage 1 on random features, for each number of images."""
-    rows = []
-    for count in counts:
-        generator = torch.Generator().manual_seed(0)
-        vectors = PatchVectors(count, _PATCHES, _CHANNELS, device=torch.device("cpu"))
-        for start in range(0, count, 500):
-            part = torch.randn(min(500, count - start), _PATCHES, _CHANNELS, generator=generator)
-            vectors.put(range(start, start + len(part)), part)
-        begin = time.perf_counter()
-        expected_scores(vectors, 0.1, stored=stored)
-        limited = time.perf_counter() - begin
-        rows.append({"images": count, "limited": limited})
-        print(f"{count:6d} images: {limited:7.1f} s with {stored} stored", flush=True)
-    return rows
 
 
 def encode(run: Path, file: Path, every: int) -> None:
@@ -106,10 +86,8 @@ def measure_ranking(
 def main() -> None:
     """Measure what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--counts", default="500,1000,2000,4000,8000")
-    parser.add_argument("--limit", type=int, default=1000)
     parser.add_argument("--encode", type=Path, help="a run whose features to write into --features")
-    parser.add_argument("--features", type=Path)
+    parser.add_argument("--features", type=Path, required=True)
     parser.add_argument("--every", type=int, default=2, help="patches are thinned by --encode")
     parser.add_argument("--ratios", default="0.1")
     parser.add_argument("--stored", default="250,500,1000")
@@ -117,12 +95,10 @@ def main() -> None:
     given = parser.parse_args()
     if given.encode:
         encode(given.encode, given.features, given.every)
-    elif given.features:
+    else:
         ratios = [float(part) for part in given.ratios.split(",")]
         limits = [int(part) for part in given.stored.split(",")]
         measure_ranking(given.features, ratios, limits, given.seeds)
-    else:
-        measure_times([int(part) for part in given.counts.split(",")], given.limit)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def test_the_stages_follow_one_another() -> None:
     model = fit(detector)
     # 12 steps of distillation never ask for the detector's own loss
     assert detector.losses == [(step, 16) for step in range(16)]
-    assert set(model.seconds) == {"distill", "finetune"}
+    assert set(model.seconds) == {"encode", "memory", "distill", "finetune"}
     assert all(seconds > 0 for seconds in model.seconds.values())
 
 
