@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from meds_plugin.detectors.inference import evaluating
 from meds_plugin.distributed.ranks import (
-    chunked,
     from_all,
     gather_in_order,
     my_chunks,
@@ -21,14 +18,13 @@ from meds_plugin.encoding.encoded_images import EncodedImages
 from meds_plugin.encoding.memory_features import memory_vectors
 from meds_plugin.encoding.reader import ImageReader, views_of
 from meds_plugin.encoding.scoring import anomaly_maps
-from meds_plugin.evaluation.categories import PART, category_metrics, mean_metrics, metric_names
+from meds_plugin.evaluation.categories import category_metrics, mean_metrics, metric_names
+from meds_plugin.evaluation.evaluated_maps import evaluate_in_parts
 from meds_plugin.evaluation.protocol import (
     EvaluationProtocol,
     evaluation_masks,
     packed_masks,
 )
-from meds_plugin.evaluation.scoring import evaluate_maps
-from meds_plugin.evaluation.tiled import evaluate_tiles
 from meds_plugin.memory.ensemble import ensemble_scores, stored_of
 from meds_plugin.utils.groups import group_indices
 from meds_plugin.utils.progress import track
@@ -41,7 +37,6 @@ if TYPE_CHECKING:
     from meds_plugin.callbacks.memory_ensemble import MemoryEnsembleCallback
     from meds_plugin.callbacks.rival import RivalCallback
     from meds_plugin.detectors.view import DetectorView
-    from meds_plugin.tiles import TileLayout
     from meds_plugin.training.stages import StagePlan
     from meds_plugin.training.stream import TrainingStream
 
@@ -83,10 +78,6 @@ class TestData(Protocol):
 
     def test_dataloader(self) -> Any:
         """Return a loader of the test images, in order."""
-
-
-_CHUNK = 8  # maps evaluated at a time: those of 256 x 256 fit into a CPU's caches
-_KEPT = 1 << 27  # pixels of a category's maps that are kept: 0.5 GB
 
 
 def evaluate(
@@ -139,7 +130,7 @@ def evaluate(
     mine: dict[str, tuple[dict[str, float | None], dict[str, str]]] = {}
     names = track(members, description="evaluation", total=len(members), enabled=progress)
     evaluated = partial(
-        _evaluated,
+        evaluate_in_parts,
         model,
         layout=layout,
         size=datamodule.preprocess.input_size,
@@ -155,7 +146,7 @@ def evaluate(
             maps, own_scores = _scored(model, images, name, items)
             if place != rank and on_maps is None:
                 continue
-            found = _category(maps, indices, layout, evaluated, protocol.resize)
+            found = evaluated(maps, indices)
             scores = found.scores
             if own_scores is not None:
                 scores = own_scores if layout is None else layout.highest(own_scores, indices)
@@ -199,99 +190,6 @@ def _scored(
     if model.rival is not None:
         return model.rival.score(images, indices, group=name, device=model.device)
     return _memory_maps(model, images, name, indices), None
-
-
-class _Category(NamedTuple):
-    """A category's evaluated maps and image scores."""
-
-    maps: Tensor | Callable[[], Iterator[Tensor]]  # as `category_metrics` takes them
-    scores: Tensor  # [n]
-    kept: Tensor  # [m, R, R], all maps or evenly spaced ones
-    places: Tensor  # [m] of these
-
-
-def _category(
-    maps: Tensor,
-    indices: list[int],
-    layout: TileLayout | None,
-    evaluated: Callable[[Tensor, list[int]], tuple[Tensor, Tensor]],
-    side: int,
-) -> _Category:
-    """Evaluate a category's maps.
-
-    Maps that would take too much memory are evaluated anew each time they are needed: that takes
-    less time than a file, and no room.
-
-    Args:
-        maps: Of the images, or of their tiles.
-        indices: The images.
-        layout: Where the tiles lie, if there are any.
-        evaluated: Returns evaluated maps and image scores of some of them.
-        side: Of evaluated maps in pixels.
-    """
-    pixels = side**2
-    chunks = chunked(indices, max(1, PART // pixels))
-    step = -(-len(indices) * pixels // _KEPT)
-
-    def parts() -> Iterator[tuple[Tensor, Tensor]]:
-        done = 0
-        for wanted in chunks:
-            count = len(wanted) if layout is None else len(layout.tiles(wanted))
-            yield evaluated(maps[done : done + count], wanted)
-            done += count
-
-    few = ((part if step == 1 else part[::step].clone(), score) for part, score in parts())
-    kept, scores = zip(*few, strict=True)
-    places = [each[::step] for each in torch.arange(len(indices)).split(len(chunks[0]))]
-    every = torch.cat(kept)
-    return _Category(
-        every if step == 1 else lambda: (part for part, _ in parts()),
-        torch.cat(scores),
-        every,
-        torch.cat(places),
-    )
-
-
-def _evaluated(
-    model: FittedModel,
-    maps: Tensor,
-    indices: list[int],
-    *,
-    layout: TileLayout | None,
-    size: tuple[int, int],
-    protocol: EvaluationProtocol,
-) -> tuple[Tensor, Tensor]:
-    """Return evaluated maps ``[n, R, R]`` and image scores ``[n]``.
-
-    Args:
-        model: The fitted model.
-        maps: Of the images, or of their tiles.
-        indices: The images.
-        layout: Where the tiles lie, if there are any.
-        size: Height and width of what the detector saw in pixels.
-        protocol: How maps become scores.
-    """
-    view = model.view if model.plan.stages else None  # else the maps are no detector's
-    if model.rival is not None:
-        protocol = replace(protocol, blur_kernel=1)  # it smooths as its authors do
-    evaluated = torch.empty(len(indices), protocol.resize, protocol.resize)
-    scores = torch.empty(len(indices))
-    done = 0
-    with torch.no_grad(), evaluating(model.detector):
-        for start in range(0, len(indices), _CHUNK):
-            wanted = indices[start : start + _CHUNK]
-            count = len(wanted) if layout is None else len(layout.tiles(wanted))
-            some = maps[done : done + count].to(model.device)
-            done += count
-            if model.rival is not None:
-                some = model.rival.pixel_maps(some, size)
-            if layout is None:
-                part, score = evaluate_maps(view, some, size, protocol)
-            else:
-                part, score = evaluate_tiles(view, some, layout, wanted, protocol)
-            evaluated[start : start + _CHUNK] = part.cpu()
-            scores[start : start + _CHUNK] = score.cpu()
-    return evaluated, scores
 
 
 def _memory_maps(

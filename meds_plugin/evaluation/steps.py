@@ -12,13 +12,16 @@ from torch import Tensor
 from meds_plugin.distributed.ranks import gather_in_order, rank_and_world
 from meds_plugin.encoding.reader import images_of
 from meds_plugin.evaluation.categories import category_metrics, mean_metrics, metric_names
+from meds_plugin.evaluation.evaluated_maps import evaluate_in_parts
 from meds_plugin.evaluation.protocol import EvaluationProtocol, evaluation_masks, packed_masks
 from meds_plugin.evaluation.scoring import evaluate_maps
-from meds_plugin.evaluation.tiled import evaluate_tiles
 from meds_plugin.utils.errors import UserError
 from meds_plugin.utils.groups import group_indices
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from meds_plugin.callbacks.rival import RivalCallback
     from meds_plugin.detectors.view import DetectorView
     from meds_plugin.training.stages import StagePlan
 
@@ -31,8 +34,7 @@ class _Seen(NamedTuple):
     """Images of a batch, or tiles; on the CPU."""
 
     places: Tensor  # [B] in the data set
-    maps: Tensor  # [B, R, R], of tiles [B, h, w]
-    scores: Tensor  # [B]
+    maps: Tensor  # [B, h, w], the detector's: evaluated ones take far more room
     labels: Tensor  # bool [B], true = defective
     masks: Tensor  # bool [B, R, R], packed
     has_mask: Tensor  # bool [B]
@@ -52,7 +54,9 @@ class EvaluationSteps(L.LightningModule):
     """
 
     view: DetectorView
+    detector: nn.Module
     plan: StagePlan
+    rival: RivalCallback | None
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,6 +65,7 @@ class EvaluationSteps(L.LightningModule):
         self.protocol = EvaluationProtocol()
         self.categories: list[str] = []
         self._seen: list[_Seen] = []
+        self._size = (0, 0)
 
     def predict_step(self, batch: Any, batch_idx: int = 0) -> dict[str, Tensor]:
         """Return ``maps [B, R, R]`` and ``scores [B]``, higher = more anomalous.
@@ -68,7 +73,12 @@ class EvaluationSteps(L.LightningModule):
         Of tiles: the detector's maps ``[B, h, w]``, for `TileLayout.stitch`, and their scores.
         """
         del batch_idx
-        maps, scores = self._evaluated(batch, _dataset(self.trainer.predict_dataloaders))
+        dataset = _dataset(self.trainer.predict_dataloaders)
+        maps = self._maps(batch, dataset)
+        if hasattr(dataset, "layout"):
+            scores = self.view.image_score(maps, top=self.protocol.image_top)
+        else:
+            maps, scores = evaluate_maps(self.view, maps, self._size, self.protocol)
         return {"maps": maps, "scores": scores}
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
@@ -90,8 +100,8 @@ class EvaluationSteps(L.LightningModule):
         self._log_metrics(_dataset(self.trainer.val_dataloaders), "val/")
 
     @torch.no_grad()
-    def _evaluated(self, batch: Any, dataset: Any) -> tuple[Tensor, Tensor]:
-        """Return evaluated maps and image scores of a batch."""
+    def _maps(self, batch: Any, dataset: Any) -> Tensor:
+        """Return the detector's maps of a batch."""
         if not self.plan.stages:
             msg = (
                 "this method trains no detector, so there is nothing that a step could run: take "
@@ -105,20 +115,17 @@ class EvaluationSteps(L.LightningModule):
         if index is not None and hasattr(dataset, "categories"):
             own = [places.get(dataset.categories[i], -1) for i in index.tolist()]
             category = torch.tensor(own, device=self.device)
-        maps = self(images, category).float()
-        if hasattr(dataset, "layout"):
-            return maps, self.view.image_score(maps, top=self.protocol.image_top)
-        size = (images.shape[-2], images.shape[-1])
-        return evaluate_maps(self.view, maps, size, self.protocol)
+        self._size = (images.shape[-2], images.shape[-1])
+        maps: Tensor = self(images, category)
+        return maps.float()
 
     def _look_at(self, batch: Any, dataset: Any) -> None:
-        maps, scores = self._evaluated(batch, dataset)
-        count = len(scores)
+        maps = self._maps(batch, dataset).cpu()
+        count = len(maps)
         index = _indices(batch)
         if index is not None and hasattr(dataset, "layout"):
             none = torch.zeros(count, dtype=torch.bool)  # images come once their tiles are there
-            seen = _Seen(index, maps.cpu(), scores.cpu(), none, torch.zeros(count), none)
-            self._seen.append(seen)
+            self._seen.append(_Seen(index, maps, none, torch.zeros(count), none))
             return
         if index is not None and hasattr(dataset, "mask"):
             labels = dataset.labels[index]
@@ -127,17 +134,16 @@ class EvaluationSteps(L.LightningModule):
             labels, found = _truth(batch, count)
             # As Lightning's sampler deals a data set out, and begins anew where it runs short.
             rank, world = rank_and_world()
-            before = sum(len(seen.scores) for seen in self._seen)
+            before = sum(len(seen.places) for seen in self._seen)
             index = (torch.arange(count) + before) * world + rank
             if hasattr(dataset, "__len__"):
                 index %= len(dataset)
         known = torch.tensor([mask is not None for mask in found])
-        masks = torch.zeros(maps.shape, dtype=torch.bool)
+        masks = torch.zeros(count, self.protocol.resize, self.protocol.resize, dtype=torch.bool)
         if bool(known.any()):
             some = torch.stack([mask for mask in found if mask is not None])
             masks[known] = evaluation_masks(some, self.protocol)
-        bits = packed_masks(masks)
-        self._seen.append(_Seen(index, maps.cpu(), scores.cpu(), labels, bits, known))
+        self._seen.append(_Seen(index, maps, labels, packed_masks(masks), known))
 
     def _log_metrics(self, dataset: Any, prefix: str) -> None:
         parts, self._seen = self._seen, []
@@ -147,18 +153,27 @@ class EvaluationSteps(L.LightningModule):
         order = {int(place): row for row, place in enumerate(seen.places)}
         rows = torch.tensor([order[place] for place in sorted(order)])
         seen = _Seen(*(part[rows] for part in seen))
-        if hasattr(dataset, "layout"):
+        layout = getattr(dataset, "layout", None)
+        if layout is not None:
             seen, dataset = self._whole(seen, dataset), dataset.whole
         owners = [_ANY] * len(seen.places)
         if hasattr(dataset, "categories") and hasattr(dataset, "mask"):
             owners = [dataset.categories[place] for place in seen.places.tolist()]
         categories: dict[str, dict[str, float | None]] = {}
         for name, members in group_indices(owners).items():
-            masks = seen.masks[members] if bool(seen.has_mask[members].all()) else None
+            images = members.tolist()
+            found = evaluate_in_parts(
+                self,
+                seen.maps[images if layout is None else layout.tiles(images)],
+                images,
+                layout=layout,
+                size=self._size,
+                protocol=self.protocol,
+            )
             categories[name], _ = category_metrics(
-                seen.maps[members],
-                seen.scores[members],
-                masks,
+                found.maps,
+                found.scores,
+                seen.masks[members] if bool(seen.has_mask[members].all()) else None,
                 seen.labels[members],
                 protocol=self.protocol,
                 no_masks="",
@@ -170,9 +185,8 @@ class EvaluationSteps(L.LightningModule):
         known = {f"{prefix}{name}": value for name, value in values.items() if value is not None}
         self.log_dict(known, sync_dist=True)
 
-    @torch.no_grad()
     def _whole(self, seen: _Seen, dataset: Any) -> _Seen:
-        """Return the images whose tiles were seen."""
+        """Return the images whose tiles were seen, with the maps of these."""
         layout, side = dataset.layout, self.protocol.resize
         if len(seen.places) < len(layout):
             msg = (
@@ -181,14 +195,14 @@ class EvaluationSteps(L.LightningModule):
             )
             raise UserError(msg)
         images = range(len(layout.sizes))
-        maps, scores = evaluate_tiles(self.view, seen.maps, layout, images, self.protocol)
-        found = [dataset.whole.mask(image, (side, side)) for image in images]
-        blank = torch.zeros(side, side)
-        masks = torch.stack([blank if mask is None else mask for mask in found])
-        known = torch.tensor([mask is not None for mask in found])
-        labels = dataset.whole.labels
-        truth = packed_masks(evaluation_masks(masks, self.protocol))
-        return _Seen(torch.arange(len(images)), maps, scores, labels, truth, known)
+        known, masks = torch.ones(len(images), dtype=torch.bool), []
+        for image in images:
+            found = dataset.whole.mask(image, (side, side))
+            known[image] = found is not None
+            mask = torch.zeros(side, side) if found is None else found
+            masks.append(packed_masks(evaluation_masks(mask[None], self.protocol)))
+        places, labels = torch.arange(len(images)), dataset.whole.labels
+        return _Seen(places, seen.maps, labels, torch.cat(masks), known)
 
 
 def _dataset(loaders: Any) -> Any:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from meds_plugin import AnomalyDataModule, evaluate
 from meds_plugin.data import Split, synthetic_split
-from meds_plugin.evaluation import evaluate as module
+from meds_plugin.evaluation import evaluated_maps as module
 from meds_plugin.evaluation.protocol import EvaluationProtocol, evaluation_maps
 from meds_plugin.metrics import auroc, image_score
 from tests.toys import quiet_trainer, wrap

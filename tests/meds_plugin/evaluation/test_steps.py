@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from meds_plugin import AnomalyDataModule, MeDSWrapper, evaluate
 from meds_plugin.data import synthetic_split
+from meds_plugin.evaluation import evaluated_maps
 from meds_plugin.evaluation.protocol import EvaluationProtocol
 from meds_plugin.evaluation.scoring import Scorer
 from meds_plugin.utils.errors import UserError
@@ -42,9 +43,15 @@ def fitted() -> tuple[MeDSWrapper, Any, AnomalyDataModule]:
     return *fit(data), data
 
 
-def test_a_test_logs_what_the_evaluation_finds(fitted: Any) -> None:
+@pytest.mark.parametrize("maps_fit", [True, False])
+def test_a_test_logs_what_the_evaluation_finds(
+    fitted: Any, monkeypatch: pytest.MonkeyPatch, *, maps_fit: bool
+) -> None:
     model, trainer, data = fitted
     expected = evaluate(model, data, protocol=PROTOCOL)
+    if not maps_fit:
+        monkeypatch.setattr(evaluated_maps, "_KEPT", 5 * 32 * 32)
+        monkeypatch.setattr(evaluated_maps, "PART", 4 * 32 * 32)
     (found,) = trainer.test(model, data, verbose=False)
     assert {name: found[name] for name in expected["mean"]} == pytest.approx(expected["mean"])
     for category, values in expected["categories"].items():
