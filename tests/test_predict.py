@@ -172,6 +172,29 @@ def test_what_python_takes(cropped: Trained, tmp_path: Path) -> None:
     assert len({threshold.image for threshold in several.thresholds}) == 2
 
 
+def test_predictions_come_batch_by_batch_and_images_are_read_only_then(cropped: Trained) -> None:
+    predictor = meds_plugin.load(cropped.folder)
+    arrays = [np.asarray(sample.image) for sample in cropped.test["gear"]][:5]
+    taken: list[int] = []
+
+    def given() -> Iterator[np.ndarray[Any, Any]]:
+        for place, array in enumerate(arrays):
+            taken.append(place)
+            yield array
+
+    found = []
+    for part in predictor.predictions(given(), category="gear", batch_size=2):
+        found.append(part)
+        assert len(taken) == min(5, 2 * len(found))
+    assert [len(part.scores) for part in found] == [2, 2, 1]
+    whole = predictor.predict(arrays, category=["gear"] * 5, batch_size=2)
+    assert torch.equal(torch.cat([part.maps for part in found]), whole.maps)
+    assert torch.equal(torch.cat([part.labels for part in found]), whole.labels)
+    assert tuple(limit for part in found for limit in part.thresholds) == whole.thresholds
+    with pytest.raises(ValueError, match="zip"):
+        list(predictor.predictions(arrays, category=["gear"] * 4))
+
+
 @pytest.mark.parametrize(
     ("images", "line"),
     [

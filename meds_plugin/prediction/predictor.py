@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from meds_plugin.utils.errors import UserError
 from meds_plugin.utils.values import is_number
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from meds_plugin.data.transforms import Preprocess
     from meds_plugin.evaluation.alarms import AlarmThresholds
     from meds_plugin.evaluation.scoring import Scorer
@@ -181,41 +184,77 @@ class Predictor:
                 missing or unknown, or a threshold is neither stored nor given; for a tensor, if
                 the detector was trained on tiles.
         """
-        alarm = AlarmSettings(false_alarm_rate, threshold, pixel_threshold)
         items = images if isinstance(images, Tensor) else _listed(images)
         if isinstance(items, Tensor) and items.ndim == 3:
             items = items.unsqueeze(0)
-        names = _one_each(category, len(items))
-        wanted = [self.threshold(self.check_category(name), alarm) for name in names]
-        scores, maps = [], []
-        size = batch_size if self.tiling is None else 1
-        for start in range(0, len(items), size):
-            part = items[start : start + size]
-            if self.tiling is not None:
-                if isinstance(part, Tensor):
-                    msg = (
-                        "the detector was trained on tiles: give files, Pillow images or arrays, "
-                        "or tiles to score_batch"
-                    )
-                    raise UserError(msg)
-                image = self._read(part[0])
-                score, evaluated = self.score_image(image, names[start], batch_size=batch_size)
-            else:
-                tensors = part if isinstance(part, Tensor) else self.preprocess(part)
-                score, evaluated = self.score_batch(tensors, names[start : start + size])
-            scores.append(score)
-            maps.append(evaluated)
-        if not scores:
+        parts = [
+            *self.predictions(
+                items,
+                category=_one_each(category, len(items)),
+                alarm=AlarmSettings(false_alarm_rate, threshold, pixel_threshold),
+                batch_size=batch_size,
+            )
+        ]
+        if not parts:
             raise UserError(_NO_IMAGES)
-        score, evaluated = torch.cat(scores), torch.cat(maps)
-        limits = torch.tensor([[each.image, each.pixel] for each in wanted], dtype=torch.float64)
         return Prediction(
-            score,
-            score.double() > limits[:, 0],
-            evaluated,
-            evaluated.double() > limits[:, 1, None, None],
-            tuple(wanted),
+            torch.cat([part.scores for part in parts]),
+            torch.cat([part.labels for part in parts]),
+            torch.cat([part.maps for part in parts]),
+            torch.cat([part.masks for part in parts]),
+            tuple(limit for part in parts for limit in part.thresholds),
         )
+
+    def predictions(
+        self,
+        images: Iterable[OneImage] | Tensor,
+        *,
+        category: str | Iterable[str | None] | None = None,
+        alarm: AlarmSettings | None = None,
+        batch_size: int = 16,
+    ) -> Iterator[Prediction]:
+        """Score any number of images, a batch at a time; images are taken as they are needed.
+
+        Args:
+            images: See `predict`; any iterable of images, or a tensor of a batch or more.
+            category: Of all images, or of each, in their order.
+            alarm: Thresholds that differ from the run's own.
+            batch_size: Images, or tiles, scored at a time.
+
+        Yields:
+            The results for up to ``batch_size`` images, or for one that is cut into tiles.
+
+        Raises:
+            UserError: See `predict`.
+        """
+        same = category is None or isinstance(category, str)
+        names = itertools.repeat(cast("str | None", category)) if same else category
+        pairs = zip(images, cast("Iterable[str | None]", names), strict=not same)
+        size = batch_size if self.tiling is None else 1
+        while some := [*itertools.islice(pairs, size)]:
+            items, own = [item for item, _ in some], [name for _, name in some]
+            wanted = [self.threshold(self.check_category(name), alarm) for name in own]
+            whole = isinstance(items[0], Tensor)
+            if self.tiling is None:
+                tensors = torch.stack(cast("Any", items)) if whole else self.preprocess(items)
+                scores, maps = self.score_batch(tensors, own)
+            elif whole:
+                msg = (
+                    "the detector was trained on tiles: give files, Pillow images or arrays, "
+                    "or tiles to score_batch"
+                )
+                raise UserError(msg)
+            else:
+                image = self._read(items[0])
+                scores, maps = self.score_image(image, own[0], batch_size=batch_size)
+            limits = torch.tensor([[x.image, x.pixel] for x in wanted], dtype=torch.float64)
+            yield Prediction(
+                scores,
+                scores.double() > limits[:, 0],
+                maps,
+                maps.double() > limits[:, 1, None, None],
+                tuple(wanted),
+            )
 
     @torch.no_grad()
     def score_image(
