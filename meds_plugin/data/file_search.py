@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 import stat
+import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from meds_plugin.data.faults import failure, shown
 from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.progress import track
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +26,7 @@ __all__ = [
 ]
 
 _KINDS = "bmp gif j2k jp2 jpeg jpg pbm pgm png pnm ppm tif tiff webp"
+_MANY = 10_000  # names that take a moment, on a network drive longer
 IMAGE_SUFFIXES = frozenset(f".{kind}" for kind in _KINDS.split())
 
 
@@ -97,7 +100,8 @@ def search_folder(folder: Path) -> FolderContents:
         except UserError as error:
             found.unreadable.append((here, str(error)))
             continue
-        for path in entries:
+        many = len(entries) > _MANY and sys.stderr.isatty()
+        for path in track(entries, description=f"list {shown(here.name)}", enabled=many):
             if os.path.isdir(path):  # noqa: PTH112 - never raises
                 inner.append(path)
             elif path.suffix.lower() in IMAGE_SUFFIXES:

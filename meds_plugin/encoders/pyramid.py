@@ -189,7 +189,8 @@ class PyramidEncoder(FrozenEncoder):
         """Return the target stages' outputs at their own resolution; later stages do not run."""
         return list(
             self.model.forward_intermediates(
-                images,
+                # Convolutions take a tenth to a sixth less time, and tokens need no transposition.
+                images.contiguous(memory_format=torch.channels_last),
                 indices=list(self.layers),
                 stop_early=True,
                 output_fmt="NCHW",

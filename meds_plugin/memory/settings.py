@@ -71,7 +71,7 @@ class MemorySettings:
     interval: Sequence[float] = (0.0, 0.3)
     unit: Unit = "image"
     replacement: bool = True
-    stored: int | None = 1000
+    stored: int | None = 500
     group_duplicates: bool = False
     keep: float = 0.7
     keep_ratio: float = 0.2
