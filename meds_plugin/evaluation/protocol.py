@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from meds_plugin.utils.errors import require
 from meds_plugin.utils.values import is_number, is_whole
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
 
 __all__ = [
     "EvaluationProtocol",
@@ -96,11 +101,18 @@ def evaluation_maps(
     Source:
         docs/method.md, section 8, "Maps".
     """
-    side = (protocol.resize, protocol.resize)
-    maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
-    large = F.interpolate(maps[:, None], size=input_size, mode="bilinear", align_corners=True)
-    square = F.interpolate(large, size=side, mode="bilinear", align_corners=False)
-    return _blur(square, protocol)[:, 0]
+    exact = torch.promote_types(maps.dtype, torch.float32)
+    # The three steps are linear and separable: one product for each side.
+    rows, columns = (
+        torch.from_numpy(_evaluation_matrix(cells, pixels, protocol)).to(maps.device)
+        for cells, pixels in zip(maps.shape[1:], input_size, strict=True)
+    )
+    device = maps.device.type
+    # TF32 would lose digits, and autocast more.
+    work = torch.float64 if device == "cuda" else exact
+    mixed = torch.is_autocast_enabled(device)
+    with torch.autocast(device, enabled=False) if mixed else contextlib.nullcontext():
+        return (rows.to(work) @ maps.to(work) @ columns.to(work).T).to(exact)
 
 
 def evaluation_masks(masks: Tensor, protocol: EvaluationProtocol) -> Tensor:
@@ -133,18 +145,27 @@ def unpacked_masks(bits: Tensor, side: int) -> Tensor:
     return torch.from_numpy(masks.reshape(-1, side, side))
 
 
-def _blur(maps: Tensor, protocol: EvaluationProtocol) -> Tensor:
-    """Smooth ``[N, 1, R, R]`` maps; the size stays.
+@lru_cache(maxsize=32)
+def _evaluation_matrix(
+    cells: int, pixels: int, protocol: EvaluationProtocol
+) -> NDArray[np.float64]:
+    """Return ``[R, cells]``, what `evaluation_maps` does along one side of a map."""
+    large = _bilinear(np.eye(cells), np.linspace(0, cells - 1, pixels))
+    places = (np.arange(protocol.resize) + 0.5) * pixels / protocol.resize - 0.5
+    square = _bilinear(large, places.clip(0, pixels - 1))
+    reach = protocol.blur_kernel // 2
+    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / protocol.blur_sigma) ** 2)
+    mode: Any = "constant" if protocol.blur_padding == "zeros" else "reflect"
+    padded = np.pad(square, ((reach, reach), (0, 0)), mode=mode)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, len(weights), axis=0)
+    matrix: NDArray[np.float64] = np.ascontiguousarray(windows @ (weights / weights.sum()))
+    return matrix
 
-    Sums shifted maps, since a convolution would lose digits to autocast and TF32.
-    """
-    reach, side = protocol.blur_kernel // 2, maps.shape[-1]
-    steps = [i / protocol.blur_sigma for i in range(-reach, reach + 1)]
-    weights = [math.exp(-0.5 * step * step) for step in steps]
-    weights = [weight / math.fsum(weights) for weight in weights]
-    mode = "constant" if protocol.blur_padding == "zeros" else "reflect"
-    maps = F.pad(maps, (reach,) * 4, mode=mode)
-    for axis in (-2, -1):
-        shifted = [w * maps.narrow(axis, i, side) for i, w in enumerate(weights)]
-        maps = reduce(Tensor.add, shifted)
-    return maps
+
+def _bilinear(rows: NDArray[np.float64], places: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return rows ``[n, c]`` interpolated at places in [0, n - 1]."""
+    lower = np.floor(places).astype(int)
+    upper = np.minimum(lower + 1, len(rows) - 1)
+    share = (places - lower)[:, None]
+    mixed: NDArray[np.float64] = (1 - share) * rows[lower] + share * rows[upper]
+    return mixed
