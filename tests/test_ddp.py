@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import os
 import signal
@@ -172,6 +173,40 @@ def test_another_number_of_ranks_goes_on_with_the_checkpoint(
     assert model.global_step == model.total_steps
     for key, value in alone["trained"]["weights"].items():
         torch.testing.assert_close(model.detector.state_dict()[key], value, atol=1e-4, rtol=0)
+
+
+def test_two_machines_with_caches_of_their_own_give_what_one_process_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, _, err = run(*TINY, f"hydra.run.dir={tmp_path / 'alone'}")
+    assert status == 0, err
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        monkeypatch.setenv("MASTER_PORT", str(free.getsockname()[1]))
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    given = "num_nodes=2 devices=1 strategy=ddp accelerator=cpu".split()
+    job = [*TINY, *(f"trainer.{each}" for each in given), "cache.gb=1e-4", "cache.dir=cache"]
+    nodes = [tmp_path / f"node{number}" for number in range(2)]
+    machines = []
+    for number, folder in enumerate(nodes):
+        folder.mkdir()
+        monkeypatch.setenv("NODE_RANK", str(number))
+        machines.append(start(*job, f"hydra.run.dir={tmp_path / 'together'}", cwd=folder))
+    try:
+        errors = [machine.communicate(timeout=3 * MINUTE)[1] for machine in machines]
+    finally:
+        for machine in machines:
+            machine.kill()
+    assert [machine.returncode for machine in machines] == [0, 0], errors
+    alone, together = (
+        {row["path"]: row for row in csv.DictReader((tmp_path / name / "ranking.csv").open())}
+        for name in ("alone", "together")
+    )
+    assert alone.keys() == together.keys()
+    for path, row in alone.items():
+        assert float(together[path]["memory"]) == pytest.approx(float(row["memory"]), abs=1e-6)
+    counts = [len(list(folder.glob("cache/*/*.tensor"))) for folder in nodes]
+    assert min(counts) > 0
 
 
 def test_a_killed_rank_of_a_run_ends_it_and_one_rank_goes_on(tmp_path: Path) -> None:

@@ -108,13 +108,19 @@ class RunCheckpoint(L.Callback):
         """Make checkpoints atomic, and check that all ranks have the same folder.
 
         Raises:
-            UserError: If folders differ.
+            UserError: If folders differ, or only some ranks see the checkpoint to go on with.
         """
         del pl_module, stage
         trainer.strategy.checkpoint_io = _AtomicFiles()
         paths = sorted({str(path) for path in from_all(self.path.resolve().parent)})
         if len(paths) > 1:
             msg = f"the ranks' run folders differ ({', '.join(paths)}): give one, hydra.run.dir=DIR"
+            raise UserError(msg)
+        if len({*from_all(trainer.ckpt_path is None)}) > 1:
+            msg = (
+                f"{self.path} is there for some ranks only: to resume, give all machines the same "
+                "folder, or a copy of it"
+            )
             raise UserError(msg)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

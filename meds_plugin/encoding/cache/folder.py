@@ -1,25 +1,28 @@
-"""A folder of named tensors that several processes use at once.
+"""A folder of named tensors that several processes use at once, also from several machines.
 
 A safetensors file holds one tensor, with its name and checksum. Files appear complete, by renaming,
-and never change; a damaged one counts as missing. Each process locks a list of the files that it
-uses. The lock ends with the process, however it ends; then its files may make room for others.
+and never change; a damaged one counts as missing. Nothing is locked or mapped, which network drives
+may not support: a file that another process removes is missing from then on, and made again. So
+that this is rare, each process keeps a list of the files that it uses, and touches it as it reads
+and writes; files of a list that has not been touched for a while may make room for others.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import time
 import uuid
 import zlib
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 
 from meds_plugin.utils.errors import UserError
-from meds_plugin.utils.file_locks import lock, try_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +36,8 @@ log = logging.getLogger(__name__)
 
 # The folder's size is counted again after writing this share of the limit.
 _RECOUNT_SHARE = 0.01
+_BEAT = 10.0  # seconds between two touches of a process's list
+_SILENCE = 600.0  # seconds after which it counts as gone
 
 
 class CacheFolder:
@@ -41,7 +46,7 @@ class CacheFolder:
     Args:
         path: The folder; created when it is opened or first used.
         limit_gb: Total size of the files in GB (10^9 bytes). The least recently read are removed
-            first, but none that a living process uses.
+            first, but none that another process uses.
     """
 
     def __init__(self, path: Path, *, limit_gb: float) -> None:
@@ -55,25 +60,23 @@ class CacheFolder:
         self._warned = False
         self._size = self._written = 0  # of all files, and of those written since the last count
         self._uses: BinaryIO | None = None
+        self._beaten = 0.0
 
     def open(self) -> None:
         """Create the folder and this process's list of files, unless that has been done.
 
         Raises:
-            UserError: If the folder cannot be created, written or locked.
+            UserError: If the folder cannot be created or written.
         """
         if self._uses is not None:
             return
-        path = self.path
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            with self._locked():
-                uses = path.joinpath(f"{self._id}.uses").open("ab")
-                try_lock(uses)
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._uses = self._list_file().open("ab")
         except OSError as error:
-            msg = f"cache.dir={path} cannot be written or locked ({error}): give another folder"
+            msg = f"cache.dir={self.path} cannot be written ({error}): give another folder"
             raise UserError(msg) from error
-        self._uses, self._size = uses, self._count()
+        self._size = self._count()
 
     def promise(self, size: int) -> bool:
         """Reserve bytes for this process's files; return False where there is no room."""
@@ -84,20 +87,20 @@ class CacheFolder:
         return True
 
     def read(self, name: str) -> Tensor | None:
-        """Return a tensor, mapped from its file, or None if its file is missing or damaged.
+        """Return a tensor, or None if its file is missing or damaged.
 
         Args:
             name: Letters, digits and one slash, as in `write`.
         """
-        self._list(name)  # first, so that no other process removes the file before it is read
+        self._list(name)
         path = self._file(name)
         try:
-            with safe_open(path, framework="pt") as file:
-                facts = file.metadata() or {}
-                tensor: Tensor = file.get_tensor("tensor")
+            content = path.read_bytes()
+            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+            facts, tensor = header["__metadata__"], load(content)["tensor"]
         except FileNotFoundError:
             return None
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, ValueError, KeyError) as error:
             self._remove_damaged(path, f"cannot be read ({error})")
             return None
         unchecked = name not in self._checked
@@ -172,26 +175,19 @@ class CacheFolder:
         """
         if self._uses is None:
             return
-        with self._locked():
-            self._uses.close()
-            self._uses = None
-            self._clean()
+        self._clean()
+        self._uses.close()
+        self._uses = None
+        self._forget(self._list_file())
         if remove:
-            for path in self._files():
+            for path in (*self._files(), *self.path.glob("*.tmp"), *self.path.glob("*.uses")):
                 path.unlink(missing_ok=True)
-            self.path.joinpath("lock").unlink(missing_ok=True)
             for path in (*(p for p in self.path.iterdir() if p.is_dir()), self.path):
                 with suppress(OSError):
                     path.rmdir()
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Keep other processes from removing files, and from opening or closing the folder."""
-        with self.path.joinpath("lock").open("ab") as file, lock(file):
-            yield
-
     def _list(self, name: str) -> None:
-        """Add a file to the list of those in use."""
+        """Add a file to the list of those in use, and show now and then that it is alive."""
         if self._uses is None:
             msg = "the cache folder is not open"
             raise RuntimeError(msg)
@@ -199,23 +195,28 @@ class CacheFolder:
             self._listed.add(name)
             self._uses.write(f"{name}\n".encode())
             self._uses.flush()
+        if time.monotonic() - self._beaten > _BEAT:
+            self._beaten = time.monotonic()
+            with suppress(OSError):
+                os.fsync(self._uses.fileno())  # other machines see nothing before
+                os.utime(self._list_file())
 
     def _make_room(self, size: int) -> bool:
         """Remove old files until there is room for one more; return whether there is."""
         self._written += size
         if self._size + size <= self._limit and self._written <= _RECOUNT_SHARE * self._limit:
             return True
-        with self._locked():
-            self._clean()
-            self._size, self._written = self._count(), size
-            if self._size + size > self._limit:
-                self._evict(self._size + size - self._limit)
+        self._clean()
+        self._size, self._written = self._count(), size
+        if self._size + size > self._limit:
+            self._evict(self._size + size - self._limit)
         return self._size + size <= self._limit
 
     def _evict(self, excess: float) -> None:
-        lists = [path.read_text() for path in self.path.glob("*.uses")]
-        used = {name for names in lists for name in names.split()}
-        found = []
+        used, found = set[str](), []
+        for path in self.path.glob("*.uses"):
+            with suppress(FileNotFoundError):
+                used.update(path.read_text().split())
         for path in self._files():
             with suppress(FileNotFoundError):
                 found.append((path.stat().st_mtime, path.stat().st_size, path))
@@ -228,16 +229,21 @@ class CacheFolder:
                 excess -= size
 
     def _clean(self) -> None:
-        """Remove what processes left behind that have ended: unfinished files, then their lists."""
-        for uses in self.path.glob("*.uses"):
-            if uses.stem == self._id and self._uses is not None:
-                continue
-            with suppress(OSError), uses.open("ab") as file:
-                if not try_lock(file):
-                    continue
-                for path in self.path.glob(f"{uses.stem}-*.tmp"):
-                    path.unlink(missing_ok=True)
-                uses.unlink(missing_ok=True)
+        """Remove what processes left behind that are gone."""
+        own = self._list_file()
+        with suppress(OSError):
+            os.utime(own)
+            now = own.stat().st_mtime  # by the drive's clock
+            for uses in self.path.glob("*.uses"):
+                if now - uses.stat().st_mtime > _SILENCE:
+                    self._forget(uses)
+
+    def _forget(self, uses: Path) -> None:
+        """Remove a process's unfinished files, then its list."""
+        with suppress(OSError):
+            for path in self.path.glob(f"{uses.stem}-*.tmp"):
+                path.unlink(missing_ok=True)
+            uses.unlink(missing_ok=True)
 
     def _count(self) -> int:
         size = 0
@@ -251,6 +257,9 @@ class CacheFolder:
 
     def _file(self, name: str) -> Path:
         return self.path / f"{name}.tensor"
+
+    def _list_file(self) -> Path:
+        return self.path / f"{self._id}.uses"
 
     def _temporary(self) -> Path:
         self._temporaries += 1

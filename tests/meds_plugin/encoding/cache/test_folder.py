@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import errno
 import logging
 import multiprocessing
 import os
@@ -13,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from meds_plugin.encoding.cache import folder as cache_folder
 from meds_plugin.encoding.cache.folder import CacheFolder
 from meds_plugin.utils.errors import UserError
 
@@ -162,12 +162,17 @@ def test_a_crash_between_writing_and_renaming_leaves_nothing_behind(tmp_path: Pa
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
     process.join()
+    (uses,) = tmp_path.glob("*.uses")
+    age(uses, 599)
+    opened(tmp_path).close()
+    assert len(list(tmp_path.glob("*.tmp"))) == 1  # it might be on another machine, and busy
+    age(uses, 601)
     folder = opened(tmp_path)
     assert folder.read("space/b") is None
     found = folder.read("space/a")
     assert found is not None
     folder.close()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["lock", "space"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["space"]
 
 
 def write_many(path: Path, go: Event) -> None:
@@ -223,14 +228,33 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
         opened(tmp_path / "file")
 
 
-def test_a_file_system_without_locks_is_refused(
+def test_what_was_read_stays_when_its_file_is_cut_or_removed(tmp_path: Path) -> None:
+    folder = opened(tmp_path)
+    folder.write("space/a", torch.ones(100_000))
+    found = folder.read("space/a")
+    path = tmp_path / "space" / "a.tensor"
+    os.truncate(path, 0)  # a mapped file would end the process
+    assert found is not None
+    assert torch.equal(found, torch.ones(100_000))
+    path.unlink()
+    assert folder.read("space/a") is None
+    assert folder.write("space/a", torch.ones(100_000))
+    assert folder.read("space/a") is not None
+
+
+def test_a_process_shows_that_it_lives_as_long_as_it_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fcntl = pytest.importorskip("fcntl")
-
-    def refuse(*_: object) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.raises(UserError, match=r"cannot be written or locked .*No locks available"):
-        opened(tmp_path)
+    reader = opened(tmp_path)
+    for name in "ab":
+        reader.write(f"space/{name}", torch.zeros(250))
+        age(tmp_path / "space" / f"{name}.tensor", 1000)
+    (uses,) = tmp_path.glob("*.uses")
+    age(uses, 700)
+    monkeypatch.setattr(cache_folder, "_BEAT", 0.0)
+    reader.read("space/a")
+    other = opened(tmp_path, limit_gb=3.2 * KB)
+    assert not other.write("space/c", torch.zeros(250))
+    age(uses, 700)
+    assert other.write("space/c", torch.zeros(250))
+    assert reader.read("space/a") is None or reader.read("space/b") is None
