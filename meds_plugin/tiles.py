@@ -69,7 +69,9 @@ class Tiling:
             UserError: If the image is smaller than a tile.
         """
         if not self.fits(height, width):
-            msg = f"an image of {height} x {width} pixels is less than a tile of {list(self.size)}"
+            msg = (
+                f"an image of {height} x {width} pixels is smaller than a tile of {list(self.size)}"
+            )
             raise UserError(msg)
         rows, columns = (
             _spaced(length, side, shared)

@@ -152,7 +152,8 @@ def _check_normalisation(module: Any) -> None:
         if not torch.allclose(given, torch.tensor([IMAGENET.mean, IMAGENET.std])):
             msg = (
                 f"anomalib's {type(module).__name__} normalises images by {given.tolist()}, but "
-                "the plugin's come normalised by ImageNet's mean and deviation: make it with those"
+                "the plugin's are normalised by ImageNet's mean and standard deviation: build it "
+                "with those"
             )
             raise UserError(msg)
 

@@ -235,7 +235,7 @@ def _reasons(sample: Sample, results: Mapping[Key, ImageFacts | MaskFacts | str]
         elif not isinstance(image, str) and _size(mask) != _size(image):
             yield (
                 f"{where} has {_size(mask)} pixels (width x height) "
-                f"but its image has {_size(image)}: give it a mask of its own size"
+                f"but its image has {_size(image)}: give it a mask of the image's size"
             )
 
 

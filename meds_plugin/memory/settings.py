@@ -115,7 +115,7 @@ class MemorySettings:
             )
             raise UserError(msg)
         if self.search == "faiss" and self.products != "float32":
-            msg = "memory.search=faiss takes memory.products=float32; with others take torch"
+            msg = "memory.search=faiss needs memory.products=float32; use torch with others"
             raise UserError(msg)
         check_interval("memory.interval", self.interval)
         if self.ensemble != "expected" and (self.unit == "patch" or self.leave_self_out):

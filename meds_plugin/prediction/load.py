@@ -73,7 +73,7 @@ def load(
     if method in UNTRAINED:
         msg = (
             f"{path} is of method={method}, which trains no detector: its scores need the training "
-            "images; take the checkpoint of another method"
+            "images; give the checkpoint of another method"
         )
         raise UserError(msg)
     if encoder_weights is not None:
@@ -127,7 +127,7 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
         msg = f"ckpt={path} cannot be read as a checkpoint ({brief(error)})"
         raise UserError(msg) from error
     if not isinstance(saved, dict) or "state_dict" not in saved or "meds" not in saved:
-        msg = f"ckpt={path} is no checkpoint of a run; give a run's model.ckpt"
+        msg = f"ckpt={path} is not a checkpoint of a run; give a run's model.ckpt"
         raise UserError(msg)
     return saved
 
@@ -142,7 +142,7 @@ def _preparation(
     except UserError:
         raise
     except (AttributeError, TypeError) as error:  # a key is missing, or one too many
-        msg = f"{source} is no configuration of a run ({type(error).__name__}: {error})"
+        msg = f"{source} is not a configuration of a run ({type(error).__name__}: {error})"
         raise UserError(msg) from error
 
 

@@ -275,7 +275,7 @@ class Predictor:
         category = torch.tensor(places)
         maps, scores = self.scorer(images.float().to(self.device), category.to(self.device))
         if not bool(torch.isfinite(maps).all()):
-            msg = f"{self.source}: the detector gives maps that are not finite for these images"
+            msg = f"{self.source}: the detector returns maps that are not finite for these images"
             raise UserError(msg)
         return scores.cpu(), maps.cpu()
 
@@ -289,7 +289,7 @@ class Predictor:
             return self.categories[0]
         known = ", ".join(self.categories) or "none stored"
         if name is not None and name not in self.categories:
-            msg = f"category={name} is none of the model's: {known}"
+            msg = f"category={name} is not one of the model's: {known}"
             raise UserError(msg)
         if name is None and bool(getattr(self.scorer.detector, "needs_category", False)):
             msg = (
@@ -315,7 +315,7 @@ class Predictor:
         if self.thresholds is None:
             msg = (
                 f"{self.source.with_name('threshold.json')} is missing, which a run writes at its "
-                "end: let it go on with resume=RUN, or give threshold= and pixel_threshold="
+                "end: finish the run with resume=RUN, or give threshold= and pixel_threshold="
             )
             raise UserError(msg)
         stored = self.thresholds.of(category, rate=alarm.rate)

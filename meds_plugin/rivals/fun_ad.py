@@ -352,5 +352,5 @@ def _tell_of_the_patent() -> None:
     if launched_rank() == 0:
         print_error(
             "FUN-AD's authors state a patent application and restrict commercial use of their "
-            "code; this is other code, but ask them before commercial use"
+            "code; this is an independent implementation, but ask them before commercial use"
         )

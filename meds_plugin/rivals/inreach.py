@@ -160,8 +160,8 @@ class InReach:
         rows = passed.rows.unique().to(images.device)
         if len(rows) == 0:
             msg = (
-                f"{group}: no channel passes; take inreach.min_length={self.min_length} down or "
-                f"inreach.max_std={self.max_std} up (copies of one image never pass)"
+                f"{group}: no channel passes; lower inreach.min_length={self.min_length} or raise "
+                f"inreach.max_std={self.max_std} (copies of one image never pass)"
             )
             raise UserError(msg)
         bank = vectors[rows]
