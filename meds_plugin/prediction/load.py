@@ -1,4 +1,4 @@
-"""Makes a predictor from a run's checkpoint and the configuration beside it."""
+"""Makes a predictor from a run's checkpoint and the configuration next to it."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ def load(
     encoder_weights: str | PathLike[str] | None = None,
     trust: bool = False,
 ) -> Predictor:
-    """Load a trained detector to score new images with.
+    """Load a trained detector to score new images.
 
-    Nothing is unpickled. ``config.yaml`` beside the checkpoint says how to build the detector, and
-    ``threshold.json`` where alarms begin.
+    Nothing is unpickled. ``config.yaml`` next to the checkpoint says how to build the detector, and
+    ``threshold.json`` has the alarm thresholds.
 
     Args:
         ckpt: A run's ``model.ckpt``, or the run's folder.
-        device: ``auto`` takes an accelerator where there is one.
-        encoder_weights: A copy of the encoder's weights, where the run's own path is not there.
-        trust: Let ``config.yaml`` call any code. Without, only detectors and encoders of this
+        device: ``auto`` uses an accelerator if there is one.
+        encoder_weights: A copy of the encoder's weights, if the run's path no longer exists.
+        trust: Allow ``config.yaml`` to call any code. Otherwise only detectors and encoders of this
             package and of installed plugins are built.
 
     Raises:
