@@ -22,7 +22,7 @@ __all__ = ["AnomalibDetector"]
 
 
 class AnomalibDetector(nn.Module):
-    """One of anomalib's models, behind the methods that the plugin asks of a detector.
+    """One of anomalib's models, with the interface of a detector.
 
     Images come ImageNet-normalised, as anomalib's inner models expect them; its pre- and
     post-processing are left out. The frozen part stays in evaluation mode.

@@ -120,7 +120,7 @@ def check_samples(
 ) -> CheckReport:
     """Decode every image and mask once, so that bad files are known before training.
 
-    A file that several samples share is read once. Every size from 1x1 pixel on is usable. A
+    A file that several samples share is read once. Every size from 1x1 pixel up is usable. A
     progress bar is shown if standard error is a terminal.
 
     Args:

@@ -109,7 +109,7 @@ def contaminate(
             is above 0 and no image at all is known to show a defect.
 
     Source: the authors' lists: ``min(round_half_even(ratio * normal), available)`` per category.
-    Unlike ours, their sets for different ratios are not nested. Repeats: SoftPatch+.
+    Unlike these, their sets for different ratios are not nested. Repeats: SoftPatch+.
     """
     ratio = None if ratio is None else checked_ratio(ratio)
     checked_protocol(protocol, definition, noise_file)

@@ -67,9 +67,9 @@ class DataSettings:
         noise_file: See `contaminate`.
         exclude: File that names training images to leave out (see `read_exclude`).
         on_error: What to do if images or their masks cannot be used: ``stop`` names all of them,
-            ``skip`` goes on without these images.
+            ``skip`` continues without these images.
         max_pixels: Largest number of pixels of an image; larger ones cannot be used.
-        outside_links: Whether links may lead out of the data set's folder; otherwise, images
+        outside_links: Whether links may lead outside the data set's folder; otherwise images
             reached by such links cannot be used.
         check: Decode every file once beforehand; otherwise a bad file stops the run when it is
             reached, and sizes, duplicates, issues of images, odd masks and the largest value are

@@ -49,7 +49,7 @@ def read_folder(
     anomalous: Patterns = None,
     by_directory: bool = False,
 ) -> Split:
-    """List all images below a folder, in any nesting.
+    """List all images in a folder and its subfolders.
 
     By default, all are training images of unknown quality. Each image has one role:
 
@@ -67,7 +67,7 @@ def read_folder(
     first folder below that of ``test`` or ``anomalous`` (see `Pattern.base`), or after that folder
     if the image lies directly in it. To train on known defects, use `noise` or `read_csv`.
 
-    Names that begin with a dot are passed over, as are links to a folder that contains them.
+    Names that begin with a dot are ignored, as are links to a folder that contains them.
     Images are not opened.
 
     Args:
@@ -86,7 +86,7 @@ def read_folder(
             categories itself. Otherwise all images are one category with the root's name.
 
     Returns:
-        The images by category and name. Notes say what is missing and what was passed over. Among
+        The images by category and name. Notes say what is missing and what was ignored. Among
         the problems are dangling links and folders that may not be listed.
 
     Raises:
