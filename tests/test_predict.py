@@ -331,7 +331,7 @@ def test_nothing_could_be_judged(
     status, _, err = predicted(cropped.folder, tmp_path / "shots", tmp_path / "out", capsys)
     assert status == 2
     assert len(err.strip().splitlines()) == 1
-    assert "none of 1 images could be scored" in err
+    assert "no image could be scored" in err
     assert "is empty (zero bytes)" in rows(tmp_path / "out" / "scores.csv")[0]["error"]
 
 
@@ -362,7 +362,8 @@ def test_it_warns_where_the_set_is_too_small_for_the_rate(
 ) -> None:
     file = tmp_path / "a.png"
     Image.new("RGB", (20, 10)).save(file)
-    _, _, err = predicted(cropped.folder, file, tmp_path / "out", capsys)
+    _, printed, err = predicted(cropped.folder, file, tmp_path / "out", capsys)
+    assert "1 image scored, " in printed
     assert "warning: false_alarm_rate=0.01 needs 99 clean training images" in err
     ask = ("false_alarm_rate=0.5", "overwrite=true")
     assert predicted(cropped.folder, file, tmp_path / "out", capsys, *ask)[2] == ""

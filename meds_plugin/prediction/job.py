@@ -186,8 +186,8 @@ class PredictionJob:
         )
         if not scored:
             msg = (
-                f"none of {len(bad)} images could be scored (see {self._folder.scores}), the "
-                f"first: {bad[0].error}"
+                f"no image could be scored (see {self._folder.scores}); the first of {len(bad)}: "
+                f"{bad[0].error}"
             )
             raise UserError(msg)
         for line in warnings:
