@@ -50,12 +50,19 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def all_keys(conf: Path) -> str:
-    """Return headings and tables of all files in ``conf``."""
-    parts = []
+    """Return headings and tables of all files in ``conf``.
+
+    A key without a comment has that of the first file with the key: those that override it come
+    later.
+    """
+    parts, known = [], dict[str, list[str]]()
     for folder, title in _FOLDERS.items():
         parts.append(f"### {title}\n")
         for file in sorted((conf / folder).glob("*.yaml"), key=_order):
             header, keys = read_keys(file, folder)
+            for key in keys:
+                key.comments = key.comments or known.get(key.name, [])
+                known.setdefault(key.name, key.comments)
             name = f"conf/{file.relative_to(conf).as_posix()}"
             parts.append(f"#### `{name}`\n\n{_intro(header)}\n\n{_table(keys)}\n")
     return "\n".join(parts)

@@ -12,10 +12,10 @@ __all__ = ["main"]
 
 _COMMANDS = {
     "run": "train a detector on contaminated images",
-    "review": "look at the most suspicious training images and act on them",
+    "review": "review the most suspicious training images",
     "predict": "score new images",
-    "export": "write a detector as ONNX or torch.export",
-    "table": "collect a sweep into tables",
+    "export": "export a detector to ONNX or torch.export",
+    "table": "make tables of a sweep",
     "plot": "draw the figures of a run or a sweep",
 }
 

@@ -39,7 +39,7 @@ def _export(options: Options) -> None:
     about = file.with_suffix(".json")
     taken = [each for each in (file, about) if each.exists()]
     if taken and not overwrite:
-        msg = f"{taken[0]} is there already: give another output, or overwrite=true"
+        msg = f"{taken[0]} exists already: give another output, or overwrite=true"
         raise UserError(msg)
     predictor = load(ckpt, device="cpu", encoder_weights=weights, trust=trust)
     content = export_bytes(predictor, kind, category=category, opset=opset)

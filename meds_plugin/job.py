@@ -154,7 +154,7 @@ def _prepare(config: DictConfig, path: Path, *, resuming: bool) -> _Job:
     folder = RunFolder(path)
     first = launched_rank() == 0  # looks after the folder
     if first and not resuming and folder.manifest.exists():
-        msg = f"{path} holds a run already: go on with resume={path}, or give another folder"
+        msg = f"{path} holds a run already: continue it with resume={path}, or give another folder"
         raise UserError(msg)
     _silence_lightning()
     for key in ("review", "figures"):
@@ -291,7 +291,9 @@ def _report(job: _Job, results: _Results) -> None:
         given = [key for key in _LIMITS if job.config.trainer.get(key) is not None]
         lifted = " ".join(f"trainer.{key}=null" for key in given)
         again = f"{shlex.quote(f'resume={folder.path}')} {lifted}".rstrip()
-        print(f"CUT SHORT: {metrics['cut_short']}; these are no final results: go on with {again}")
+        print(
+            f"CUT SHORT: {metrics['cut_short']}; these are not final results: continue with {again}"
+        )
     print_comparison(job.config.data.exclude, folder.path)
     if job.config.figures:
         print(draw_after_run(folder, results.examples))

@@ -59,7 +59,7 @@ def _beside(run: Run, given: Path | None) -> Run | None:
     if given is not None:
         other = read_run(given)
         if partner(run, [other], method=other.method) is None:
-            msg = f"beside={given}: data, noise, seed or settings are not {run.path}'s"
+            msg = f"beside={given}: data, noise, seed or settings differ from {run.path}'s"
             raise UserError(msg)
         return other
     folders = sorted(file.parent for file in run.path.resolve().parent.glob("*/metrics.json"))

@@ -16,7 +16,7 @@ __all__ = ["auprc", "inspection_depth", "ranking_metrics"]
 
 
 def inspection_depth(scores: Tensor | ArrayLike, is_anomaly: Tensor | ArrayLike) -> float:
-    """Compute the share of the list to review until the last contaminated image is met.
+    """Compute the share of the list to review until the last contaminated image is found.
 
     The list is reviewed by descending score. Ties count against the ranking: images tied with the
     last contaminated one are reviewed before it.
@@ -61,16 +61,16 @@ def auprc(scores: Tensor | ArrayLike, is_anomaly: Tensor | ArrayLike) -> float:
 def ranking_metrics(
     scores: Tensor, categories: Sequence[str], injected: Sequence[bool | None]
 ) -> dict[str, Any]:
-    """Score a ranking by which images the noise protocol added.
+    """Score a ranking by the images that the noise protocol added.
 
     Args:
         scores: ``[N]`` scores, higher = more suspicious.
         categories: The category of each image.
-        injected: Whether each was added; ``None`` where that is unknown.
+        injected: Whether each was added; ``None``: unknown.
 
     Returns:
         ``auprc`` and ``inspection_depth`` over the whole list, in [0, 1], and under
-        ``categories`` of each category; ``None`` where nothing was added or it is unknown.
+        ``categories`` for each category; ``None`` if nothing was added or it is unknown.
     """
 
     def both(members: Sequence[int]) -> dict[str, float | None]:

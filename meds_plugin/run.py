@@ -111,7 +111,7 @@ def _call_hydra(progress: _Progress) -> None:
     arguments += rank_options()
     rank = "LOCAL_RANK" in os.environ or os.environ.get("SLURM_PROCID", "0") != "0"
     if rank and is_sweep(arguments):
-        msg = "start a sweep once, without torchrun or srun: each of its jobs starts its ranks"
+        msg = "start a sweep without torchrun or srun: each job starts its own ranks"
         raise UserError(msg)
     sys.argv[1:] = arguments
     options = config_options(arguments)
@@ -191,14 +191,14 @@ def _ending(error: BaseException, progress: _Progress) -> _Ending | None:
         stopped = error if isinstance(error, Stopped) else Stopped(stop_requested())
         ignore_signals()
         progress.sweep.report()
-        how = f"go on with {_resume(where)}" if _resumable(where) else "give the command again"
+        how = f"continue with {_resume(where)}" if _resumable(where) else "run the command again"
         return _Ending(stopped.status, f"{stopped}: {how}")
     if isinstance(error, UserError):
         return _Ending(2, str(error))
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return _Ending(2, explain(error, sys.argv[1:]))
     if isinstance(error, YAMLError):
-        return _Ending(2, f"a configuration is not YAML: {error}")
+        return _Ending(2, f"a configuration file is not valid YAML: {error}")
     if isinstance(error, RuntimeError) and "Unknown plugin class" in str(error):
         return _Ending(2, f'{error}: pip install "meds-plugin[launchers]"')
     if isinstance(error, BrokenPipeError) and where is None:  # --help | head
@@ -225,7 +225,7 @@ def _unwritable(error: OSError, where: Path | None, *, sweeping: bool) -> str | 
     remedy = f"give another folder with {'hydra.sweep.dir' if sweeping else 'hydra.run.dir'}=DIR"
     if _resumable(where):
         remedy = (
-            f"{'make room' if no_room else 'make it writable'}, then go on with {_resume(where)}"
+            f"{'make room' if no_room else 'make it writable'}, then continue with {_resume(where)}"
         )
     return f"{place} cannot be written ({error.strerror}): {remedy}"
 

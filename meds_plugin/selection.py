@@ -1,4 +1,4 @@
-"""Progressive selection: which training images a detector may learn from at a step."""
+"""Progressive selection: which training images a detector learns from at a step."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Selection(NamedTuple):
     """The images selected of one group, and the figures behind the decision.
 
     Attributes:
-        indices: ``[K]`` int64, ascending, K >= 1: images whose score lies under the threshold.
-        threshold: tau_t; an image is selected when its score is strictly smaller.
+        indices: ``[K]`` int64, ascending, K >= 1: images whose score is below the threshold.
+        threshold: tau_t; an image is selected if its score is strictly smaller.
         median: Lower median of the scores.
         mad: Lower median of the absolute deviations from it, unscaled.
     """
@@ -53,12 +53,12 @@ class SelectionSettings:
     Attributes:
         k: Final multiple of the MAD in the threshold; 3 in the reference.
         k_start: Multiple at the first step, from which k_t runs to ``k``; 0 in the reference.
-        memory: Weight of the memory's scores in those that images are selected by, in [0, 1]; the
-            model's own have the rest. 0 in the reference.
-        hold: Weight of the loss that holds the scores of images that stand apart (`stand_apart`,
+        memory: Weight of the memory's scores in selection, in [0, 1]; the model's own have the
+            rest. 0 in the reference.
+        hold: Weight of the loss that keeps the scores of clear outliers high (`stand_apart`,
             `held_scores`); 0, as in the reference: they are only left out.
-        top: Share of a map's largest values that make an image score; 0.01 in the reference, 0
-            for the paper's maximum. A detector's ``image_score`` goes before it.
+        top: Share of a map's largest values that are averaged into an image score; 0.01 in the
+            reference, 0 for the paper's maximum. A detector's ``image_score`` takes precedence.
     """
 
     k: float = 2.0
@@ -94,8 +94,8 @@ def deviations(scores: Tensor, groups: Mapping[str, Tensor]) -> Tensor:
         groups: Image indices of each group.
 
     Returns:
-        ``[N]`` (score - median) / MAD, with lower medians; where half of a group's scores are the
-        same, their mean absolute deviation stands in for the MAD, and 0 where all are.
+        ``[N]`` (score - median) / MAD, with lower medians. If half of a group's scores are equal,
+        the mean absolute deviation replaces the MAD; if all are equal, the result is 0.
     """
     result = torch.zeros_like(scores)
     for members in groups.values():
@@ -109,16 +109,16 @@ def deviations(scores: Tensor, groups: Mapping[str, Tensor]) -> Tensor:
 
 
 def anchor(model: Tensor, memory: Tensor, groups: Mapping[str, Tensor], *, weight: float) -> Tensor:
-    """Hold the scores of a model in training to those of the memory.
+    """Anchor the scores of a model in training to those of the memory.
 
-    A model that is trained on what its own scores select confirms them: what it left out becomes
-    conspicuous, contaminated or not. The memory's scores do not depend on any selection.
+    A model trained on the images that its own scores select confirms those scores: what was left
+    out becomes suspicious, contaminated or not. The memory's scores depend on no selection.
 
     Args:
         model: ``[N]`` image scores of the model, higher = more anomalous.
         memory: ``[N]`` image scores of the memory ensemble, likewise.
         groups: Image indices of each group.
-        weight: Of the memory, in [0, 1].
+        weight: Weight of the memory, in [0, 1].
 
     Returns:
         ``[N]`` weighted means of the `deviations` of both.
@@ -128,14 +128,14 @@ def anchor(model: Tensor, memory: Tensor, groups: Mapping[str, Tensor], *, weigh
 
 
 def stand_apart(memory: Tensor, groups: Mapping[str, Tensor], certainty: float = 0.99) -> Tensor:
-    """Find the images that are contaminated beyond reasonable doubt.
+    """Find clear outliers: images that are almost certainly contaminated.
 
-    A group in which no second group of scores is evident has none, so a clean set has none.
+    A group whose scores show no second population has none, and neither has a clean set.
 
     Args:
         memory: ``[N]`` image scores of the memory ensemble, higher = more anomalous.
         groups: Image indices of each group.
-        certainty: The probability from which on an image counts (see `estimate_contamination`).
+        certainty: Probability from which an image counts (see `estimate_contamination`).
 
     Returns:
         bool ``[N]``.
@@ -151,7 +151,7 @@ def stand_apart(memory: Tensor, groups: Mapping[str, Tensor], certainty: float =
 def held_scores(model: Tensor, memory: Tensor, groups: Mapping[str, Tensor]) -> Tensor:
     """Return the scores at which a model is as far from a group's median as the memory is.
 
-    Four MADs are far enough: to hold more would distort the maps around defects.
+    At most four MADs: more would distort the maps around defects.
 
     Args:
         model: ``[N]`` image scores of the model, higher = more anomalous.
@@ -175,8 +175,8 @@ def mix(initial: Tensor, current: Tensor, step: int, total_steps: int) -> Tensor
     Args:
         initial: ``[N]`` image scores of the model that fine-tuning started from, higher = more
             anomalous.
-        current: ``[N]`` image scores of the model at this step; not looked at in step 0.
-        step: Optimiser steps made in the selection stage, in [0, total_steps].
+        current: ``[N]`` image scores of the model at this step; not used in step 0.
+        step: Optimiser steps taken in the selection stage, in [0, total_steps].
         total_steps: Length of that stage.
 
     Returns:
@@ -196,19 +196,19 @@ def mix(initial: Tensor, current: Tensor, step: int, total_steps: int) -> Tensor
 def select(
     scores: Tensor, step: int, total_steps: int, k: float = 3.0, *, k_start: float = 0.0
 ) -> Selection:
-    """Select the images of one group whose score is under median + k_t * MAD.
+    """Select the images of one group whose score is below median + k_t * MAD.
 
     Args:
         scores: ``[N]`` finite scores of one category (or view), higher = more anomalous, N >= 1.
-        step: Optimiser steps made in the selection stage; k_t runs from ``k_start`` in step 0 to
-            ``k`` in step ``total_steps``, in a straight line.
+        step: Optimiser steps taken in the selection stage; k_t changes linearly from ``k_start`` in
+            step 0 to ``k`` in step ``total_steps``.
         total_steps: Length of that stage.
         k: Final multiple of the MAD; 3 in the reference for MVTec AD and VisA, 1 for Real-IAD.
         k_start: First multiple; 0 in the reference.
 
     Returns:
-        The selection. Where k_t is 0, it is fewer than half of the images. Where nothing lies under
-        the threshold (ties, one image), the images at the minimum are selected instead.
+        The selection, fewer than half of the images if k_t is 0. If no image lies below the
+        threshold (ties, a single image), those at the minimum are selected instead.
 
     Raises:
         ValueError: If there are no scores or some are not finite.

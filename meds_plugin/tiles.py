@@ -29,7 +29,7 @@ class Tiling:
 
     Attributes:
         size: Height and width of a tile in pixels of the image file.
-        overlap: Rows and columns that neighbours share at least.
+        overlap: Minimum number of rows and columns that neighbours share.
 
     Raises:
         UserError: If a value is out of range; the message names ``data.tiles`` or ``data.overlap``.
@@ -40,7 +40,7 @@ class Tiling:
 
     @classmethod
     def of(cls, size: object, overlap: object = None) -> Tiling:
-        """Make a tiling of a configuration's values.
+        """Make a tiling from a configuration's values.
 
         Args:
             size: One number for square tiles, or height and width.
@@ -69,7 +69,9 @@ class Tiling:
             UserError: If the image is smaller than a tile.
         """
         if not self.fits(height, width):
-            msg = f"an image of {height} x {width} pixels is less than a tile of {list(self.size)}"
+            msg = (
+                f"an image of {height} x {width} pixels is smaller than a tile of {list(self.size)}"
+            )
             raise UserError(msg)
         rows, columns = (
             _spaced(length, side, shared)
@@ -111,7 +113,7 @@ class Tiling:
 
 
 class TileLayout:
-    """The tiles of N images, one after the other.
+    """The tiles of N images, one after another.
 
     Args:
         tiling: How images are cut.

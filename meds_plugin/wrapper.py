@@ -1,4 +1,4 @@
-"""`MeDSWrapper`: any anomaly detector, trained so that defects among its images do little harm."""
+"""`MeDSWrapper`: trains any anomaly detector so that defects in its images do little harm."""
 
 from __future__ import annotations
 
@@ -57,29 +57,30 @@ S = TypeVar("S")
 
 
 class MeDSWrapper(EvaluationSteps):
-    """Train a detector by MeDS: memory ensemble, distillation, selection and fine-tuning.
+    """Train a detector with MeDS: memory ensemble, distillation, selection and fine-tuning.
 
-    All stages happen in one ``Trainer(max_steps=model.total_steps).fit(model, ...)``, with the
-    module's optimiser and clipping, and data set, batches (of all ranks) and workers of the loader.
+    All stages run in one ``Trainer(max_steps=model.total_steps).fit(model, ...)``, with this
+    module's optimiser and clipping. Data set, batch size (of all ranks) and workers are the
+    loader's.
 
     Args:
         detector: Any module that maps images to an anomaly map (see `Detector`).
-        method: ``meds``, or what it is compared with (see `stages.plan_stages`).
+        method: ``meds``, or a method to compare it with (see `stages.plan_stages`).
         distill_steps: Optimiser steps of distillation; the paper trains 10 000.
         finetune_steps: Optimiser steps of fine-tuning; the paper trains 10 000.
-        memory: How training patches are scored: settings, or some of them by name.
+        memory: How training patches are scored: settings, or a dictionary of some of them.
         distill_loss: ``l2`` (reference) or ``l1``.
         selection: How images are selected, likewise.
         optimizer: Optimiser and schedule, the same for both training stages, likewise.
         features: A frozen module for memory features (see `Detector`); default: the package's own.
-        example: Images ``[2, 3, H, W]`` as the detector expects them, to check it on; default:
-            random ones of its ``image_size``, or of the first usual size that it takes.
+        example: Images ``[2, 3, H, W]`` to check the detector on, as it expects them; default:
+            random ones of its ``image_size``, or of the first common size that it accepts.
         seed: Keys the order of images and the detector's randomness in training.
         rival: Settings of the rival that is the method, which uses the detector's encoder only.
-        cache: What is cached of the frozen part's outputs; default: up to 4 GB in memory. Nothing
+        cache: Where outputs of the frozen part are cached; default: up to 4 GB in memory. Nothing
             is cached for a data set or a detector that augments.
         scoring_batch: Images scored at once; default: the batch, on one accelerator at least 64.
-        compile: Compile what trains (see `compiling`); ``True`` or a backend's name.
+        compile: Compile the trained part (see `compiling`); ``True`` or a backend's name.
 
     Attributes:
         plan: The stages as step ranges.
@@ -183,7 +184,7 @@ class MeDSWrapper(EvaluationSteps):
         return self.view.anomaly_map(self.view.encode(images), category=category)
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of what trains; what is frozen stays in evaluation mode."""
+        """Set the mode of the trained part; the frozen part stays in evaluation mode."""
         super().train(mode)
         self._frozen.settle()
         return self
@@ -191,13 +192,13 @@ class MeDSWrapper(EvaluationSteps):
     # Lightning's hooks, in the order in which they are called.
 
     def configure_callbacks(self) -> list[L.Callback]:
-        """Bring the callbacks of the method's stages."""
+        """Return the callbacks of the method's stages."""
         stages = (self.memory, self.rival, self.distillation, self.selection)
         own = (*stages, self._times, self._log)
         return [callback for callback in own if callback is not None]
 
     def make_stream(self, reader: ImageReader) -> TrainingStream:
-        """Make the stream of training batches; called once a fit, before any stage."""
+        """Make the stream of training batches; called once per fit, before any stage."""
         self.close_cache()
         self.categories = sorted(set(reader.categories))
         self._cache = FrozenCache.open(
@@ -215,7 +216,7 @@ class MeDSWrapper(EvaluationSteps):
         )
 
     def setup(self, stage: str) -> None:
-        """Take over the training loader; what an earlier fit left is dropped."""
+        """Take over the training loader and drop the state of an earlier fit."""
         if stage == "fit":
             self._initial = None
             self._frozen.forget()
@@ -235,11 +236,11 @@ class MeDSWrapper(EvaluationSteps):
             self._initial = self._frozen.copy_trained()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Return the optimiser, and a schedule that starts anew with every stage."""
+        """Return the optimiser, and a schedule that restarts with every stage."""
         return staged_optimizer(self.view.parameter_groups(), self.optimizer_settings, self.plan)
 
     def on_train_start(self) -> None:
-        """Stop at once where a checkpoint holds all steps."""
+        """Stop at once if a checkpoint has all steps."""
         self._stop_when_done()
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
@@ -280,7 +281,7 @@ class MeDSWrapper(EvaluationSteps):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip to the settings' norm, or as the trainer says where it says something."""
+        """Clip to the settings' norm, unless the trainer is configured to clip."""
         if gradient_clip_val is None and self.optimizer_settings.gradient_clip:
             gradient_clip_val = self.optimizer_settings.gradient_clip
         self.clip_gradients(
@@ -295,7 +296,7 @@ class MeDSWrapper(EvaluationSteps):
         self._stop_when_done()
 
     def on_train_end(self) -> None:
-        """Warn where a limit of the trainer ended the training early."""
+        """Warn if a limit of the trainer ended the training early."""
         if cut_short := self.plan.cut_short(self.global_step):
             rank_zero_warn(f"{cut_short}: fit with Trainer(max_steps=model.total_steps)")
 
@@ -311,7 +312,7 @@ class MeDSWrapper(EvaluationSteps):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that the checkpoint belongs to this detector and take over what it holds.
+        """Check that the checkpoint belongs to this detector and restore it.
 
         Raises:
             UserError: If weights are missing, unexpected, or were trained on another encoder.
@@ -332,7 +333,7 @@ class MeDSWrapper(EvaluationSteps):
         """Score every training image with the final model; after ``fit``, on every rank.
 
         Args:
-            final: Image scores of the final model (of tiles: theirs), where they are known.
+            final: Image scores of the final model (of tiles: theirs), if they are known.
 
         Raises:
             RuntimeError: Before a fit.
@@ -358,10 +359,10 @@ class MeDSWrapper(EvaluationSteps):
         )
 
     def close_cache(self, *, remove: bool = False) -> None:
-        """Give up the cache's files, after the last scores of a fit.
+        """Close the cache's files, after the last scores of a fit.
 
         Args:
-            remove: Remove a folder that is not shared; one process of a job does.
+            remove: Remove a folder that is not shared; for one process of a job.
         """
         if self._cache.folder is not None:
             self._cache.folder.close(remove=remove and not self.cache_settings.shared)

@@ -184,7 +184,7 @@ def test_two_machines_with_caches_of_their_own_give_what_one_process_gives(
         monkeypatch.setenv("MASTER_PORT", str(free.getsockname()[1]))
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("LOCAL_RANK", "0")
-    given = "num_nodes=2 devices=1 strategy=ddp accelerator=cpu".split()
+    given = ["num_nodes=2", "devices=1", "strategy=ddp", "accelerator=cpu"]
     job = [*TINY, *(f"trainer.{each}" for each in given), "cache.gb=1e-4", "cache.dir=cache"]
     nodes = [tmp_path / f"node{number}" for number in range(2)]
     machines = []

@@ -228,6 +228,11 @@ def test_every_key_of_conf_is_in_the_reference() -> None:
             hidden = key.startswith("hydra.help.") or any(p.startswith("_") for p in key.split("."))
             if not hidden and value != {}:
                 assert f"| `{prefix}{key}` |" in section, (name, key)
+        # Explained by its own comment, its section's, or that of the key that it repeats.
+        written = re.findall(r"^\| `(.+?)` \| (.*?) \| ?(.*?) ?\|$", section, re.M)
+        sections = tuple(key.removesuffix("*") for key, _, _ in written if key.endswith(".*"))
+        for key, default, comment in written:
+            assert comment or default.startswith("`${") or key.startswith(sections), (name, key)
 
 
 # Python examples: what runs them. Others stand inside lists, as parts of a recipe.

@@ -130,7 +130,7 @@ def test_a_stopped_run_loses_nothing_and_says_how_to_continue(
         status, line = command(*QUIET, f"hydra.run.dir={folder}")
     assert status == 128 + number
     word = {signal.SIGINT: "interrupted", signal.SIGTERM: "told to end"}[number]
-    assert line == f"meds_plugin: {word}: go on with 'resume={folder}'"
+    assert line == f"meds_plugin: {word}: continue with 'resume={folder}'"
     assert (saved_step(folder) if (folder / "model.ckpt").exists() else None) == step
     assert not temporary_files(folder)
     assert not (folder / "metrics.json").exists()
@@ -145,7 +145,7 @@ def test_a_second_signal_does_not_wait_for_the_step(
     in_step(monkeypatch, 5, lambda: signal.raise_signal(signal.SIGINT), times=2)
     status, line = command(*QUIET, f"hydra.run.dir={tmp_path}")
     assert status == 130
-    assert line == f"meds_plugin: interrupted: go on with resume={tmp_path}"
+    assert line == f"meds_plugin: interrupted: continue with resume={tmp_path}"
     assert saved_step(tmp_path) == 0
 
 
@@ -168,7 +168,7 @@ def test_before_there_is_something_to_resume(
         signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr("meds_plugin.run.register_detectors", stop)
-    again = "meds_plugin: told to end: give the command again"
+    again = "meds_plugin: told to end: run the command again"
     assert command(f"hydra.run.dir={tmp_path}") == (143, again)
 
 
@@ -185,7 +185,7 @@ def test_ctrl_c_ends_all_ranks_with_one_line(tmp_path: Path) -> None:
     assert process.returncode == 130, err
     assert "Traceback" not in err
     lines = [line for line in err.splitlines() if "meds_plugin:" in line]
-    assert lines == [f"meds_plugin: interrupted: go on with 'resume={folder}'"]
+    assert lines == [f"meds_plugin: interrupted: continue with 'resume={folder}'"]
     assert saved_step(folder) > 0
 
 
@@ -194,7 +194,7 @@ def test_the_other_commands_end_alike(capsys: pytest.CaptureFixture[str]) -> Non
         signal.raise_signal(signal.SIGINT)
 
     assert run_command("predict", stop, []) == 130
-    assert capsys.readouterr().err == "meds_plugin: interrupted: give the command again\n"
+    assert capsys.readouterr().err == "meds_plugin: interrupted: run the command again\n"
 
 
 # Damaged checkpoints.
@@ -237,10 +237,10 @@ def test_a_damaged_checkpoint_is_told_and_may_be_removed(
 @pytest.mark.parametrize(
     ("name", "nth", "number", "remedy"),
     [
-        ("model.ckpt", 2, errno.ENOSPC, "make room, then go on with"),
-        ("manifest.csv", 1, errno.EROFS, "make it writable, then go on with"),
-        ("ranking.csv", 1, errno.EACCES, "make it writable, then go on with"),
-        ("metrics.json", 1, errno.ENOSPC, "make room, then go on with"),
+        ("model.ckpt", 2, errno.ENOSPC, "make room, then continue with"),
+        ("manifest.csv", 1, errno.EROFS, "make it writable, then continue with"),
+        ("ranking.csv", 1, errno.EACCES, "make it writable, then continue with"),
+        ("metrics.json", 1, errno.ENOSPC, "make room, then continue with"),
         ("config.yaml", 1, errno.ENOSPC, "give another folder with hydra.run.dir=DIR"),
     ],
 )
@@ -315,7 +315,7 @@ def test_a_sweep_on_a_full_disk(
     monkeypatch.setattr("meds_plugin.sweeps.sweep.write_job", fail)
     status, line = command("-m", "noise=0,0.1", f"hydra.sweep.dir={tmp_path}")
     assert status == 2
-    assert line.endswith(f"make room, then go on with resume={tmp_path}")
+    assert line.endswith(f"make room, then continue with resume={tmp_path}")
 
 
 @pytest.mark.parametrize(("file", "remedy"), [("sweep.json", "command again"), ("j/job.json", "j")])

@@ -153,7 +153,7 @@ def test_the_command_line_writes_file_and_description(
 
     status, _, err = called(export.main, capsys, *ask)
     assert status == 2
-    assert "is there already: give another output, or overwrite=true" in err
+    assert "exists already: give another output, or overwrite=true" in err
 
 
 def test_the_description_is_enough_to_prepare_an_image(one: Trained) -> None:

@@ -234,7 +234,7 @@ def test_a_detector_with_parts_for_each_category_asks_for_it(labelled: Trained) 
     image = np.asarray(labelled.test["gear"][0].image)
     with pytest.raises(UserError, match="give category=NAME or by_directory=true; there are: gear"):
         predictor.predict(image)
-    with pytest.raises(UserError, match="category=nut is none of the model's: gear, weave"):
+    with pytest.raises(UserError, match="category=nut is not one of the model's: gear, weave"):
         predictor.predict(image, category="nut")
     with pytest.raises(UserError, match="category names 2 images, but there are 1"):
         predictor.predict(image, category=["gear", "gear"])
@@ -354,7 +354,7 @@ def test_nothing_could_be_judged(
     status, _, err = predicted(cropped.folder, tmp_path / "shots", tmp_path / "out", capsys)
     assert status == 2
     assert len(err.strip().splitlines()) == 1
-    assert "none of 1 images could be scored" in err
+    assert "no image could be scored" in err
     assert "is empty (zero bytes)" in rows(tmp_path / "out" / "scores.csv")[0]["error"]
 
 
@@ -385,7 +385,8 @@ def test_it_warns_where_the_set_is_too_small_for_the_rate(
 ) -> None:
     file = tmp_path / "a.png"
     Image.new("RGB", (20, 10)).save(file)
-    _, _, err = predicted(cropped.folder, file, tmp_path / "out", capsys)
+    _, printed, err = predicted(cropped.folder, file, tmp_path / "out", capsys)
+    assert "1 image scored, " in printed
     assert "warning: false_alarm_rate=0.01 needs 99 clean training images" in err
     ask = ("false_alarm_rate=0.5", "overwrite=true")
     assert predicted(cropped.folder, file, tmp_path / "out", capsys, *ask)[2] == ""
@@ -411,8 +412,8 @@ def test_results_may_lie_in_the_folder_of_images(
     [
         (("images=/none",), "images=/none does not exist"),
         (("ckpt=/none/model.ckpt",), "ckpt=/none/model.ckpt: there is no such file"),
-        (("category=nut",), "category=nut is none of the model's: gear, weave"),
-        (("category=gear", "by_directory=true"), "exclude each other"),
+        (("category=nut",), "category=nut is not one of the model's: gear, weave"),
+        (("category=gear", "by_directory=true"), "cannot be combined"),
         (("false_alarm_rate=2",), "false_alarm_rate must be a share"),
         (("threshold=high",), "threshold must be a number"),
         (("scale=[1,1]",), "scale must be [LOW, HIGH]"),
@@ -422,7 +423,7 @@ def test_results_may_lie_in_the_folder_of_images(
         (("num_workers=a",), "num_workers must be a whole number of at least 0"),
         (("masks=maybe",), "masks must be true or false"),
         (("max_pixels=0",), "max_pixels must be a number of pixels"),
-        (("device=abacus",), "device=abacus is not there"),
+        (("device=abacus",), "device=abacus is not available"),
         (("encoder.weights=/none.pth",), "encoder.weights=/none.pth: there is no such file"),
         (("treshold=1",), "'treshold=1' is not an option: give KEY=VALUE with one of ckpt, images"),
         (("output=",), "output is missing: python -m meds_plugin.predict ckpt="),
@@ -473,16 +474,16 @@ def test_a_configuration_calls_nothing_but_detectors(
     copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     edited(copied, "_target_: backbones.dinomaly.Dinomaly", "_target_: os.mkdir")
-    with pytest.raises(UserError, match=r"asks to call os.mkdir, which is no data set"):
+    with pytest.raises(UserError, match=r"calls os.mkdir, which is not a data set"):
         meds_plugin.load(copied)
     edited(copied, "_target_: os.mkdir", "_target_: backbones.dinomaly.Dinomaly")
     encoder = "_target_: meds_plugin.encoders.build.build_encoder"
     edited(copied, encoder, "_target_: ${oc.env:MEDS_EVIL}")
     monkeypatch.setenv("MEDS_EVIL", "os.system")
-    with pytest.raises(UserError, match=r"asks to call os.system"):
+    with pytest.raises(UserError, match=r"calls os.system"):
         meds_plugin.load(copied)
     edited(copied, "_target_: ${oc.env:MEDS_EVIL}", "_target_: meds_plugin.encoders.vit.ViTEncoder")
-    with pytest.raises(UserError, match=r"asks to call meds_plugin.encoders.vit.ViTEncoder"):
+    with pytest.raises(UserError, match=r"calls meds_plugin.encoders.vit.ViTEncoder"):
         meds_plugin.load(copied)
 
 
@@ -515,9 +516,9 @@ def test_a_checkpoint_is_never_unpickled(copied: Path, tmp_path: Path) -> None:
         ("model.ckpt", b"", "cannot be read as a checkpoint"),
         ("model.ckpt", None, "there is no such file"),
         ("config.yaml", None, "config.yaml is missing: give the folder of a run, or copy"),
-        ("config.yaml", b"a: [", "is no configuration of a run"),
-        ("config.yaml", b"a: 1", "is no configuration of a run"),
-        ("threshold.json", b"{}", "is no threshold file of a run"),
+        ("config.yaml", b"a: [", "is not a configuration of a run"),
+        ("config.yaml", b"a: 1", "is not a configuration of a run"),
+        ("threshold.json", b"{}", "is not a threshold file of a run"),
     ],
 )
 def test_files_that_are_missing_or_damaged(
@@ -563,7 +564,7 @@ def test_a_run_that_has_stored_no_threshold_needs_one(
     file, out = tmp_path / "a.png", tmp_path / "out"
     assert "give scale=[LOW,HIGH], or heatmaps=false" in predicted(copied, file, out, capsys)[2]
     lines = predicted(copied, file, out, capsys, "heatmaps=false")[2]
-    assert "let it go on with resume=RUN, or give threshold= and pixel_threshold=" in lines
+    assert "finish the run with resume=RUN, or give threshold= and pixel_threshold=" in lines
     ask = ("scale=[0,1]", "threshold=0", "pixel_threshold=0")
     assert predicted(copied, file, out, capsys, *ask)[0] == 0
     assert rows(out / "scores.csv")[0]["label"] == "1"

@@ -412,7 +412,7 @@ def test_image_size_that_is_no_multiple_of_the_stride(refuse: Refuse) -> None:
         ("+backbone.optimizer.foo=1", "backbone.optimizer.foo is not a key: backbone.optimizer"),
         ("steps=100", "steps is a section"),
         ("--noise=0.4", "settings have no dashes, as in noise=0.4"),
-        ("backbone=resnet", "backbone=resnet is not there: choose from anomalib, dinomaly, hvq"),
+        ("backbone=resnet", "backbone=resnet does not exist: choose from anomalib, dinomaly, hvq"),
         ("encoder=resnet", "efficientnet_lite0, efficientnet_lite1"),
         ("backbone=entry_point", "choose from anomalib, dinomaly, hvq"),
         ("method=best", "method"),
@@ -485,7 +485,7 @@ def test_a_run_whose_images_changed_is_not_resumed(tree: Path, tmp_path: Path) -
     (good / "2.png").write_bytes((good / "1.png").read_bytes())
     status, _, err = run(f"resume={folder}", "trainer.max_steps=6")
     assert status == 2
-    assert "no longer those of the run (nut/train/good/2.png has other content): restore" in err
+    assert "no longer those of the run (nut/train/good/2.png has different content): restore" in err
     (good / "2.png").write_bytes(content)
     config = (folder / "config.yaml").read_text()
     (folder / "config.yaml").write_text(config.replace("\nseed: 0\n", "\nseed: 1\n"))

@@ -133,7 +133,7 @@ def test_odd_and_damaged_files_are_each_read_or_listed(tmp_path: Path) -> None:
     _, out = finished(tmp_path / "run", *ask, "data.on_error=skip")
     for name, paths in {"skipped": bad, "manifest": fine, "ranking": fine}.items():
         assert {row["path"] for row in rows(tmp_path / "run" / f"{name}.csv")} == paths
-    assert "passed over links to folders above them: 1, first up" in out
+    assert "ignored links to folders above them: 1, first up" in out
 
 
 def test_a_table_names_nothing_outside_its_root(tree: Path, tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_table_names_nothing_outside_its_root(tree: Path, tmp_path: Path) -> N
     assert status == 2
     assert len(err.strip().splitlines()) == 1
     for number, name in enumerate(wrong, start=3):
-        assert f"row {number}: {name} leads out of {tree}" in err
+        assert f"row {number}: {name} leads outside {tree}" in err
 
 
 def test_a_reviews_decisions_leave_images_out(tree: Path, tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ def test_a_configuration_of_the_users_may_build_on_the_entry_point(
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
-        (["backbone=tooy"], "backbone=tooy is not there: choose from anomalib, dinomaly, hvq, "),
+        (["backbone=tooy"], "backbone=tooy does not exist: choose from anomalib, dinomaly, hvq, "),
         (["backbone=tooy"], "toy, toy_broken, toy_encoder"),
         (
             ["backbone=toy", "+backbone.detector.depth=3"],
@@ -179,7 +179,7 @@ def test_a_configuration_of_the_users_may_build_on_the_entry_point(
         ),
         (
             ["backbone=dinomaly", "backbone.detector.dropout=much"],
-            "backbone.detector (backbones.dinomaly.Dinomaly) cannot be made: TypeError",
+            "backbone.detector (backbones.dinomaly.Dinomaly) cannot be built: TypeError",
         ),
         (["backbone=toy_flat"], "Flat.forward must return anomaly maps of shape [B, h, w]"),
     ],

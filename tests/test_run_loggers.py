@@ -93,8 +93,8 @@ def test_a_resumed_run_is_the_same_one_for_weights_and_biases(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
-        (["trainer.logger=true"], "trainer.logger is the run's own: choose with logger=csv"),
-        (["+trainer.callbacks=[]"], "trainer.callbacks is the run's own"),
+        (["trainer.logger=true"], "trainer.logger is set by the run: choose with logger=csv"),
+        (["+trainer.callbacks=[]"], "trainer.callbacks is set by the run"),
         (["trainer.enable_checkpointing=true"], "model.ckpt is written every checkpoint_every"),
         (["logger=tensorbord"], "choose from comet, csv, many, mlflow, none, tensorboard, wandb"),
         (["logger.csv.flush=3"], "logger.csv"),

@@ -127,7 +127,7 @@ def test_failed_jobs_are_named_at_the_end_and_lose_no_other(sweep: Sweep, tmp_pa
     assert status == 1
     lines = err.strip().splitlines()
     assert len(lines) == 4
-    assert "job noise-2 failed: it said nothing" in lines[0]
+    assert "job noise-2 failed: without a message" in lines[0]
     assert f"job noise-3 failed: OSError: disk full ({tmp_path}/noise-3/output.log)" in lines[1]
     assert "job noise-4 failed: ended by SIGSEGV" in lines[2]
     assert f"resume={tmp_path} runs what is missing" in lines[3]
@@ -271,7 +271,7 @@ def test_a_sweep_that_is_stopped_takes_its_job_with_it(
         assert "1 of 2 jobs are finished" in out
         stopped, again = err.splitlines()
         assert "job noise-5 was stopped" in stopped
-        assert again.endswith(f": go on with resume={tmp_path}")
+        assert again.endswith(f": continue with resume={tmp_path}")
     processes = [int(path.suffix[1:]) for path in folder.glob("process.*")]
     deadline = time.monotonic() + 60
     while not all(map(ended, processes)):

@@ -136,7 +136,7 @@ def test_prediction_gives_the_scores_of_the_evaluation(
         predict.main, capsys, *arguments, f"images={tmp_path}/small.png", "overwrite=true"
     )
     assert status == 2
-    assert "less than the tiles of 32 x 32" in err
+    assert "smaller than the tiles of 32 x 32" in err
 
 
 def test_an_exported_detector_scores_images_by_the_helpers(
@@ -220,12 +220,12 @@ def test_a_file_is_decoded_once_in_order(tree: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("override", "word"),
     [
-        ("data.tiles=[100,100]", "less than data.tiles=[100, 100]"),
+        ("data.tiles=[100,100]", "smaller than data.tiles=[100, 100]"),
         ("data.tiles=x", "data.tiles must be"),
         ("data.overlap=99", "more than half"),
         ("data.tile_unit=patch", "data.tile_unit must be image or tile"),
-        ("data.tiles=null", "data.overlap=8 goes with data.tiles only"),
-        ("memory.unit=patch", "memory.unit=patch knows no images that count as one"),
+        ("data.tiles=null", "data.overlap=8 needs data.tiles"),
+        ("memory.unit=patch", "memory.unit=patch cannot count several images as one"),
     ],
 )
 def test_wrong_settings_are_refused_in_a_line(

@@ -1,6 +1,6 @@
 """anomalib's models as detectors, and its PatchCore as a scorer; needs the extra ``anomalib``.
 
-Do not compare MeDS's numbers with theirs: for that take `backbones.dinomaly` and
+Do not compare MeDS's numbers with theirs; use `backbones.dinomaly` and
 `backbones.inp_former`. Dinomaly in anomalib 2.7 has MLPs without biases, another epsilon in its
 optimiser, and 0.9 as the final share of easy points with at least one hard point; it fails on
 groups of layers given to it. Its Dinomaly returns the map before the blur, and its INP-Former blurs

@@ -22,7 +22,7 @@ __all__ = ["AnomalibDetector"]
 
 
 class AnomalibDetector(nn.Module):
-    """One of anomalib's models, behind the methods that the plugin asks of a detector.
+    """One of anomalib's models, with the interface of a detector.
 
     Images come ImageNet-normalised, as anomalib's inner models expect them; its pre- and
     post-processing are left out. The frozen part stays in evaluation mode.
@@ -152,7 +152,8 @@ def _check_normalisation(module: Any) -> None:
         if not torch.allclose(given, torch.tensor([IMAGENET.mean, IMAGENET.std])):
             msg = (
                 f"anomalib's {type(module).__name__} normalises images by {given.tolist()}, but "
-                "the plugin's come normalised by ImageNet's mean and deviation: make it with those"
+                "the plugin's are normalised by ImageNet's mean and standard deviation: build it "
+                "with those"
             )
             raise UserError(msg)
 

@@ -58,8 +58,8 @@ def build_model(
             return model_class(**parts, **arguments)
     except OSError as error:
         msg = (
-            f"anomalib's {class_name}: no pretrained weights ({brief(error)}); without a network "
-            "copy the folder that HF_HOME names from a machine that has them"
+            f"anomalib's {class_name}: no pretrained weights ({brief(error)}); without a "
+            "network, copy the folder HF_HOME from a machine that has them"
         )
         raise UserError(msg) from error
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:

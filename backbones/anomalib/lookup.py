@@ -29,10 +29,10 @@ _REASONS = {
     "it does not train": ("anomaly_vfm", "vlm_ad", "win_clip"),
     "it takes video": ("ai_vad", "fuvas"),
     "its training needs a set of textures (anomalib downloads DTD)": ("draem",),
-    "it needs depth images beside the colour ones": ("cfm",),
+    "it needs depth images as well": ("cfm",),
     "it starts from a memory of the clean training images": ("cfa",),
     "its training needs ImageNet's images and statistics of the training set": ("efficient_ad",),
-    "its score comes from a head of its own, not from a map": ("supersimplenet",),
+    "its score comes from a separate head, not from a map": ("supersimplenet",),
     _NOT_WRAPPED: ("csflow", "found_ad", "fre", "general_ad", "l2bt", "patchflow", "uni_net"),
 }
 
@@ -56,7 +56,7 @@ def recipe_of(name: str) -> Recipe:
     start = f"backbone.detector.model={name}"
     choices = ", ".join(RECIPES)
     if reason is None:
-        msg = f"{start} is none of anomalib's models; detectors here are {choices}"
+        msg = f"{start} is not a model of anomalib; detectors are {choices}"
     elif reason == _MEMORY:
         msg = (
             f"{start} cannot be a detector: {reason}; rank images with "

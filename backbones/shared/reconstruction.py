@@ -263,6 +263,6 @@ def _check_groups(groups: Sequence[Sequence[int]], targets: int, *, depth: int) 
     if depth < len(groups):
         msg = (
             f"backbone.detector.decoder_depth={depth} must be at least {len(groups)}, "
-            "one block a group"
+            "one block per group"
         )
         raise UserError(msg)

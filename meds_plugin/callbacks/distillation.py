@@ -1,4 +1,4 @@
-"""Stage 2: teach the detector the memory scores."""
+"""Stage 2: train the detector to predict the memory scores."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ __all__ = ["DistillationCallback"]
 class DistillationCallback(L.Callback):
     """Hold the targets of distillation, and the distilled model's scores at its end.
 
-    A `MeDSWrapper` asks it for the loss of each distillation step; another LightningModule may do
-    the same in its ``training_step``.
+    `MeDSWrapper` gets the loss of each distillation step from it; another LightningModule may do so
+    in its ``training_step``.
 
     Args:
         end: Step at which distillation ends and the distilled model is scored.
@@ -59,7 +59,7 @@ class DistillationCallback(L.Callback):
         self._stream: TrainingStream | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Listen for the end of distillation; what an earlier fit left is dropped."""
+        """Listen for the end of distillation and drop the state of an earlier fit."""
         if stage != "fit":
             return
         self.targets, self.scores = self._given, None
@@ -85,7 +85,7 @@ class DistillationCallback(L.Callback):
             raise ValueError(msg)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Score the distilled model where no other stage follows."""
+        """Score the distilled model if no other stage follows."""
         self._finish(trainer.global_step, pl_module.device)
 
     def loss(self, maps: Tensor, indices: Tensor) -> Tensor:

@@ -60,15 +60,15 @@ class MemoryEnsembleCallback(L.Callback):
         self._stream: TrainingStream | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Get at the training images; scores of an earlier fit are dropped."""
+        """Find the training images and drop the scores of an earlier fit."""
         if stage == "fit":
             self.maps = self.images = self.embeddings = None
             self._stream = training_stream(trainer, pl_module)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Score the training images, unless a checkpoint brought the scores.
+        """Score the training images, unless a checkpoint has the scores.
 
-        Each rank scores some categories; all of them share one that is larger than a rank's part.
+        Each rank scores some categories; one that is larger than a rank's share is split among all.
         """
         if self.maps is not None or self._stream is None:
             return

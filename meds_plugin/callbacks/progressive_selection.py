@@ -1,4 +1,4 @@
-"""Stage 3: choose, pass by pass, the images to fine-tune on."""
+"""Stage 3: choose the images to fine-tune on, pass by pass."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = ["ProgressiveSelectionCallback"]
 
 
 class ProgressiveSelectionCallback(L.Callback):
-    """Before every pass, select the images that the model finds inconspicuous.
+    """Select the least suspicious images before every pass.
 
     Works with `MeDSWrapper` and with any LightningModule whose call turns images into an anomaly
     map. Every group of the data set (category, view) has statistics of its own. Clusters of images
@@ -43,20 +43,20 @@ class ProgressiveSelectionCallback(L.Callback):
     Args:
         total_steps: Optimiser steps of the stage, T.
         start: Step at which the stage begins; before it, all images are used.
-        settings: The rule; default: the package's, without ``memory`` by the model's scores alone.
-        initial: Gives the model's part of the scores ``[N]`` that the first selection goes by;
-            default: the model's own at that step.
-        memory: Gives the memory's image scores ``[N]``; needed where the settings weigh them.
+        settings: The rule; default: the package's or, without ``memory``, the model's scores alone.
+        initial: Returns the model's part of the scores ``[N]`` for the first selection; default:
+            the model's own at that step.
+        memory: Returns the memory's image scores ``[N]``; needed if the settings weight them.
         holds: Whether the module's steps train on the last ``batch["held"]`` images of a batch by
-            `hold_loss` instead of its own loss, as `MeDSWrapper` does. Images that stand apart then
-            stay in the passes.
+            `hold_loss` instead of its own loss, as `MeDSWrapper` does. Outliers then stay in the
+            passes.
 
     Attributes:
         initial_scores: ``[N]`` model scores of the first selection, higher = more anomalous.
         history: A row for each refresh and group: ``step, category, kept, threshold, median,
-            mad, contaminated``: ``kept`` counts the selected images (of tiles: those with all of
-            theirs), ``contaminated`` those of them that are known to be (``None``: unknown). Both
-            are saved in checkpoints.
+            mad, contaminated``. ``kept`` counts the selected images (of tiles: images with all of
+            theirs selected), ``contaminated`` those known to be contaminated (``None``: unknown).
+            Both are saved in checkpoints.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class ProgressiveSelectionCallback(L.Callback):
         self._module: L.LightningModule | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Listen for the passes; what an earlier fit left is dropped."""
+        """Listen for the passes and drop the state of an earlier fit."""
         if stage == "fit":
             self.initial_scores, self.history = None, []
             self._apart = self._held_at = None
@@ -104,7 +104,7 @@ class ProgressiveSelectionCallback(L.Callback):
         self._stream.subset, self._stream.held = torch.cat([chosen, held]), held
 
     def choose(self, step: int, scores: Tensor) -> Tensor:
-        """Apply the rule to scores, record it once a step, and return what is selected.
+        """Apply the rule to scores, record it once per step, and return the selected images.
 
         Call it on every rank; the first one's scores decide.
 
@@ -154,7 +154,7 @@ class ProgressiveSelectionCallback(L.Callback):
     def anchored(self, model: Tensor) -> Tensor:
         """Return the selection scores ``[U]`` that follow from a model's image scores ``[N]``.
 
-        Deviations in MADs from the median of each group; the model's scores as they are, where the
+        Deviations in MADs from the median of each group; the model's scores unchanged if the
         memory's have no weight.
         """
         model = self._clusters.scores(model)
@@ -164,7 +164,7 @@ class ProgressiveSelectionCallback(L.Callback):
         return anchor(model, memory, self._cluster_groups(), weight=self.settings.memory)
 
     def hold_loss(self, scores: Tensor, index: Tensor) -> Tensor:
-        """Return the weighted mean of what held images' scores lack, a scalar.
+        """Return the weighted mean by which held images' scores fall short, a scalar.
 
         Args:
             scores: ``[B]`` image scores of the model, differentiable.

@@ -93,7 +93,7 @@ def _check_callbacks(trainer: L.Trainer, module: L.LightningModule) -> None:
         names = " and ".join(stage.name for stage in stages)
         msg = (
             f"StochasticWeightAveraging averages weights of {names} and keeps one schedule for "
-            "both: take it away, or method=plain, which has one stage"
+            "both: remove it, or give method=plain, which has one stage"
         )
         raise UserError(msg)
 

@@ -67,7 +67,7 @@ def build(node: DictConfig) -> Any:
             raise cause from None
         if isinstance(cause, (TypeError, ValueError)):
             key, target = node._get_full_key(None), node.get("_target_")
-            msg = f"{key} ({target}) cannot be made: {type(cause).__name__}: {cause}"
+            msg = f"{key} ({target}) cannot be built: {type(cause).__name__}: {cause}"
             raise UserError(msg) from error
         raise
 
@@ -152,7 +152,7 @@ def build_tiling(data: DictConfig) -> Tiling | None:
     """
     if data.tiles is None:
         if data.overlap is not None:
-            msg = f"data.overlap={plain(data.overlap)} goes with data.tiles only: give their size"
+            msg = f"data.overlap={plain(data.overlap)} needs data.tiles: give the size of the tiles"
             raise UserError(msg)
         return None
     return Tiling.of(plain(data.tiles), plain(data.overlap))
@@ -191,9 +191,8 @@ def check_targets(node: Any, source: object) -> None:
     for target in _targets(node):
         if target not in _shipped() | offered:
             msg = (
-                f"{source} asks to call {target}, which is no data set, detector or encoder of "
-                "this package or an installed plugin: give trust=true if you know where the file "
-                "comes from"
+                f"{source} calls {target}, which is not a data set, detector or encoder of "
+                "this package or an installed plugin: give trust=true if you trust the file"
             )
             raise UserError(msg)
 

@@ -182,7 +182,7 @@ def run_command(
         print_error(error)
         return 2
     except Stopped as stopped:
-        print_error(f"{stopped}: give the command again")
+        print_error(f"{stopped}: run the command again")
         return stopped.status
     return 0
 

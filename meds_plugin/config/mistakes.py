@@ -47,7 +47,7 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
     if key and isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
         return _unknown_key(cause.parent_node._get_root(), key[1])
     if added := re.search(r"An item is already at '(.*?)'", text):
-        return f"{added[1]} is a key already: leave out the +"
+        return f"{added[1]} exists already: leave out the +"
     if text.startswith(("Ambiguous value", "Sweep parameters")):
         swept = next(each for each in arguments if parses(each, as_sweep=True))
         return f"{swept}: give -m to run each of these values, or [] around them for a list"
@@ -94,7 +94,7 @@ def _unknown_choice(error: MissingConfigException) -> str:
     options = [each for each in error.options or () if each != GENERIC and each[0] != "_"]
     if not group or not options:
         return str(error)
-    return f"{group}={name} is not there: choose from {', '.join(options)}"
+    return f"{group}={name} does not exist: choose from {', '.join(options)}"
 
 
 def _unreadable(override: str) -> str:

@@ -104,7 +104,7 @@ def _find(name: str | None) -> EntryPoint:
         files = (Path(conf_dir()) / "backbone").glob("[!_]*.yaml")  # a file _base is no choice
         configs = {path.stem for path in files} - {GENERIC}
         names = ", ".join(sorted(configs | {point.name for point in points}))
-        msg = f"backbone={name or GENERIC} is not there: choose from {names}"
+        msg = f"backbone={name or GENERIC} does not exist: choose from {names}"
         raise UserError(msg)
     return next(iter(found.values()))
 

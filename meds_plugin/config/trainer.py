@@ -28,7 +28,7 @@ __all__ = ["build_trainer"]
 
 # Keys of the trainer that a run sets itself.
 _OWN = {
-    "callbacks": "in Python, give them to a Trainer of your own",
+    "callbacks": "in Python, pass them to your own Trainer",
     "enable_checkpointing": "model.ckpt is written every checkpoint_every steps",
     "logger": "choose with logger=csv, tensorboard, wandb, mlflow, comet, many or none",
     "num_sanity_val_steps": "there is no validation",
@@ -61,7 +61,7 @@ def build_trainer(
         given |= {"val_check_interval": every, "check_val_every_n_epoch": None}
     for key, instead in _OWN.items():
         if key in given:
-            msg = f"trainer.{key} is the run's own: {instead}"
+            msg = f"trainer.{key} is set by the run: {instead}"
             raise UserError(msg)
     loggers = build_loggers(config.logger, folder, sweep=sweep)
     callbacks: list[L.Callback] = [

@@ -120,7 +120,7 @@ def check_samples(
 ) -> CheckReport:
     """Decode every image and mask once, so that bad files are known before training.
 
-    A file that several samples share is read once. Every size from 1x1 pixel on is usable. A
+    A file that several samples share is read once. Every size from 1x1 pixel up is usable. A
     progress bar is shown if standard error is a terminal.
 
     Args:
@@ -235,7 +235,7 @@ def _reasons(sample: Sample, results: Mapping[Key, ImageFacts | MaskFacts | str]
         elif not isinstance(image, str) and _size(mask) != _size(image):
             yield (
                 f"{where} has {_size(mask)} pixels (width x height) "
-                f"but its image has {_size(image)}: give it a mask of its own size"
+                f"but its image has {_size(image)}: give it a mask of the image's size"
             )
 
 

@@ -298,7 +298,5 @@ def _upright(image: Image.Image) -> Image.Image:
 def _damage(error: Exception) -> str:
     cause = str(error) if str(error).strip() else type(error).__name__
     if re.search(r"unknown pixel mode|unsupported|not (yet )?supported|not available", cause, re.I):
-        return (
-            f"is of a kind that is not read ({cause}): save it as PNG or plain TIFF, or remove it"
-        )
+        return f"is of an unsupported kind ({cause}): save it as PNG or plain TIFF, or remove it"
     return f"is cut off or damaged ({cause}): replace or remove it"

@@ -47,7 +47,7 @@ def read_exclude(file: str | os.PathLike[str]) -> set[str]:
     if Path(file).suffix.lower() in (".csv", ".tsv"):
         msg = (
             f"{_KEY}={shown(str(file))} has no column path; name the column of the images path, "
-            "or give plain text with one name a line"
+            "or give plain text with one name per line"
         )
         raise UserError(msg)
     # Not splitlines: names may contain characters that it splits at.
@@ -100,7 +100,7 @@ def decided(
             raise UserError(msg)
         drop = decision_word(row.cells.get("decision", "drop"), where)
         if not path.strip():
-            msg = f"{where} has no path; name an image or take the row out"
+            msg = f"{where} has no path; name an image or remove the row"
             raise UserError(msg)
         first, before = rows.get(path, (row.number, drop))
         if bool(before) != bool(drop):

@@ -13,6 +13,7 @@ from meds_plugin.data.faults import shown
 from meds_plugin.faults.duplicates import near_duplicate_groups
 from meds_plugin.faults.issues import find_issues
 from meds_plugin.faults.wrong_product import wrong_products
+from meds_plugin.utils.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,9 +103,9 @@ def _near_duplicates(
         kind = leaks if clean else injected
         kind += [(i, j) for i in (clean or own)[:1] for j in each if digests[j] not in known]
     kinds = (
-        (within, f"{len(within)} groups of {images} training images"),
-        (leaks, f"{len(leaks)} test images of training images, a leak"),
-        (injected, f"{len(injected)} test images of injected images"),
+        (within, f"{counted(len(within), 'group')} of {images} training images"),
+        (leaks, f"{counted(len(leaks), 'test image')} of training images, a leak"),
+        (injected, f"{counted(len(injected), 'test image')} of injected images"),
     )
     lines = [
         f"near-duplicates: {text}, first {shown(samples[i].path)} ~ {shown(samples[j].path)}"

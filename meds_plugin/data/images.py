@@ -99,7 +99,7 @@ def to_rgb(decoded: Decoded, path: Path, value_range: ValueRange = None) -> Imag
     try:
         return image.convert("RGB")
     except Exception as error:  # such as a conversion that this build lacks
-        msg = f"has colours of kind {image.mode} ({error}): save it as RGB"
+        msg = f"has the colour mode {image.mode} ({error}): save it as RGB"
         raise unusable(path, msg) from error
 
 
@@ -146,7 +146,7 @@ def deep_levels(decoded: Decoded, path: Path, value_range: ValueRange = None) ->
     if value_range is None:
         fits = bool(values.min() >= black and values.max() <= white)  # false if one is NaN
     else:
-        fits, what = bool(np.isfinite(values).all()), "pixels that are no numbers"
+        fits, what = bool(np.isfinite(values).all()), "pixels that are not numbers"
     if not fits:
         advice = "save it with 8 or 16 bits, or for images give data.range=[LOW,HIGH]"
         raise unusable(path, f"has {what}: {advice}")

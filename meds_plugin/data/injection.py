@@ -67,7 +67,7 @@ def inject(
         added += islice(_uses(defects, category, seed, names), max(0, min(wanted, usable)))
     if surplus:
         messages.append(
-            f"the training images hold {surplus} known defects more than noise={ratio:g} asks "
+            f"the training images contain {surplus} more known defects than noise={ratio:g} asks "
             "for: they stay; noise=null takes the training images as they are"
         )
     sampled = {sample.path for sample in added}

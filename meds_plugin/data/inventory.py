@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from meds_plugin.data.check import image_key
 from meds_plugin.data.faults import shown
 from meds_plugin.data.file_search import natural_key
+from meds_plugin.utils.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -60,7 +61,7 @@ def inventory_table(split: Split, report: CheckReport | None, *, width: int = 12
     heads = ["category", "images", "defect", "normal", "defect", "masks", "views"]
     table = _aligned([over, [*heads, "pixels", "kind", "first image"], *rows], width)
     notes = [f"note: {note}" for note in split.notes]
-    unknown = "identical files, near-duplicates, issues: not looked for"
+    unknown = "identical files, near-duplicates, issues: not checked"
     found = duplicates(split, report) if report else [unknown]
     return "\n".join([*table, *_labels(split), *notes, *found])
 
@@ -94,11 +95,11 @@ def duplicates(split: Split, report: CheckReport) -> list[str]:
     lines = lines or ["identical files: none"]
     if overlapping := sum(pairs.planned for pairs in across):
         lines.append(
-            f"{overlapping} injected images are test images too, as the noise protocol leaves them "
+            f"{overlapping} injected images are also test images, as the noise protocol keeps them "
             "there"
         )
     if repeated := sum(pairs.planned for pairs in within):
-        lines.append(f"{repeated} pairs of injected images vary one file")
+        lines.append(f"{repeated} pairs of injected images are variations of one file")
     return lines
 
 
@@ -215,7 +216,7 @@ def _unplanned(groups: Sequence[_Pairs], where: str) -> list[str]:
     first = next(pair for pair in found if not _planned(*pair))
     one, two = (shown(sample.path) for sample in first)
     example = f"({one} = {two}{', ...' if count > 1 else ''})"
-    return [f"identical files: {count} pair{'s' if count > 1 else ''} {example} {where}"]
+    return [f"identical files: {counted(count, 'pair')} {example} {where}"]
 
 
 def _planned(one: Sample, two: Sample) -> bool:

@@ -53,7 +53,7 @@ def links_out(
             if not any(target.is_relative_to(folder) for folder in allowed):
                 found.setdefault(
                     sample.path,
-                    f"{shown(str(file))} leads out of {root}, to {shown(str(target))}: put the "
+                    f"{shown(str(file))} leads outside {root}, to {shown(str(target))}: put the "
                     f"file itself there, or allow such links with {option}",
                 )
     return found

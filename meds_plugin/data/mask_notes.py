@@ -54,7 +54,7 @@ def _looks(mask: MaskFacts) -> str | None:
     if not mask.share:
         return "are empty"
     if _INVERTED < mask.share < 1 and mask.border > _INVERTED_BORDER:
-        return "look inverted, their border being defective"
+        return "look inverted (their border is defective)"
     if mask.share > _NEARLY_FULL:
         return f"cover over {_NEARLY_FULL:.0%} of their image"
     return None

@@ -202,7 +202,7 @@ def _by_values(levels: Levels, *, lossy: bool) -> MaskReading:
     values = levels.values
     lowest, highest = values.min(), values.max()
     if 0 < lowest < highest and ((values == lowest) | (values == highest)).all():
-        doubt = "hold two values, neither of them 0: the higher is taken for defective"
+        doubt = "hold two values, neither of them 0: the higher is taken as defective"
         return MaskReading(_binary(values == highest), doubt)
     if highest <= levels.white / 2:
         return MaskReading(_binary(values > 0))
@@ -211,7 +211,7 @@ def _by_values(levels: Levels, *, lossy: bool) -> MaskReading:
     counts = np.bincount(pixels.ravel(), minlength=256)
     grey, low, high = counts[1:top].sum(), counts[1:_NOISE].sum(), counts[-_NOISE:top].sum()
     if grey == low > 0 and counts[0] and _regions(pixels, below=_NOISE):
-        doubt = "hold labels beside 255, which is taken for a region to ignore, not for defective"
+        doubt = "hold labels and 255, which is taken as a region to ignore, not as defective"
         return MaskReading(_binary((pixels > 0) & (pixels < _NOISE)), doubt)
     middle = grey - low - high
     noisy = lossy or low + high > 2 * middle  # resampling gives as many of one as of the other
@@ -219,7 +219,7 @@ def _by_values(levels: Levels, *, lossy: bool) -> MaskReading:
         return MaskReading(_binary(pixels > top / 2))
     soft = grey > _RESAMPLED * _outline(pixels > 0)
     return MaskReading(
-        Image.fromarray(pixels), "hold grey values, and not only along edges" if soft else None
+        Image.fromarray(pixels), "hold grey values away from edges" if soft else None
     )
 
 

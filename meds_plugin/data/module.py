@@ -67,14 +67,14 @@ class AnomalyDataModule(L.LightningDataModule):
         num_workers: Processes that read images; 0: the main process.
         normalization: See `Preprocess`; `MeDSWrapper.normalization` is what the detector expects.
         validate: Whether a fit validates on the test images, as often as its trainer says.
-        tiling: Cut the images into tiles; each is prepared as `Preprocess` says of an image.
+        tiling: Cut the images into tiles, each of which is preprocessed like an image.
         tile_unit: See `TileDataset`.
-        group_duplicates: Near-duplicates among the training images count as one in memories and
+        group_duplicates: Count near-duplicates among the training images as one in memories and
             selection; needs ``settings.check``.
 
     Attributes:
         preprocess: Turns images into tensors; its normalization may be changed before images are
-            read. `setup` settles its range of values.
+            read. `setup` sets its range of values.
 
     Raises:
         UserError: If an argument is wrong; in `setup`, if the images are.

@@ -109,7 +109,7 @@ def contaminate(
             is above 0 and no image at all is known to show a defect.
 
     Source: the authors' lists: ``min(round_half_even(ratio * normal), available)`` per category.
-    Unlike ours, their sets for different ratios are not nested. Repeats: SoftPatch+.
+    Unlike these, their sets for different ratios are not nested. Repeats: SoftPatch+.
     """
     ratio = None if ratio is None else checked_ratio(ratio)
     checked_protocol(protocol, definition, noise_file)
@@ -123,7 +123,7 @@ def contaminate(
             messages = _differences(result, ratio, definition, noise_file)
     elif ratio and not labelled:
         msg = (
-            f"noise={ratio:g} needs images that are known to show a defect, and the data set has "
+            f"noise={ratio:g} needs images that are known to be defective, and the data set has "
             "none; noise=null takes its training images as they are"
         )
         raise UserError(msg)
@@ -179,7 +179,7 @@ def _differences(
         return []
     more = f", {len(off) - 3} more" if len(off) > 3 else ""
     message = (
-        f"noise_file={noise_file} is followed, though noise={ratio:g} asks for other numbers of "
+        f"noise_file={noise_file} is used, although noise={ratio:g} asks for other numbers of "
         f"defective images: {', '.join(off[:3])}{more}"
     )
     return [message]

@@ -18,6 +18,7 @@ from meds_plugin.data.noise import checked_protocol, checked_ratio, contaminate,
 from meds_plugin.data.samples import Problem
 from meds_plugin.data.value_range import checked_range, choose_range
 from meds_plugin.utils.errors import UserError
+from meds_plugin.utils.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -50,7 +51,7 @@ class BadFilesError(UserError):
         if len(problems) > _NAMED:
             named += f"; and {len(problems) - _NAMED} more, see bad_files.csv"
         super().__init__(
-            f"{count} image{'s' if count > 1 else ''} cannot be used: {named}; "
+            f"{counted(count, 'image')} cannot be used: {named}; "
             "repair or remove them, or leave them out with data.on_error=skip"
         )
 
@@ -66,9 +67,9 @@ class DataSettings:
         noise_file: See `contaminate`.
         exclude: File that names training images to leave out (see `read_exclude`).
         on_error: What to do if images or their masks cannot be used: ``stop`` names all of them,
-            ``skip`` goes on without these images.
+            ``skip`` continues without these images.
         max_pixels: Largest number of pixels of an image; larger ones cannot be used.
-        outside_links: Whether links may lead out of the data set's folder; otherwise, images
+        outside_links: Whether links may lead outside the data set's folder; otherwise images
             reached by such links cannot be used.
         check: Decode every file once beforehand; otherwise a bad file stops the run when it is
             reached, and sizes, duplicates, issues of images, odd masks and the largest value are
@@ -192,19 +193,21 @@ def prepare(found: Split, settings: DataSettings, *, seed: int = 0) -> Prepared:
     faults = find_faults(split, report) if report else None
     lines = [inventory_table(split, report), *(faults.lines if faults else [])]
     if count := len({problem.path for problem in problems}):
-        lines.append(f"left out because they cannot be used: {count} images")
+        lines.append(f"left out because they cannot be used: {counted(count, 'image')}")
     summary = "\n".join(line for line in lines if line)
     return Prepared(split, noise, problems, summary, value_range, report, faults)
 
 
 def _without(split: Split, names: Iterable[str], file: str | Path | None) -> Split:
     train, unknown = exclude(split.train, set(names))
-    note = f"data.exclude={file}: {len(split.train) - len(train)} training images are left out"
+    left_out = counted(len(split.train) - len(train), "training image")
+    note = f"data.exclude={file} leaves out {left_out}"
     notes = [*split.notes, note]
     if unknown:
         first = min(unknown)
         notes.append(
-            f"data.exclude={file}: {len(unknown)} names match no training image here, first {first}"
+            f"data.exclude={file}: {counted(len(unknown), 'name')} of no training image here, "
+            f"first {first}"
         )
     return replace(split, train=train, notes=notes)
 

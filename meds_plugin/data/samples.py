@@ -100,7 +100,7 @@ class Split:
         train: Images to train on.
         test: Images to evaluate on; may be empty.
         problems: Images that were found but cannot be used.
-        notes: What is missing or was passed over, one line each.
+        notes: What is missing or was ignored, one line each.
         folders: The folders that all files must lie in; none: anywhere.
     """
 

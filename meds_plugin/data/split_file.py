@@ -154,7 +154,7 @@ def _notes(source: str, by_reason: dict[str, list[CsvRow]], unlisted: int) -> li
         if rows := by_reason.get(reason):
             names = [_category(row) if reason == _ELSEWHERE else _name(row) for row in rows]
             some = _some(sorted(set(names)))
-            notes.append(f"{source}: rows {reason}, passed over: {len(rows)} ({some})")
+            notes.append(f"{source}: rows {reason}, ignored: {len(rows)} ({some})")
     if unlisted:
         notes.append(f"{source}: training images that it does not list: {unlisted}")
     return notes

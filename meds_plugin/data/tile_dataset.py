@@ -61,8 +61,8 @@ class TileDataset(Dataset[Item]):
         for sample, (height, width) in zip(images.samples, sizes, strict=True):
             if not tiling.fits(height, width):
                 msg = (
-                    f"{shown(sample.path)} has {height} x {width} pixels (height, width), less "
-                    f"than data.tiles={list(tiling.size)}: make the tiles smaller"
+                    f"{shown(sample.path)} has {height} x {width} pixels (height, width), "
+                    f"smaller than data.tiles={list(tiling.size)}: make the tiles smaller"
                 )
                 raise UserError(msg)
         self.layout = TileLayout(tiling, sizes)

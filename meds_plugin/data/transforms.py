@@ -30,8 +30,8 @@ __all__ = ["Preprocess", "apply_variation", "height_and_width"]
 class Preprocess:
     """Resizes, crops the centre, and normalises.
 
-    The whole image is resized to ``image_size``, whatever its aspect ratio, without padding. Masks
-    are treated alike, with the bilinear filter.
+    The whole image is resized to ``image_size``, regardless of aspect ratio, without padding. Masks
+    are treated the same way, with the bilinear filter.
 
     Args:
         image_size: Size in pixels to resize to: one number for a square, or height and width.

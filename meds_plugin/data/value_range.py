@@ -83,7 +83,7 @@ def choose_range(
         return fixed, []
     found = f"use under an eighth of their 16 bits, first {first[dark[0]]}"
     if not auto:
-        note = f"images {found}: they come in nearly black; data.range=auto brightens a whole set"
+        note = f"images {found}: they appear nearly black; data.range=auto brightens a whole set"
         return None, [note]
     if len(dark) < len(largest):
         names = ", ".join(shown(name) for name in dark)

@@ -76,7 +76,7 @@ def choose_device(name: str | torch.device) -> torch.device:
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             first = str(error).splitlines()[0]
-            msg = f"device={name} is not there ({first}); take auto or cpu"
+            msg = f"device={name} is not available ({first}); give auto or cpu"
             raise UserError(msg) from error
         return device
     if torch.cuda.is_available():

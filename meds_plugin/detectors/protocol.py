@@ -38,7 +38,7 @@ class Detector(Protocol):
     * ``features(images) -> Tensor [B, P, D]`` or ``[B, D, h, w]``: patch features for the memory
       ensemble, frozen. Default: those of the plugin's own encoder.
     * ``encode_and_features(images) -> (Tensor, Tensor)``: exactly what ``encode`` and ``features``
-      return, from one pass; it saves the memory ensemble a pass of its own. Default: both calls.
+      return, from one pass; it saves the memory ensemble an extra pass. Default: both calls.
     * ``image_score(maps [B, h, w]) -> Tensor [B]``: image scores, higher = more anomalous, for
       selection, ranking and the image metrics. Default: the mean of the top 1 % of the map. The
       memory ensemble does not use it.
@@ -48,7 +48,7 @@ class Detector(Protocol):
     int64: the place of each image's category among the sorted training categories, -1 if it is
     unknown or not among them.
 
-    Attributes, too, are optional:
+    Attributes are optional, too:
 
     * ``augments = True``: ``encode`` changes the images at random, so its results are not cached.
     * ``needs_category = True``: new images cannot be scored without their category.

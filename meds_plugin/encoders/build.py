@@ -101,8 +101,8 @@ def _frozen(
             network, image_size, layers, settings=settings, normalization=normalization
         )
     msg = (
-        f"encoder.model={name}: timm's {type(network).__name__} hands out no features from inside; "
-        "take a ViT, DINOv2, DINOv3, EfficientNet, ResNet or ConvNeXt"
+        f"encoder.model={name}: timm's {type(network).__name__} returns no intermediate features; "
+        "give a ViT, DINOv2, DINOv3, EfficientNet, ResNet or ConvNeXt"
     )
     raise UserError(msg)
 
@@ -143,7 +143,10 @@ def _create(model: str, image_size: tuple[int, int], extra: dict[str, Any]) -> n
             fault = brief(error)
             if not isinstance(error, TypeError):  # else an argument that the model does not know
                 break
-    msg = f"encoder.model={model} {extra or ''}: timm cannot make it ({fault}); give a name of timm"
+    msg = (
+        f"encoder.model={model} {extra or ''}: timm cannot build it ({fault}); "
+        "give a name that timm knows"
+    )
     raise UserError(msg)
 
 
@@ -151,7 +154,7 @@ def _download(model: str, extra: dict[str, Any]) -> dict[str, Tensor]:
     """Return timm's pretrained weights for the size that they were trained at."""
     import timm
 
-    log.info("getting the pretrained weights of %s", model)
+    log.info("downloading the pretrained weights of %s", model)
     hub = logging.getLogger("huggingface_hub")
     level = hub.level
     hub.setLevel(logging.ERROR)  # hides a warning for every retry

@@ -79,7 +79,7 @@ class PyramidSettings:
         if len(weights) != len(channels):
             msg = (
                 f"encoder.pyramid.weights={list(weights)} must be one for each of the "
-                f"{len(channels)} target stages (encoder.layers); null weighs them alike"
+                f"{len(channels)} target stages (encoder.layers); null weights them equally"
             )
             raise UserError(msg)
         total = sum(weights)

@@ -80,7 +80,7 @@ def check_state_dict(
     }
     shown = [f"{len(keys)} {kind} ({first_few(keys)})" for kind, keys in faults.items() if keys]
     if shown:
-        msg = f"{source} does not fit the model: {'; '.join(shown)}; take the weights of this model"
+        msg = f"{source} does not fit the model: {'; '.join(shown)}; give the weights of this model"
         raise UserError(msg)
 
 
@@ -115,7 +115,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         fault = (
             "holds code, not only tensors: load it where you trust it and save its state_dict()"
             if code
-            else f"cannot be read as weights ({brief(error)}); get the file again"
+            else f"cannot be read as weights ({brief(error)}); download the file again"
         )
         msg = f"{source}: {fault}"
         raise UserError(msg) from error
@@ -127,7 +127,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise UserError(msg)
     for name, value in state.items():
         if not name.endswith("bias_mask") and not bool(torch.isfinite(value).all()):
-            msg = f"{source}: {name} holds values that are not finite; get it again"
+            msg = f"{source}: {name} holds values that are not finite; download it again"
             raise UserError(msg)
     return state
 

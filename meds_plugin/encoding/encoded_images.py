@@ -74,7 +74,7 @@ class EncodedImages:
             raise UserError(msg)
         if reader.normalization not in (None, view.normalization):
             msg = (
-                f"the images are prepared by {reader.normalization}, but the detector wants "
+                f"the images are normalised by {reader.normalization}, but the detector expects "
                 f"{view.normalization}: give AnomalyDataModule(normalization=model.normalization)"
             )
             raise UserError(msg)
@@ -224,7 +224,7 @@ class EncodedImages:
             few = range(min(self.reader.batch_size, len(self)))
             self._repeatable = torch.equal(self.read(few), self.read(few))
             if not self._repeatable:
-                log.warning("the images change each time they are read: no encoding is cached")
+                log.warning("the images change each time they are read and are not cached")
         if not self._repeatable:
             self._outputs.disable()
 

@@ -159,7 +159,7 @@ class AlarmThresholds:
         try:
             return cls._parse(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            msg = f"{path} is no threshold file of a run ({brief(error)})"
+            msg = f"{path} is not a threshold file of a run ({brief(error)})"
             raise UserError(msg) from error
 
     @classmethod

@@ -95,14 +95,14 @@ def evaluate(
     Args:
         model: The fitted model.
         datamodule: The data it was fitted on.
-        protocol: How maps become scores; default: the reference's for Dinomaly.
+        protocol: How maps become scores; default: as in the reference for Dinomaly.
         progress: Show a progress bar.
         on_maps: Called for each category with the indices ``[n]`` of its test images and their
-            evaluated maps ``[n, R, R]``; of evenly spaced ones if all would take over 0.5 GB.
+            evaluated maps ``[n, R, R]``; only evenly spaced ones if all would take over 0.5 GB.
 
     Returns:
         ``{"mean": {...}, "categories": {name: {...}}, "skipped": {name: {metric: reason}}}``;
-        metrics in [0, 1], or ``None`` where there is a reason, as for all metrics of a category
+        metrics in [0, 1], or ``None`` if there is a reason, as for all metrics of a category
         without test images.
     """
     protocol = protocol or EvaluationProtocol()

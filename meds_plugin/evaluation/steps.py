@@ -104,7 +104,7 @@ class EvaluationSteps(L.LightningModule):
         """Return the detector's maps of a batch."""
         if not self.plan.stages:
             msg = (
-                "this method trains no detector, so there is nothing that a step could run: take "
+                "this method trains no detector, so a step has nothing to run: use "
                 "evaluate(model, datamodule)"
             )
             raise UserError(msg)
@@ -191,7 +191,7 @@ class EvaluationSteps(L.LightningModule):
         if len(seen.places) < len(layout):
             msg = (
                 f"only {len(seen.places)} of {len(layout)} tiles were seen: maps of whole images "
-                "need all of them, so leave out limit_test_batches and its like"
+                "need all of them, so leave out limit_test_batches and the like"
             )
             raise UserError(msg)
         images = range(len(layout.sizes))

@@ -96,10 +96,10 @@ def ensemble_scores(
     if images is not None and stored is None:
         queries = features.take(images)
     if clusters is not None and settings.unit == "patch":
-        msg = "memory.unit=patch knows no images that count as one: take memory.unit=image"
+        msg = "memory.unit=patch cannot count several images as one: give memory.unit=image"
         raise UserError(msg)
     if views is not None and settings.unit == "patch":
-        msg = "memory.unit=patch samples all views alike: take memory.unit=image for them"
+        msg = "memory.unit=patch cannot sample each view: give memory.unit=image"
         raise UserError(msg)
     if settings.ensemble == "bootstrap":
         numbers = torch.arange(len(features)) if clusters is None else clusters

@@ -62,14 +62,14 @@ class ScoreOptions(TypedDict, total=False):
             for ``unit="patch"``.
         leave_self_out: Sample an image's memories from the other images only: as many as before
             with replacement, else at most N - 1. With ``unit="patch"`` all patches of the image
-            are left out, for a defect's patches resemble each other. Default false.
+            are left out, because a defect's patches resemble each other. Default false.
         clusters: ``[N]`` which of the images count as one, by numbers from 0 on: a memory holds all
             images of a cluster or none, and N is the number of clusters. Default: each on its own.
             Needs ``unit="image"``.
-        stored: Memories are sampled from that many images (clusters), chosen at random, where there
-            are more; ``ratio`` is a share of those. The cost is then N times that number. An
-            image's memories are then sampled from the other images only. Needs ``unit="image"``.
-        seed: Keys that choice.
+        stored: If there are more images (clusters), memories are sampled from this many, chosen at
+            random; ``ratio`` is a share of those. The cost is then N times that number, and an
+            image's memories are sampled from the other images only. Needs ``unit="image"``.
+        seed: Seed of that choice.
         strata: A label per image (of a cluster, its first image's counts): memories take
             ``ceil(ratio * n_s)`` images of each stratum and are searched as a whole (Real-IAD:
             camera views, without replacement).
@@ -77,7 +77,7 @@ class ScoreOptions(TypedDict, total=False):
             bfloat16 rounds distances to a relative 2^-9.
         memory_budget: Bytes that distances may take, beside the features and their unit vectors.
             Default: an amount that grows as they do (see `pairwise.default_budget`). Results do
-            not depend on it; time doubles where only single rows of the table fit.
+            not depend on it; time doubles if only single rows of the table fit.
         search: Backend of the nearest-neighbour search for ``unit="patch"`` (see `neighbors`).
         progress: Called with the pairs (``unit="patch"``: images) done and their total.
     """

@@ -43,26 +43,27 @@ class MemorySettings:
             the mean over an interval of the distances to the other images, as in MuSc.
         ratio: Share of the images (or patches) that a memory holds, in (0, 1].
         size: Number of sampled memories; ``bootstrap`` only.
-        interval: Ascending shares (lower, upper) in [0, 1] of the sorted distances that count;
-            ``interval`` only.
+        interval: Ascending shares (lower, upper) in [0, 1] of the sorted distances, between which
+            they are averaged; ``interval`` only.
         unit: What is sampled: whole images (reference) or single patches (paper; ``expected``
             only).
         replacement: Whether images are sampled with replacement (reference).
-        stored: Images of a category that memories are sampled from at most, chosen at random, of
-            which ``ratio`` is a share; ``None``: all. ``expected`` with whole images only.
+        stored: Maximum number of images per category that memories are sampled from, chosen at
+            random; ``ratio`` is a share of these. ``None``: all. ``expected`` with whole images
+            only.
         group_duplicates: Whether near-duplicates count as one image in memories and selection;
-            without effect for single patches.
-        keep: Share of a category's images, the least suspicious, that a second look at the most
-            suspicious patches samples its memories from (see `refined_scores`); it makes the image
-            scores. 1, as in the reference: there is none.
-        keep_ratio: Share of those images that each of these memories holds.
+            not for single patches.
+        keep: Share of a category's images, the least suspicious, from which a second look at the
+            most suspicious patches samples its memories (see `refined_scores`); it gives the image
+            scores. 1, as in the reference: no second look.
+        keep_ratio: Share of those images in each memory of the second look.
         leave_self_out: Whether an image's own patches are left out of its memories; ``expected``
             only.
         round_cosine: Round cosines to 5 decimals as the reference does; ``bootstrap`` only.
-        products: Type of the matrix products, whose sums are float32 in any case. Half-precision
-            types are faster where the device supports them and rank images almost the same.
-        search: What finds the nearest patches for ``unit="patch"``: ``faiss``, ``torch``, or
-            ``auto``, which takes faiss on a CPU.
+        products: Type of the matrix products, which are always summed in float32. Half-precision
+            types are faster if the device supports them and rank images almost the same.
+        search: Nearest-neighbour search for ``unit="patch"``: ``faiss``, ``torch``, or ``auto``,
+            which uses faiss on a CPU.
     """
 
     ensemble: Literal["expected", "bootstrap", "interval"] = "expected"
@@ -115,7 +116,7 @@ class MemorySettings:
             )
             raise UserError(msg)
         if self.search == "faiss" and self.products != "float32":
-            msg = "memory.search=faiss takes memory.products=float32; with others take torch"
+            msg = "memory.search=faiss needs memory.products=float32; use torch with others"
             raise UserError(msg)
         check_interval("memory.interval", self.interval)
         if self.ensemble != "expected" and (self.unit == "patch" or self.leave_self_out):

@@ -1,4 +1,4 @@
-"""How good scores are: metrics of images and pixels, and the contamination they suggest."""
+"""Metrics of images and pixels, and the contamination that scores suggest."""
 
 from meds_plugin.metrics.aupimo import aupimo
 from meds_plugin.metrics.curves import (

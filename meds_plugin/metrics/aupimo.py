@@ -22,7 +22,7 @@ def aupimo(maps: Tensor, masks: Tensor, *, bounds: tuple[float, float] = (1e-5, 
     An image's overlap is the share of its defective pixels that lie above a threshold, averaged
     over the thresholds at which a share between the bounds of the normal images' pixels does, on a
     logarithmic scale. So a defective pixel counts ``log(U / z) / log(U / L)``, z being the share of
-    the normal images' pixels that are as high, held within the bounds L and U.
+    the normal images' pixels that are as high, clamped to the bounds L and U.
 
     Args:
         maps: ``[N, H, W]`` anomaly maps, higher = more anomalous.

@@ -86,12 +86,12 @@ def estimate_contamination(scores: ArrayLike) -> Contamination:
         return Contamination(count, f"fewer than {MIN_IMAGES} images: too few to tell")
     deviation = standardised(values)
     if deviation is None:
-        return Contamination(count, "half of the scores are all but the same")
+        return Contamination(count, "half of the scores are nearly the same")
     fit = _Fit(deviation)
     profile = fit.likelihood.max(axis=0)
     if 2 * (profile.max() - profile[0]) < _MIN_EVIDENCE:
         reason = (
-            "no group of images stands apart from the rest; defects that score like normal images "
+            "no group of scores is clearly separate; defects that score like normal images "
             "cannot be counted"
         )
         return Contamination(count, reason)

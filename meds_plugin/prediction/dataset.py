@@ -85,8 +85,8 @@ class PredictionDataset(Dataset[LoadedImage]):
                 if not self._tiling.fits(*size):
                     height, width = self._tiling.size
                     reason = (
-                        f"has {size[0]} x {size[1]} pixels (height, width), less than the tiles of "
-                        f"{height} x {width} that the detector was trained on"
+                        f"has {size[0]} x {size[1]} pixels (height, width), smaller than the tiles "
+                        f"of {height} x {width} that the detector was trained on"
                     )
                     return LoadedImage(index, error=str(unusable(file, reason)))
                 return LoadedImage(index, None, size, pixels)

@@ -120,7 +120,7 @@ def describe(
             "range": list(preprocess.value_range) if preprocess.value_range else "full",
             "resize": list(preprocess.image_size),
             "interpolation": f"{normalization.interpolation} with antialiasing (Pillow), the whole "
-            "image whatever its aspect, rounded to 8 bits",
+            "image regardless of aspect ratio, rounded to 8 bits",
             "crop": {"size": [height, width], "offset": list(preprocess.offset)},
             "divide_by": 255,
             "mean": list(normalization.mean),

@@ -94,7 +94,7 @@ def _by_pattern(pattern: str) -> FoundImages:
     fixed = next(place for place, part in enumerate(parts) if glob.has_magic(part))
     root, rest = Path(*parts[:fixed]), parts[fixed:]
     if ".." in rest:
-        msg = f"images={shown(pattern)}: a pattern may not lead back by .. after its first wildcard"
+        msg = f"images={shown(pattern)}: a pattern may not contain .. after its first wildcard"
         raise UserError(msg)
     # Unlike Path.glob, follows links to folders, as `search_folder` does.
     names = glob.glob(str(Path(*rest)), root_dir=root, recursive=True)  # noqa: PTH207

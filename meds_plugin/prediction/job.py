@@ -18,6 +18,7 @@ from meds_plugin.prediction.folder import ScoreRow
 from meds_plugin.prediction.heatmap import at_source, colours, png
 from meds_plugin.utils.errors import UserError
 from meds_plugin.utils.progress import track
+from meds_plugin.utils.text import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,7 +113,7 @@ class PredictionJob:
             UserError: If both are given, the category is unknown, or one is needed and not given.
         """
         if category is not None and by_directory:
-            msg = "category= and by_directory=true exclude each other: leave one out"
+            msg = "category= and by_directory=true cannot be combined: leave one out"
             raise UserError(msg)
         self._passed_over = found.passed_over
         self.rows = [ScoreRow(each.path, error=each.reason) for each in found.problems]
@@ -185,18 +186,19 @@ class PredictionJob:
         )
         if not scored:
             msg = (
-                f"none of {len(bad)} images could be scored (see {self._folder.scores}), the "
-                f"first: {bad[0].error}"
+                f"no image could be scored (see {self._folder.scores}); the first of {len(bad)}: "
+                f"{bad[0].error}"
             )
             raise UserError(msg)
         for line in warnings:
             print(f"warning: {line}", file=sys.stderr)
-        print(f"{scored} images scored, {defective} of them defective; {len(bad)} cannot be used")
+        unused = f"; {len(bad)} cannot be used" if bad else ""
+        print(f"{counted(scored, 'image')} scored, {defective} defective{unused}")
         for row in bad[:10]:
             print(f"  {row.error}")
         if len(bad) > 10:
             print(f"  and {len(bad) - 10} more")
-        print(f"everything is in {self._folder.path}: scores.csv, summary.json, ...")
+        print(f"results are in {self._folder.path}: scores.csv, summary.json, ...")
 
     def _score_batch(self, batch: list[LoadedImage]) -> None:
         good = [item for item in batch if item.error is None]

@@ -1,4 +1,4 @@
-"""Makes a predictor from a run's checkpoint and the configuration beside it."""
+"""Makes a predictor from a run's checkpoint and the configuration next to it."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ def load(
     encoder_weights: str | PathLike[str] | None = None,
     trust: bool = False,
 ) -> Predictor:
-    """Load a trained detector to score new images with.
+    """Load a trained detector to score new images.
 
-    Nothing is unpickled. ``config.yaml`` beside the checkpoint says how to build the detector, and
-    ``threshold.json`` where alarms begin.
+    Nothing is unpickled. ``config.yaml`` next to the checkpoint says how to build the detector, and
+    ``threshold.json`` has the alarm thresholds.
 
     Args:
         ckpt: A run's ``model.ckpt``, or the run's folder.
-        device: ``auto`` takes an accelerator where there is one.
-        encoder_weights: A copy of the encoder's weights, where the run's own path is not there.
-        trust: Let ``config.yaml`` call any code. Without, only detectors and encoders of this
+        device: ``auto`` uses an accelerator if there is one.
+        encoder_weights: A copy of the encoder's weights, if the run's path no longer exists.
+        trust: Allow ``config.yaml`` to call any code. Otherwise only detectors and encoders of this
             package and of installed plugins are built.
 
     Raises:
@@ -73,7 +73,7 @@ def load(
     if method in UNTRAINED:
         msg = (
             f"{path} is of method={method}, which trains no detector: its scores need the training "
-            "images; take the checkpoint of another method"
+            "images; give the checkpoint of another method"
         )
         raise UserError(msg)
     if encoder_weights is not None:
@@ -127,7 +127,7 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
         msg = f"ckpt={path} cannot be read as a checkpoint ({brief(error)})"
         raise UserError(msg) from error
     if not isinstance(saved, dict) or "state_dict" not in saved or "meds" not in saved:
-        msg = f"ckpt={path} is no checkpoint of a run; give a run's model.ckpt"
+        msg = f"ckpt={path} is not a checkpoint of a run; give a run's model.ckpt"
         raise UserError(msg)
     return saved
 
@@ -142,7 +142,7 @@ def _preparation(
     except UserError:
         raise
     except (AttributeError, TypeError) as error:  # a key is missing, or one too many
-        msg = f"{source} is no configuration of a run ({type(error).__name__}: {error})"
+        msg = f"{source} is not a configuration of a run ({type(error).__name__}: {error})"
         raise UserError(msg) from error
 
 

@@ -41,7 +41,7 @@ _NO_IMAGES = "there are no images to score"
 
 @dataclass(frozen=True)
 class AlarmSettings:
-    """How thresholds are set, where they are not the run's own.
+    """Thresholds that replace the run's own.
 
     Attributes:
         rate: Share of normal images above the threshold, in (0, 1).
@@ -72,9 +72,9 @@ class Prediction:
 
     Attributes:
         scores: ``[N]`` image scores, computed as in the run's evaluation; higher = more anomalous.
-        labels: ``[N]`` bool, true (defective) where the score is above the threshold.
-        maps: ``[N, R, R]`` maps resized to ``evaluation.resize`` and smoothed, of the detector's
-            input: where the run crops, the centre of the image. Higher = more anomalous.
+        labels: ``[N]`` bool, true (defective) if the score is above the threshold.
+        maps: ``[N, R, R]`` maps resized to ``evaluation.resize`` and smoothed; they cover the
+            detector's input, the centre of the image if the run crops. Higher = more anomalous.
         masks: ``[N, R, R]`` bool, true where the map is above the pixel threshold.
         thresholds: The threshold of each image.
     """
@@ -87,12 +87,12 @@ class Prediction:
 
 
 class Predictor:
-    """A trained detector with all it needs to score images; made by `meds_plugin.load`.
+    """A trained detector with all it needs to score images; created by `meds_plugin.load`.
 
     Args:
         scorer: The detector with the run's evaluation.
         transform: Turns RGB images into tensors, as in training.
-        tiling: How images are cut into tiles, each of which is then transformed; ``None``: not.
+        tiling: How images are cut into tiles, each of which is then transformed; ``None``: none.
         categories: Names of the training categories, sorted.
         thresholds: The run's thresholds; ``None`` if it stored none.
         device: Where to compute.
@@ -128,7 +128,7 @@ class Predictor:
         self.cut_short = cut_short
 
     def preprocess(self, images: Images) -> Tensor:
-        """Turn what `predict` takes into the tensor that it makes of it.
+        """Turn images, as `predict` takes them, into the tensor for the detector.
 
         Args:
             images: See `predict`; a tensor stays as it is.
@@ -173,11 +173,11 @@ class Predictor:
                 preprocessed here: files, Pillow images (EXIF orientation is not applied) or uint8
                 arrays ``[H, W, 3]``.
             category: Of all images, or of each; selects the category's own thresholds. Detectors
-                with parts for each category need it. Where the run had one category, it is that.
+                with parts for each category need it. Default with a single category: that one.
             false_alarm_rate: Sets the thresholds instead of the run's own rate.
             threshold: Of image scores; overrides the rate.
             pixel_threshold: Of map values; overrides the rate.
-            batch_size: Images, or tiles, scored at a time.
+            batch_size: Images or tiles scored at once.
 
         Raises:
             UserError: If an image cannot be read or has the wrong size or type, a category is
@@ -267,7 +267,7 @@ class Predictor:
         Args:
             image: In RGB.
             name: Its category; ``None``: unknown.
-            batch_size: Tiles scored at a time.
+            batch_size: Tiles scored at once.
 
         Raises:
             UserError: If the image is smaller than a tile, or see `score_batch`.
@@ -314,7 +314,7 @@ class Predictor:
         category = torch.tensor(places)
         maps, scores = self.scorer(images.float().to(self.device), category.to(self.device))
         if not bool(torch.isfinite(maps).all()):
-            msg = f"{self.source}: the detector gives maps that are not finite for these images"
+            msg = f"{self.source}: the detector returns maps that are not finite for these images"
             raise UserError(msg)
         return scores.cpu(), maps.cpu()
 
@@ -328,7 +328,7 @@ class Predictor:
             return self.categories[0]
         known = ", ".join(self.categories) or "none stored"
         if name is not None and name not in self.categories:
-            msg = f"category={name} is none of the model's: {known}"
+            msg = f"category={name} is not one of the model's: {known}"
             raise UserError(msg)
         if name is None and bool(getattr(self.scorer.detector, "needs_category", False)):
             msg = (
@@ -346,7 +346,7 @@ class Predictor:
             alarm: What differs from the run's own.
 
         Raises:
-            UserError: If what is not given is not stored, or not for this category.
+            UserError: If a threshold is neither given nor stored for this category.
         """
         alarm = alarm or AlarmSettings()
         if alarm.image is not None and alarm.pixel is not None:
@@ -354,7 +354,7 @@ class Predictor:
         if self.thresholds is None:
             msg = (
                 f"{self.source.with_name('threshold.json')} is missing, which a run writes at its "
-                "end: let it go on with resume=RUN, or give threshold= and pixel_threshold="
+                "end: finish the run with resume=RUN, or give threshold= and pixel_threshold="
             )
             raise UserError(msg)
         stored = self.thresholds.of(category, rate=alarm.rate)

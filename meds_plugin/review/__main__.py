@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from meds_plugin.config.command_line import Options, run_command
 from meds_plugin.utils.errors import UserError, require
-from meds_plugin.utils.text import first_few
+from meds_plugin.utils.text import counted, first_few
 from meds_plugin.utils.values import is_number
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _review(options: Options) -> None:
     }
     chosen = [key for key in commands if key in given]
     if len(chosen) > 1:
-        msg = f"{' and '.join(chosen)} do not go together: give one of them"
+        msg = f"{' and '.join(chosen)} cannot be combined: give one of them"
         raise UserError(msg)
     for key, needed in _NEEDS.items():
         if key in given and not given & set(needed):
@@ -92,7 +92,9 @@ def _apply(run: Path, options: Options) -> None:
 
     applied = apply_decisions(run, options.path("apply"), output=options.optional_path("output"))
     earlier = f", {applied.before} more by an earlier review" if applied.before else ""
-    print(f"{applied.file} leaves out {applied.dropped} images{earlier}. To train again:")
+    print(
+        f"{applied.file} leaves out {counted(applied.dropped, 'image')}{earlier}. To train again:"
+    )
     print(applied.command)
     print("To see the metrics of both runs afterwards:")
     print(_command(run, "--compare", applied.target))
@@ -102,19 +104,19 @@ def _quarantine(run: Path, options: Options) -> None:
     from meds_plugin.review.quarantine.fill import quarantine
 
     if options.flag("link") and options.flag("move"):
-        msg = "link and move do not go together: give one of them"
+        msg = "link and move cannot be combined: give one of them"
         raise UserError(msg)
     how: How = "move" if options.flag("move") else "link" if options.flag("link") else "copy"
     folder = options.path("quarantine")
     done = quarantine(run, options.path("apply"), folder, how)
-    _named(done.left, "not moved, as they are test images, too")
+    _named(done.left, "not moved because they are also test images")
     if not done.files:
         print("no file is left to move")
         return
     what = {"copy": "copied into", "link": "linked from", "move": "moved into"}[how]
     print(f"{what} {folder}, and listed in its manifest.csv: {done.files}")
     if how == "move":
-        print(f"To bring them back:\n{_command(run, '--restore', folder)}")
+        print(f"To move them back:\n{_command(run, '--restore', folder)}")
 
 
 def _restore(run: Path, options: Options) -> None:
@@ -130,7 +132,7 @@ def _export(run: Path, options: Options) -> None:
     output = options.optional_path("output")
     done = export_images(run, kind, decisions=options.optional_path("decisions"), output=output)
     entries = done.entries.entries
-    _named(done.entries.gone, "left out, as they cannot be read")
+    _named(done.entries.gone, "left out because they cannot be read")
     if not done.entries.mapped:
         print("the run stored no heatmaps: there are no boxes")
     boxes = sum(len(entry.regions) for entry in entries)
@@ -142,7 +144,7 @@ def _import(run: Path, options: Options) -> None:
     from meds_plugin.review.exchange.answers import import_decisions
 
     done = import_decisions(run, options.path("import"), output=options.optional_path("output"))
-    _named(done.unknown, "left out, as they are not of this run")
+    _named(done.unknown, "left out because they are not of this run")
     _named(done.missing, "without a decision")
     _named(done.conflicts, "decided both ways, so left undecided")
     print(f"decisions in {done.file}: {done.decided}. To apply them:")

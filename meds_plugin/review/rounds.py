@@ -147,7 +147,7 @@ def read_rounds(run: Path, names: Collection[str]) -> list[Round]:
     """
     rounds = []
     for file in itertools.takewhile(Path.is_file, (round_file(run, n) for n in itertools.count())):
-        advice = f"remove it and all {run / 'review_order*.csv'} to begin the review anew"
+        advice = f"remove it and all {run / 'review_order*.csv'} to start the review over"
         try:
             rows = read_rows(file)
             images = [

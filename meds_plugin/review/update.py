@@ -168,7 +168,7 @@ def report(updated: Updated, at_most: float) -> list[str]:
     if dropped:
         share = dropped / (dropped + left.high)
         proved += f", and at least {share:.0%} of the contaminated ones are found"
-    return [*lines, about, f"{'you may stop' if done else f'go on to {at_most:.1%}'}: {proved}"]
+    return [*lines, about, f"{'you may stop' if done else f'continue to {at_most:.1%}'}: {proved}"]
 
 
 def least_probability(left: Left, at_most: float) -> float:

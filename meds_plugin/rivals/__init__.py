@@ -1,4 +1,4 @@
-"""Methods without a detector of their own, from frozen features: the rows MeDS is compared with."""
+"""Methods on frozen features, without a detector, that MeDS is compared with."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RIVALS: dict[str, type[Rival]] = {
 
 
 def make_rival(method: str, given: Rival | Mapping[str, Any] | None = None) -> Rival | None:
-    """Return the rival that a method is; ``None`` if it is none.
+    """Return the rival of a method; ``None`` if it is not one.
 
     Args:
         method: As in ``method=``.

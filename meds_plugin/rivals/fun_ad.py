@@ -60,17 +60,17 @@ class FunAD:
 
     Attributes:
         epochs: Passes through the training images; the weights after the last are used.
-        batch_size: Images of a step. What does not fill a batch is left out of the epoch; where
-            there are fewer images, one batch holds all of them (the original makes no step).
+        batch_size: Images per step. What does not fill a batch is left out of the epoch; if there
+            are fewer images, one batch has all of them (the original takes no step).
         lr: Learning rate of RMSprop.
         momentum: Its momentum.
-        bank: Share of the images that look normal that the bank holds, at least one, in (0, 1].
+        bank: Share of the normal-looking images in the bank, at least one, in (0, 1].
         normal_below: An image looks normal below this share of the range of image scores.
         label_above: A patch is labelled anomalous above this share of the range of its batch's
             distances to the bank.
         noise_below: Patches between ``label_above`` and this share get Gaussian noise.
         smoothness: Weight of the difference between the scores of mutually nearest patches.
-        refresh: Steps between two scorings of all images, each of which draws a new bank; 1 is
+        refresh: Steps between scorings of all images, each of which samples a new bank; 1 as in
             the original, more is faster.
         hidden: Widths of the hidden layers.
         sigma: Gaussian that smooths maps, in pixels.
@@ -352,5 +352,5 @@ def _tell_of_the_patent() -> None:
     if launched_rank() == 0:
         print_error(
             "FUN-AD's authors state a patent application and restrict commercial use of their "
-            "code; this is other code, but ask them before commercial use"
+            "code; this is an independent implementation, but ask them before commercial use"
         )

@@ -63,31 +63,31 @@ class Channels(NamedTuple):
 
 @dataclass(frozen=True)
 class InReach:
-    """InReaCh (ICCV 2023): distances to the patches of channels that are long and tight.
+    """InReaCh (ICCV 2023): distances to the patches of long, tight channels.
 
     A patch's score is the squared Euclidean distance to the nearest member of the bank; a training
     image is not compared with members of its own. An image's score is the maximum of its smoothed
     map.
 
     Attributes:
-        seeds: Images whose patches begin channels; all, where there are no more.
+        seeds: Images whose patches start channels; all, if there are no more.
         min_length: Channels have more members than this.
         max_std: Members are less far from their channel's mean than this many standard deviations
             of these distances.
-        position: Whether places count as features; ``auto``: where the mean image, mirrored at its
-            diagonal, differs from itself.
-        position_weight: Weight of the places, which run from 0 to 1 before.
-        column_order: ``intended``: the seed's patch begins a channel. ``released``: patches of the
+        position: Whether positions count as features; ``auto``: if the mean image, mirrored along
+            its diagonal, differs from itself.
+        position_weight: Weight of the positions, which range from 0 to 1.
+        column_order: ``intended``: the seed's patch starts a channel. ``released``: patches of the
             seed and the other image are swapped, as in the published code.
-        shuffle: Draw the seed images; else the first ones, as the authors do.
+        shuffle: Sample the seed images; otherwise take the first ones, as the authors do.
         sigma: Standard deviation in pixels of the Gaussian that smooths maps.
         patch: Side of a feature's neighbourhood in patches.
         width: Channels of a feature.
-        by_image: Whether the network's batch norms take the statistics of each image alone, as in
+        by_image: Whether the network's batch norms use the statistics of each image alone, as in
             the published code, which runs it in training mode.
 
     Raises:
-        UserError: If a value is not possible; it names the key.
+        UserError: Naming the key that is wrong.
 
     Source:
         McIntosh & Albu, "Inter-Realization Channels: Unsupervised Anomaly Detection Beyond
@@ -160,8 +160,8 @@ class InReach:
         rows = passed.rows.unique().to(images.device)
         if len(rows) == 0:
             msg = (
-                f"{group}: no channel passes; take inreach.min_length={self.min_length} down or "
-                f"inreach.max_std={self.max_std} up (copies of one image never pass)"
+                f"{group}: no channel passes; lower inreach.min_length={self.min_length} or raise "
+                f"inreach.max_std={self.max_std} (copies of one image never pass)"
             )
             raise UserError(msg)
         bank = vectors[rows]

@@ -55,14 +55,15 @@ class MuSc:
     """MuSc with the training images as the unlabelled set; test images are scored against it.
 
     Attributes:
-        degrees: Sides of the neighbourhoods that patches are seen in, odd.
-        interval: Which of an image's distances to the others count, as shares in ascending order.
-        neighbours: Numbers of most similar images, itself among them, whose scores an image's own
-            is averaged with; [1]: none.
+        degrees: Sides of the neighbourhoods of patches, odd.
+        interval: Shares of the sorted distances to the other images, between which they are
+            averaged.
+        neighbours: Numbers of most similar images, including itself, over which an image's score is
+            averaged; [1]: no averaging.
 
     Source:
         Li et al., ICLR 2024; docs/method.md, section 12. Images are compared by the mean of their
-        patches, where the authors have CLIP's class token.
+        patches, while the authors use CLIP's class token.
     """
 
     degrees: Sequence[int] = (1, 3, 5)

@@ -119,7 +119,7 @@ class PatchCoreFit:
 
 @dataclass(frozen=True)
 class PatchCore(CoresetMethod):
-    """PatchCore of its authors' code: no noise is expected, and none removed.
+    """PatchCore as in its authors' code, which expects no noise and removes none.
 
     Attributes:
         neighbours: Nearest stored patches whose squared distances are averaged.

@@ -41,12 +41,12 @@ class SoftPatch(CoresetMethod):
     """SoftPatch as its authors run it.
 
     Attributes:
-        starts: See `CoresetMethod`; the authors' code comes to 128 by a slip of arguments.
-        noise: What makes a patch look like noise, among the patches at its place in other images:
+        starts: See `CoresetMethod`; 128 in the authors' code, by mixed-up arguments.
+        noise: Noise score of a patch among the patches at its position in other images:
             ``lof`` (local outlier factor), ``nearest`` (distance to the nearest) or ``gaussian``
             (Mahalanobis distance to their mean).
         lof_k: Neighbours of the local outlier factor; the authors' command asks for 6 and gets 5.
-        dropped: Share of all patches, those that look most like noise, that is never stored.
+        dropped: Share of all patches, those with the highest noise scores, that is never stored.
         soft: Whether distances are multiplied by the noise score of the stored patch.
 
     Source:

@@ -30,7 +30,7 @@ def manifest_changes(before: Sequence[Row], now: Sequence[Row]) -> list[str]:
                 was, is_now = row[key] or "unknown", other[key] or "unknown"
                 found.append(f"{path}: {key} was {was}, is {is_now}")
         if row["digest"] and other["digest"] and row["digest"] != other["digest"]:
-            found.append(f"{path} has other content")
+            found.append(f"{path} has different content")
     if not found and list(old) != list(new):
-        found.append("their order is another")
+        found.append("their order differs")
     return found

@@ -34,7 +34,7 @@ def read_config(run: Path) -> DictConfig:
         config = DictConfig(OmegaConf.to_container(OmegaConf.load(file), resolve=True))
         _ = config.data, config.backbone.detector
     except Exception as error:  # YAML and interpolations fail in many ways
-        msg = f"{file} is no configuration of a run ({brief(error)})"
+        msg = f"{file} is not a configuration of a run ({brief(error)})"
         raise UserError(msg) from error
     return config
 

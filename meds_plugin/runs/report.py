@@ -42,9 +42,9 @@ def print_report(
         )
     if contamination is not None:
         print(_contamination(contamination))
-    print(f"everything is in {folder}: metrics.json, ranking.csv (most suspicious first), ...")
+    print(f"results are in {folder}: metrics.json, ranking.csv (most suspicious first), ...")
     if (folder / "review.html").is_file():
-        print(f"to look at the training images, open {folder / 'review.html'} in a browser")
+        print(f"to review the training images, open {folder / 'review.html'} in a browser")
 
 
 def _contamination(contamination: dict[str, Any]) -> str:

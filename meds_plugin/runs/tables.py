@@ -41,7 +41,7 @@ COST = {"seconds": "seconds without evaluation", "gigabytes": "memory in GB"}
 STAGES = {"memory": "memory scores of MeDS", "distilled": "distilled scores of MeDS"}
 _TITLES = {
     "auprc": "AUPRC of the ranking",
-    "inspection_depth": "inspection depth (low = good)",
+    "inspection_depth": "inspection depth (lower is better)",
     **COST,
 }
 _FIELDS = ("settings", "metric", "detector", "method", "noise", "mean", "std", "runs", "source")
@@ -155,7 +155,7 @@ def _table(runs: Sequence[Run], note: dict[str, str]) -> Table:
     for run in runs:
         place = places.setdefault((labels[run.path], run.method, run.noise), [])
         if twin := next((other for other in place if other.seed == run.seed), None):
-            msg = f"{twin.path} and {run.path} are the same run twice: take one away"
+            msg = f"{twin.path} and {run.path} are the same run twice: remove one"
             raise UserError(msg)
         place.append(run)
     dataset = published_dataset(runs[0].categories)

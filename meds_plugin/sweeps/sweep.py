@@ -321,5 +321,5 @@ def _reason(output: Path, begin: int, status: int) -> str:
         file.seek(begin)
         lines = file.read().decode(errors="replace").splitlines()
     said = [line.strip() for line in lines if line.strip()]
-    last = said[-1].removeprefix("meds_plugin: ") if said else "it said nothing"
+    last = said[-1].removeprefix("meds_plugin: ") if said else "without a message"
     return last if status == 2 else f"{last} ({output})"

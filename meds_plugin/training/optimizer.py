@@ -55,7 +55,7 @@ class OptimizerSettings:
             total: Number of steps of the schedule; from then on, the rate is `final_lr`.
 
         Source:
-            The reference's warm-up cosine schedule; the rule for short schedules is ours.
+            The reference's warm-up cosine schedule; the rule for short schedules is this package's.
         """
         if step >= total:
             return self.final_lr
@@ -68,10 +68,10 @@ class OptimizerSettings:
 
 
 class StableAdamW(Optimizer):
-    """AdamW whose steps are shortened where a tensor's gradient outgrows its denominator.
+    """AdamW whose steps shrink if a tensor's gradient outgrows its denominator.
 
-    A few calls update all tensors of a group together, and no number leaves the device, so that
-    nothing has to wait for an accelerator.
+    A few calls update all tensors of a group together, and no value leaves the device, so nothing
+    waits for an accelerator.
 
     Args:
         params: Parameters or parameter groups.

@@ -1,4 +1,4 @@
-"""Errors of the user's input, and how errors become one line."""
+"""Errors in user input, and how they are printed as one line."""
 
 from __future__ import annotations
 

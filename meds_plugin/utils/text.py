@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["expand_home", "first_few", "unquoted"]
+__all__ = ["counted", "expand_home", "first_few", "unquoted"]
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun, which takes an s unless there is one."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def expand_home(path: str | os.PathLike[str]) -> str:

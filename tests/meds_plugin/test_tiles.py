@@ -103,5 +103,5 @@ def test_wrong_sizes_are_refused(size: Any, overlap: Any, word: str) -> None:
 
 
 def test_an_image_smaller_than_a_tile_is_refused() -> None:
-    with pytest.raises(UserError, match=r"63 x 90 pixels is less than a tile of \[64, 64\]"):
+    with pytest.raises(UserError, match=r"63 x 90 pixels is smaller than a tile of \[64, 64\]"):
         Tiling.of(64).starts(63, 90)

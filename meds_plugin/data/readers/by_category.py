@@ -100,6 +100,6 @@ def _only_defects(category: str, train: Sequence[Sample], source: str) -> str:
     some = first_few(list(words))
     return (
         f"{source}: category {shown(category)}: the labels of all {len(train)} training images "
-        f"({some}) are taken for defects; name the word for normal, as in data.normal=WORD, "
+        f"({some}) are taken as defects; name the word for normal, as in data.normal=WORD, "
         "correct them, or rename a column that holds something else"
     )

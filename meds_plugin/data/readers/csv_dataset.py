@@ -54,8 +54,8 @@ def read_csv(
 
     Labels are read as `words.meaning` says: ``0 good OK normal PASS i.O.`` mean normal, ``1`` a
     defect of the kind ``anomaly``, and words that mean neither a defect of that kind. A table is
-    refused if it is not certain which of its labels mean normal. ``nan``, ``None`` and ``NULL`` are
-    as good as an empty cell. Images of the split ``val`` are left out. Training images with a label
+    refused if it is not certain which of its labels mean normal. ``nan``, ``None`` and ``NULL``
+    count as empty cells. Images of the split ``val`` are left out. Training images with a label
     have ``injected`` set. Other columns go into `Sample.extra`. Images are not opened.
 
     Args:

@@ -113,7 +113,7 @@ class Labels:
         if masked and defective and all(sample.mask is None for sample in defective):
             msg = (
                 f"{self._where}: all masks belong to images labelled {masked[0]}, which is taken "
-                f"for normal; correct the masks, or {_naming([])}"
+                f"as normal; correct the masks, or {_naming([])}"
             )
             raise UserError(msg)
         if not self.usual or normal or any(sample.injected is False for sample in train):

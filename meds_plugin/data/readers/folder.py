@@ -18,7 +18,7 @@ from meds_plugin.data.readers.layout_guess import known_layout
 from meds_plugin.data.samples import Problem, Sample, Split
 from meds_plugin.data.words import Meaning, doubt, is_telling, meaning
 from meds_plugin.utils.errors import UserError
-from meds_plugin.utils.text import first_few
+from meds_plugin.utils.text import counted, first_few
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -49,7 +49,7 @@ def read_folder(
     anomalous: Patterns = None,
     by_directory: bool = False,
 ) -> Split:
-    """List all images below a folder, in any nesting.
+    """List all images in a folder and its subfolders.
 
     By default, all are training images of unknown quality. Each image has one role:
 
@@ -67,7 +67,7 @@ def read_folder(
     first folder below that of ``test`` or ``anomalous`` (see `Pattern.base`), or after that folder
     if the image lies directly in it. To train on known defects, use `noise` or `read_csv`.
 
-    Names that begin with a dot are passed over, as are links to a folder that contains them.
+    Names that begin with a dot are ignored, as are links to a folder that contains them.
     Images are not opened.
 
     Args:
@@ -86,7 +86,7 @@ def read_folder(
             categories itself. Otherwise all images are one category with the root's name.
 
     Returns:
-        The images by category and name. Notes say what is missing and what was passed over. Among
+        The images by category and name. Notes say what is missing and what was ignored. Among
         the problems are dangling links and folders that may not be listed.
 
     Raises:
@@ -94,7 +94,7 @@ def read_folder(
             matches none, an image has no clear role, category or mask, it is not certain which
             folders hold normal images, or a category has no training images.
     """
-    folder = data_folder(root, "the images, in any nesting")
+    folder = data_folder(root, "the images, also in subfolders")
     source = f"data.root={shown(str(folder))}"
     if categories is not None and not by_directory:
         msg = "data.categories needs data.by_directory=true: without, all images are one category"
@@ -180,11 +180,11 @@ def _passed_over(found: _Found) -> list[str]:
     notes = []
     if found.others:
         kinds = Counter(path.suffix.lower() or "no suffix" for path in found.others.values())
-        count = f"{len(found.others)} other file{'s' if len(found.others) > 1 else ''}"
-        notes.append(f"passed over {count}, first {_first(found.others)} ({_counts(kinds)})")
+        count = counted(len(found.others), "other file")
+        notes.append(f"ignored {count}, first {_first(found.others)} ({_counts(kinds)})")
     if found.upward:
         count = f"{len(found.upward)}, first {_first(found.upward)}"
-        notes.append(f"passed over links to folders above them: {count}")
+        notes.append(f"ignored links to folders above them: {count}")
     return notes
 
 

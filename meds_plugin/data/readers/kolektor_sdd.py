@@ -36,15 +36,15 @@ def read_kolektor_sdd(
 ) -> Split:
     """List the images ``<root>/kosNN/PartN.jpg``, of which ``PartN_label.bmp`` is the mask.
 
-    An image is defective where its mask is not all zero, and is then a test image. Normal images
-    are training or test images by their item ``kosNN``, as a lot decides. Masks are opened.
+    An image is defective if its mask is not all zero, and is then a test image. Normal images are
+    training or test images by their item ``kosNN``, in a random split. Masks are opened.
 
     Args:
         root: The data set's folder.
         categories: ``kolektor_sdd``, the only one; ``None``: the same.
         train_share: Share of the items whose normal images are training images, in (0, 1]; at least
             one item. A larger share adds items to those of a smaller one.
-        seed: Of the lot; the run's seed does not change it.
+        seed: Of the random split; the run's seed does not change it.
 
     Returns:
         The images by name. Those without a readable mask are among the problems.
@@ -53,7 +53,7 @@ def read_kolektor_sdd(
         UserError: If the folder has another layout, a number is out of its range, or no training
             image is left.
 
-    Source: Tabernik et al. 2020, "Segmentation-based deep-learning approach"; the split is ours.
+    Source: Tabernik et al. 2020, "Segmentation-based deep-learning approach"; not their split.
     """
     if not is_number(train_share) or not 0 < train_share <= 1:
         msg = f"data.source.train_share must be a share above 0, up to 1, got {train_share!r}"

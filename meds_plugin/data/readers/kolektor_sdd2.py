@@ -32,14 +32,14 @@ def read_kolektor_sdd2(
 ) -> Split:
     """List the images ``<root>/{train,test}/N.png``, of which ``N_GT.png`` is the mask.
 
-    An image is defective where its mask is not all zero. Masks are opened. Files of other names,
+    An image is defective if its mask is not all zero. Masks are opened. Files of other names,
     such as the two copies in the published archive, are not read.
 
     Args:
         root: The data set's folder.
         categories: ``kolektor_sdd2``, the only one; ``None``: the same.
         train_defective: Whether the defective images in ``train`` are training images, too, which
-            count as injected. Otherwise they are left out, and are no test images either.
+            count as injected. Otherwise they are left out, and not tested either.
 
     Returns:
         The images by name. Those without a readable mask are among the problems.

@@ -48,10 +48,10 @@ def listed_file(folder: Path, name: str) -> PurePosixPath:
         if place is not None and os.path.isfile(folder / place):  # noqa: PTH113
             return place
     outside = trimmed and (None in places or PureWindowsPath(trimmed).drive)
-    what = "leads out of" if outside else "is not a readable file in"
+    what = "leads outside" if outside else "is not a readable file in"
     msg = (
         f"{shown(name) if trimmed else 'an empty name'} {what} {shown(str(folder))}; "
-        "fix it or data.root, or take the entry out"
+        "fix it or data.root, or remove the entry"
     )
     raise EntryError(msg)
 
@@ -88,7 +88,7 @@ def add_category(
             if isinstance(result, Problem):
                 split.problems.append(result)
             elif found.setdefault(result.path, result) is not result:
-                reason = f"{where}: {shown(result.path)} is listed a second time; take one out"
+                reason = f"{where}: {shown(result.path)} is listed a second time; remove one"
                 split.problems.append(Problem(result.path, reason))
         samples += sorted(
             found.values(), key=lambda s: natural_key(s.extra.get("converted", s.path))

@@ -47,7 +47,7 @@ def read_mvtec(
     ``_mask`` at the end. A category without a folder ``ground_truth`` has no masks; with one, every
     defective image needs a mask. In MVTec AD 2, ``test_public`` takes the place of ``test`` and
     holds ``ground_truth``; validation and private images are not read. Names that begin with a dot
-    are passed over, and numbers in names sort by value. Images are not opened.
+    are ignored, and numbers in names sort by value. Images are not opened.
 
     Args:
         root: The data set's folder, or that of a single category, which is then named after it.

@@ -125,13 +125,13 @@ def _table(folder: Path, split: str | None) -> Path:
     msg = (
         f"data.split={split or _CONVERTED} is not in {tables}; there are: {', '.join(there)}"
         if there
-        else f"{tables / name} does not exist; take split_csv from VisA's original download"
+        else f"{tables / name} does not exist; get split_csv from VisA's original download"
     )
     raise UserError(msg)
 
 
 def _rows(table: Path) -> list[_Row]:
-    advice = "take it from VisA's original download"
+    advice = "get it from VisA's original download"
     rows = read_table(table, "data.root", _COLUMNS, needed=_COLUMNS, advice=advice).rows
     return [
         _Row(
@@ -195,6 +195,6 @@ def _kind(part: str, label: str) -> str:
     elif meaning(label) not in _KINDS:
         wrong = f"label is {label!r}, not normal or anomaly"
     if wrong:
-        msg = f"{wrong}; fix the row or take it out"
+        msg = f"{wrong}; fix or remove the row"
         raise EntryError(msg)
     return _KINDS[meaning(label)]

@@ -105,7 +105,7 @@ class CacheFolder:
             return None
         unchecked = name not in self._checked
         if facts.get("name") != name or (unchecked and facts.get("crc32") != _checksum(tensor)):
-            self._remove_damaged(path, "does not hold what was written")
+            self._remove_damaged(path, "is damaged")
             return None
         if unchecked:
             self._checked.add(name)
@@ -266,7 +266,7 @@ class CacheFolder:
         return self.path / f"{self._id}-{self._temporaries}.tmp"
 
     def _remove_damaged(self, path: Path, fault: str) -> None:
-        log.warning("cache: %s %s; its image is encoded again", path, fault)
+        log.warning("cache: %s %s; encoding the image again", path, fault)
         path.unlink(missing_ok=True)
 
 

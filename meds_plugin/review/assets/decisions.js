@@ -97,7 +97,7 @@ class Decisions {
       if (!Object.hasOwn(LETTER, word)) throw new Error(`decision ${JSON.stringify(word)} is unknown`);
       const index = place.get(row[at]), letter = LETTER[word];
       if (index === undefined) unknown += 1;
-      else if ((theirs.get(index) ?? letter) !== letter) throw new Error(`it decides twice on ${visible(row[at])}`);
+      else if ((theirs.get(index) ?? letter) !== letter) throw new Error(`it has two decisions on ${visible(row[at])}`);
       else if (letter !== UNDECIDED) theirs.set(index, letter);
     }
     const added = [], contrary = [];

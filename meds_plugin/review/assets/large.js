@@ -67,7 +67,7 @@ class LargeView {
       ["memory score", data.memory && formatNumber(data.memory[index])],
       ["distilled score", data.distilled && formatNumber(data.distilled[index])],
       ["category", visible(data.categories[data.category[index]])],
-      ["noted", chipWords(data, index).join(", ") || null],
+      ["notes", chipWords(data, index).join(", ") || null],
     ]) {
       if (value === null) continue;
       const pair = make("div");

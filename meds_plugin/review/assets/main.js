@@ -4,7 +4,7 @@ const byId = (id) => document.getElementById(id);
 const data = JSON.parse(byId("data").textContent);
 const decisions = new Decisions(data);
 const images = new ReviewImages(data, showLoaded, (file) => {
-  showNotice(`${file} is missing or belongs to another run: keep the folder ${data.folder} beside this page, or build the page again.`);
+  showNotice(`${file} is missing or belongs to another run: keep the folder ${data.folder} next to this page, or rebuild the page.`);
 });
 const choice = { category: -1, decision: "all", issue: "all", order: data.suspicion ? "suspicion" : "descending" };
 const grid = new Grid(data, images, decisions, showCurrent);
@@ -22,7 +22,7 @@ function update(wanted = currentIndex()) {
   if (place >= 0) grid.current = place;
   grid.show(indices, headings(data, indices, choice));
   byId("empty").hidden = indices.length > 0;
-  byId("empty").textContent = choice.decision === "undecided" ? "Every image here is decided." : "No image matches.";
+  byId("empty").textContent = choice.decision === "undecided" ? "Every image here has a decision." : "No images match the filters.";
   const advice = choice.category < 0 ? "choose a category to see its threshold" : "";
   byId("advice").textContent = grid.selects ? advice : "this method selects every image";
   byId("shown").textContent = `${indices.length} shown`;
@@ -38,7 +38,7 @@ function showProgress() {
   let expected = sum === null ? "unknown" : sum.toFixed(sum < 100 ? 1 : 0);
   if (sum !== null && unknown.length) expected += ` (unknown in ${unknown.map(visible).join(", ")})`;
   byId("progress").replaceChildren(
-    "reviewed ", make("b", "", String(kept + dropped)), ` of ${total} \u00b7 ${dropped} dropped, ${kept} kept \u00b7 ${conflicts ? `${conflicts} conflicts \u00b7 ` : ""}expected contaminated images left: `,
+    "reviewed ", make("b", "", String(kept + dropped)), ` of ${total} \u00b7 ${dropped} dropped, ${kept} kept \u00b7 ${conflicts ? `${counted(conflicts, "conflict")} \u00b7 ` : ""}expected contaminated images left: `,
     make("b", "", expected),
   );
   byId("bar").max = total || 1;
@@ -147,17 +147,17 @@ function download() {
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60000);
   const conflicts = decisions.conflicts();
-  const open = conflicts ? ` ${conflicts} conflicts are not settled: it holds your side of them.` : "";
-  showNotice(`decisions.csv has been downloaded.${open} To exclude the dropped images, run this in its folder:\n${data.apply} decisions.csv`);
+  const open = conflicts ? ` ${counted(conflicts, "conflict")} not settled: the file has your decisions.` : "";
+  showNotice(`decisions.csv was downloaded.${open} To exclude the dropped images, run this in its folder:\n${data.apply} decisions.csv`);
 }
 
 async function load(file) {
   try {
     const { added, agreed, conflicts, unknown } = decisions.merge(await file.text(), currentIndex());
-    const parts = [`Imported ${added} decisions from ${visible(file.name)}`];
+    const parts = [`Imported ${counted(added, "decision")} from ${visible(file.name)}`];
     if (agreed) parts.push(`${agreed} agree with yours`);
-    if (conflicts) parts.push(`${conflicts} contradict yours, which stand: choose Show: conflicts to settle them`);
-    if (unknown) parts.push(`${unknown} rows name images that are not in this run`);
+    if (conflicts) parts.push(`${conflicts} contradict yours, which are kept: choose Show: conflicts to settle them`);
+    if (unknown) parts.push(`${counted(unknown, "row")} for images that are not in this run`);
     showNotice(parts.join("; ") + ".");
     update();
   } catch (error) {
@@ -295,7 +295,7 @@ function describeRun() {
   }
   byId("low").textContent = formatNumber(data.maps.low, 2);
   byId("high").textContent = formatNumber(data.maps.high, 2);
-  byId("scale").setAttribute("aria-label", `Heatmaps: one scale for the run, from ${formatNumber(data.maps.low)} to ${formatNumber(data.maps.high)}`);
+  byId("scale").setAttribute("aria-label", `Heatmaps: one colour scale for the run, from ${formatNumber(data.maps.low)} to ${formatNumber(data.maps.high)}`);
   byId("scale").title = byId("scale").getAttribute("aria-label");
   const values = Uint8Array.from({ length: 96 }, (_, x) => Math.round((255 * x) / 95));
   paintHeat(byId("ramp"), values, images.colours);

@@ -39,7 +39,7 @@ function chipWords(data, index) {
   const duplicates = data.duplicates?.[index], defects = data.defects?.[index];
   const words = issuesOf(data, index).filter((name) => name !== "near-duplicate" || !duplicates);
   if (duplicates) words.push(`near-duplicate ${duplicates}`);
-  if (defects) words.push(`like defects ${defects}`);
+  if (defects) words.push(`similar defects ${defects}`);
   return words.map(visible);
 }
 

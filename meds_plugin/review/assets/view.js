@@ -2,7 +2,7 @@
 
 const SORTS = {
   suspicion: {
-    name: "as to review next",
+    name: "suggested review order",
     by: (data) => (index) => -data.suspicion[index],
     available: (data) => data.suspicion !== null,
   },
@@ -41,9 +41,9 @@ const GROUPS = {
     available: (data) => data.issues !== null,
   },
   defects: {
-    name: "by like defects",
+    name: "by similar defects",
     of: (data, index) => data.defects[index] ?? Infinity,
-    title: (data, index) => (data.defects[index] ? `like defects ${data.defects[index]}` : "in no group of like defects"),
+    title: (data, index) => (data.defects[index] ? `similar defects ${data.defects[index]}` : "no similar defects"),
     available: (data) => data.defects !== null,
   },
   duplicates: {
@@ -106,7 +106,7 @@ function headings(data, indices, choice) {
   });
   found.forEach((heading, number) => {
     const count = (found[number + 1]?.at ?? indices.length) - heading.at;
-    heading.text += ` \u00b7 ${count} image${count === 1 ? "" : "s"}`;
+    heading.text += ` \u00b7 ${counted(count, "image")}`;
   });
   return found;
 }
@@ -131,6 +131,10 @@ function formatNumber(value, digits = 4) {
   if (value !== 0 && Math.abs(value) < 0.001) return value.toExponential(1);
   const text = value.toPrecision(digits);
   return text.includes("e") ? String(+text) : text;
+}
+
+function counted(count, noun) {
+  return `${count} ${noun}${count === 1 ? "" : "s"}`;
 }
 
 // Escapes characters that would break a line or reverse the writing direction.

@@ -89,7 +89,7 @@ def _answers(file: Path) -> dict[str, list[Decision]]:
         raise UserError(msg) from error
     for number, (name, word, note) in enumerate(answers, start=1):
         if not isinstance(name, str):
-            msg = f"{where}: image {number} has no name of ours: import what --export wrote"
+            msg = f"{where}: image {number} has no name from an export: import what --export wrote"
             raise UserError(msg)
         said = found.setdefault(name, [])
         drop = decision_word(str(word), f"{where}, {shown(name)}")

@@ -62,7 +62,7 @@ def cvat_files(found: Entries) -> dict[str, str]:
 def cvat_advice(found: Entries) -> str:
     """Say how the annotations get into CVAT."""
     return (
-        f"make a task with labels.json (the tab 'Raw' of its labels) and the images below "
+        f"create a task with labels.json (the tab 'Raw' of its labels) and the images below "
         f"{found.folder}, and upload annotations.xml as 'CVAT 1.1'"
     )
 

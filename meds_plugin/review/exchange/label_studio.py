@@ -47,7 +47,7 @@ def label_studio_advice(found: Entries) -> str:
     """Say how Label Studio gets at the files: it serves what lies in a folder of its root."""
     return (
         "start Label Studio with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true "
-        f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={found.folder.parent}, make a project with "
+        f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={found.folder.parent}, create a project with "
         f"config.xml, add the storage 'Local files' with the path {found.folder} "
         "(do not sync it), and import tasks.json"
     )

@@ -65,7 +65,7 @@ def quarantine(run: Path, decisions: Path, folder: Path, how: How = "copy") -> Q
         how: Copies leave the files where they are; so do links, which lead to them.
 
     Raises:
-        UserError: As `read_drops` and `find_source_images`; if a file is gone, was changed since
+        UserError: As `read_drops` and `find_source_images`; if a file is missing, was changed since
             the run, or cannot be moved or linked, or another is in the way; or the folder is not
             fit or was filled in another way. Nothing was touched then, unless writing failed.
     """
@@ -98,7 +98,7 @@ def quarantine(run: Path, decisions: Path, folder: Path, how: How = "copy") -> Q
         for row in (rows[name] for name in aside)
     ]
     outside = [each.target for each in transfers if not lies_in(folder, each.target.absolute())]
-    require_no_faults([f"{shown(str(target))} leads out of {folder}" for target in outside])
+    require_no_faults([f"{shown(str(target))} leads outside {folder}" for target in outside])
     check_transfers(transfers)
     if transfers:
         try:
@@ -129,8 +129,8 @@ def _require_fit(folder: Path, root: Path | None, how: How) -> None:
         raise UserError(msg)
     if how == "move" and root is None:
         msg = (
-            "the images of this run are made in code, or belong to an installed package, and are "
-            "not moved: leave out --move for copies"
+            "the images of this run are generated in code, or belong to an installed package, and "
+            "are not moved: leave out --move for copies"
         )
         raise UserError(msg)
 
@@ -147,17 +147,21 @@ def _fault(
     """Say why an image cannot be put aside; ``None`` if it can, or is already."""
     sample = found.samples.get(name)
     if sample is None:
-        return None if row else f"{shown(name)} is not in the data set any more"
+        return None if row else f"{shown(name)} is no longer in the data set"
     file = sample.image
     if not isinstance(file, Path):
-        return f"{shown(name)} is made in code and has no file to {how}" if how != "copy" else None
+        return (
+            f"{shown(name)} is generated in code and has no file to {how}"
+            if how != "copy"
+            else None
+        )
     if row:
         other = row.source != str(file.absolute())
         return (
-            f"{shown(name)} was put aside from another place, {shown(row.source)}" * other or None
+            f"{shown(name)} was put there from another place, {shown(row.source)}" * other or None
         )
     if not file.is_file():
-        return f"{shown(str(file))} is gone"
+        return f"{shown(str(file))} is missing"
     if how == "move" and file.is_symlink():
         return f"{shown(str(file))} is a link, which is not moved"
     if how == "move" and found.root and not lies_in(found.root, file):

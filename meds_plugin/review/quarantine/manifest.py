@@ -58,7 +58,7 @@ def read_manifest(folder: Path, key: str) -> list[PutAside]:
         key: The option that names it, for messages.
 
     Raises:
-        UserError: If there is none, a column is missing, or a path leads out of the folder.
+        UserError: If there is none, a column is missing, or a path leads outside the folder.
     """
     file = folder / MANIFEST
     advice = "give a folder that --quarantine wrote"
@@ -68,10 +68,11 @@ def read_manifest(folder: Path, key: str) -> list[PutAside]:
         inside = path_inside(folder, row.path)
         real = (folder / row.path).parent.resolve()
         if inside is None or not real.is_relative_to(folder.resolve()):
-            msg = f"{file}: {shown(row.path)} leads out of {folder}: repair the file"
+            msg = f"{file}: {shown(row.path)} leads outside {folder}: repair the file"
             raise UserError(msg)
         if row.how not in get_args(How):
-            msg = f"{file}: {shown(row.how)} is none of {', '.join(get_args(How))}: repair the file"
+            known = ", ".join(get_args(How))
+            msg = f"{file}: {shown(row.how)} is not one of {known}: repair the file"
             raise UserError(msg)
     return rows
 

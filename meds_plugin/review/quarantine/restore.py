@@ -35,7 +35,7 @@ def restore(run: Path, folder: Path) -> int:
     rows = [row for row in read_manifest(folder, "--restore") if row.how == "move"]
     if not rows:
         msg = (
-            f"--restore={folder} holds no moved files, so that nothing is to be brought back: "
+            f"--restore={folder} holds no moved files, so there is nothing to move back: "
             "remove the folder when you no longer need it"
         )
         raise UserError(msg)
@@ -43,7 +43,7 @@ def restore(run: Path, folder: Path) -> int:
     for row in rows:
         if root is None or not lies_in(root, Path(row.source)):
             msg = f"--restore={folder}: {shown(row.source)} is not in the data set of {run}: "
-            raise UserError(msg + "give the run that the images were trained on by")
+            raise UserError(msg + "give the run that trained on the images")
     moves = [Transfer(folder / r.path, Path(r.source), "move", r.digest) for r in rows]
     check_transfers(moves)
     carry_out(moves, "restore files")

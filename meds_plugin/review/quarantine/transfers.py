@@ -51,7 +51,7 @@ class Transfer(NamedTuple):
             return None
         source = shown(str(self.source))
         if not self.source.exists():
-            return None if there else f"{source} is gone"
+            return None if there else f"{source} is missing"
         return None if self._same(self.source) else f"{source} was changed"
 
     def carry_out(self) -> None:
@@ -104,7 +104,7 @@ def check_transfers(transfers: Sequence[Transfer]) -> None:
     """Look at all files before any is touched.
 
     Raises:
-        UserError: If one is gone or was changed, or another file lies where it goes.
+        UserError: If one is missing or was changed, or another file lies where it goes.
     """
     checked = track(transfers, description="check files", enabled=sys.stderr.isatty())
     require_no_faults([fault for each in checked if (fault := each.fault())])
@@ -114,7 +114,7 @@ def require_no_faults(faults: Sequence[str]) -> None:
     """Raise UserError if there are any; the message has the first few."""
     if faults:
         many = f" ({len(faults)} images)" if len(faults) > 1 else ""
-        msg = f"nothing was touched: {first_few(faults)}{many}; put that right first"
+        msg = f"nothing was touched: {first_few(faults)}{many}; fix that first"
         raise UserError(msg)
 
 
@@ -143,7 +143,7 @@ def _attempt(transfer: Transfer) -> None:
         transfer.carry_out()
     except OSError as error:
         msg = (
-            f"{shown(str(transfer.target))} cannot be written ({error.strerror}): put that right "
-            "and give the command again, which goes on from there"
+            f"{shown(str(transfer.target))} cannot be written ({error.strerror}): fix that "
+            "and run the command again, which continues from there"
         )
         raise UserError(msg) from error

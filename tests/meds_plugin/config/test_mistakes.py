@@ -74,7 +74,7 @@ def test_what_a_detector_takes_beyond_its_defaults_is_given_with_a_plus() -> Non
 
 
 def test_a_key_that_is_there_needs_no_plus() -> None:
-    assert line("+seed=3") == "seed is a key already: leave out the +"
+    assert line("+seed=3") == "seed exists already: leave out the +"
 
 
 @pytest.mark.parametrize(

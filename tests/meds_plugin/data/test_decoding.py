@@ -206,7 +206,7 @@ def test_colours_of_floats(tmp_path: Path, channels: int) -> None:
 )
 def test_other_deep_colours_are_no_damage(tmp_path: Path, tags: dict[int, int]) -> None:
     path = write_float_tiff(tmp_path / "a.tif", np.zeros((5, 7, 3), "<f4"), tags)
-    assert _refusal(path).startswith("is of a kind that is not read (unknown pixel mode")
+    assert _refusal(path).startswith("is of an unsupported kind (unknown pixel mode")
 
 
 def write_float_tiff(path: Path, values: NDArray[Any], tags: dict[int, int] | None = None) -> Path:

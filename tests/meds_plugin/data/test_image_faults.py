@@ -57,7 +57,7 @@ def test_faults_put_into_a_set_are_found(clean: Split) -> None:
     assert faults.issues[50:] == words
     assert faults.groups[50:] == [50, 51, 52, 53, 3, 3, 54]
     same, leak, issues = faults.lines
-    assert same == "near-duplicates: 1 groups of 3 training images, first train/3.png ~ twin.png"
+    assert same == "near-duplicates: 1 group of 3 training images, first train/3.png ~ twin.png"
     assert leak.endswith("training images, a leak, first train/30.png ~ test/again.png")
     assert issues.startswith("issues of training images: blurry 2 (first soft.png), dark 1 (")
 
@@ -68,7 +68,7 @@ def test_what_a_noise_protocol_made_is_told_apart(clean: Split) -> None:
     near = _sample("test/near.png", again(picture(100), 1))
     faults = _faults(Split([*clean.train, injected], [*clean.test, near]))
     assert faults.lines[:-1] == [
-        "near-duplicates: 1 test images of injected images, first test/0.png ~ test/near.png"
+        "near-duplicates: 1 test image of injected images, first test/0.png ~ test/near.png"
     ]
     # Equal files are described elsewhere, but are one group.
     faults = _faults(Split([*clean.train, injected, replace(injected, path="again")], clean.test))
@@ -100,7 +100,7 @@ def test_wrong_products_are_added(clean: Split) -> None:
 def test_unchecked_images_have_unknown_faults(tmp_path: Path, clean: Split) -> None:
     prepared = prepare(clean, DataSettings(check=False))
     assert prepared.faults is None
-    assert prepared.summary.endswith("identical files, near-duplicates, issues: not looked for")
+    assert prepared.summary.endswith("identical files, near-duplicates, issues: not checked")
     checked = prepare(clean, DataSettings())
     assert checked.faults
     assert checked.summary.endswith("\n".join(checked.faults.lines))

@@ -87,7 +87,7 @@ def test_columns_without_content_are_left_out(split: Split) -> None:
     lines = inventory_table(one, _report(one)).splitlines()
     assert "views" not in lines[1]
     assert len(lines) == 5  # no row for all categories together
-    unknown = "identical files, near-duplicates, issues: not looked for"
+    unknown = "identical files, near-duplicates, issues: not checked"
     assert inventory_table(Split([], []), None) == unknown
 
 
@@ -159,7 +159,7 @@ def test_strange_names_keep_to_their_line() -> None:
 def test_unchecked_images_are_counted_only(split: Split) -> None:
     rows = _rows(split, None)
     assert rows[2][6:8] == ["?", "?"]
-    assert rows[-1] == ["identical files, near-duplicates, issues: not looked for"]
+    assert rows[-1] == ["identical files, near-duplicates, issues: not checked"]
 
 
 def _labels(train: list[Sample], test: list[Sample]) -> str:
@@ -229,8 +229,8 @@ def test_what_the_noise_protocol_does_is_no_leak() -> None:
     split = Split([_sample("x/train/0.png", 9), *injected, *varied], defects)
     assert duplicates(split, _report(split)) == [
         "identical files: none",
-        "4 injected images are test images too, as the noise protocol leaves them there",
-        "3 pairs of injected images vary one file",
+        "4 injected images are also test images, as the noise protocol keeps them there",
+        "3 pairs of injected images are variations of one file",
     ]
 
 
@@ -241,7 +241,7 @@ def test_a_copy_of_an_injected_image_is_a_leak(tmp_path: Path) -> None:
     split = Split([replace(test[0], injected=True)], test)
     assert duplicates(split, _report(split)) == [
         "identical files: 1 pair (x/a.png = x/copy.png) of a training and a test image: a leak",
-        "1 injected images are test images too, as the noise protocol leaves them there",
+        "1 injected images are also test images, as the noise protocol keeps them there",
     ]
     # Without a noise protocol nobody has put it there on purpose.
     split = Split([replace(test[0], injected=None)], test)

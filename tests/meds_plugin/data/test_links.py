@@ -44,7 +44,7 @@ def test_every_file_of_a_mask_is_looked_at(root: Path) -> None:
     assert links_out([sample], [root]) == {}
     (root / "c.png").symlink_to("../out/c.png")
     (reason,) = links_out([sample], [root]).values()
-    assert reason.startswith(f"{root / 'c.png'} leads out of data.root")
+    assert reason.startswith(f"{root / 'c.png'} leads outside data.root")
 
 
 def test_the_folder_itself_may_be_a_link(root: Path, tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_the_folder_itself_may_be_a_link(root: Path, tmp_path: Path) -> None:
 def test_links_to_files_outside_are_named(root: Path, tmp_path: Path, target: str) -> None:
     (root / "c.png").symlink_to(target.format(out=tmp_path / "out"))
     (reason,) = links_out([_sample(root / "c.png")], [root]).values()
-    assert reason.startswith(f"{root / 'c.png'} leads out of data.root, to /")
+    assert reason.startswith(f"{root / 'c.png'} leads outside data.root, to /")
     assert "data.outside_links=true" in reason
 
 

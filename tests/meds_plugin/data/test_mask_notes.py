@@ -53,8 +53,8 @@ def test_each_finding_has_a_count_and_the_first_file(tmp_path: Path) -> None:
     assert _notes(*masks) == [
         f"2 of 7 masks are empty, first {tmp_path / 'empty.png'}",
         "2 of 7 masks cover over 90% of their image, first 3.png",
-        "1 of 7 masks look inverted, their border being defective, first 5.png",
-        "1 of 7 masks hold grey values, and not only along edges, first 6.png",
+        "1 of 7 masks look inverted (their border is defective), first 5.png",
+        "1 of 7 masks hold grey values away from edges, first 6.png",
         SETTING,
     ]
 

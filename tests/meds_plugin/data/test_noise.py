@@ -220,7 +220,7 @@ def test_known_defects_count_towards_the_ratio() -> None:
     assert report.counts == {"a": 3, "b": 0}
     assert report.achieved_of_normal == pytest.approx(3 / 20)
     assert len(report.messages) == 1
-    assert "hold 3 known defects more than noise=0 asks for" in report.messages[0]
+    assert "contain 3 more known defects than noise=0 asks for" in report.messages[0]
 
 
 def test_a_defect_that_is_trained_on_already_is_not_added() -> None:
@@ -349,7 +349,7 @@ def test_split_file_beside_another_ratio(tmp_path: Path, caplog: pytest.LogCaptu
     assert report.asked == 0.9
     assert report.achieved_of_normal == pytest.approx(0.3)
     difference = (
-        f"noise_file={file} is followed, though noise=0.9 asks for other numbers of defective "
+        f"noise_file={file} is used, although noise=0.9 asks for other numbers of defective "
         "images: a 3 instead of 5"
     )
     assert report.messages == [difference]

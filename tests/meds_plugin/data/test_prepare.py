@@ -106,7 +106,7 @@ def test_links_that_lead_out_are_bad_files_unless_allowed(tmp_path: Path) -> Non
         prepare(split, DataSettings())
     (problem,) = caught.value.problems
     assert problem.path == "a/train/good/0.png"
-    assert f"leads out of data.root, to {tmp_path / 'elsewhere.png'}: " in problem.reason
+    assert f"leads outside data.root, to {tmp_path / 'elsewhere.png'}: " in problem.reason
     skipped = prepare(split, DataSettings(on_error="skip", check=False))
     assert "a/train/good/0.png" not in _names(skipped.split.train)
     assert [problem.path for problem in skipped.skipped] == ["a/train/good/0.png"]
@@ -125,11 +125,11 @@ def test_excluded_images_leave_the_training_set_only(tmp_path: Path) -> None:
     gone = {"a/train/good/0.png", added}
     assert _names(after.split.train) == [n for n in _names(before.split.train) if n not in gone]
     assert _names(after.split.test) == _names(before.split.test)
-    assert "2 training images are left out" in after.summary
+    assert "leaves out 2 training images" in after.summary
     assert before.noise.counts == {"a": 2, "b": 2}
     assert after.noise.counts == {"a": 1, "b": 2}
     assert after.noise.achieved_of_normal == 3 / 9
-    assert "1 names match no training image here, first not/there.png" in after.summary
+    assert "1 name of no training image here, first not/there.png" in after.summary
 
 
 def test_a_category_must_keep_training_images(tmp_path: Path) -> None:

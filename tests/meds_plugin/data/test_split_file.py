@@ -223,7 +223,7 @@ def test_the_folder_of_one_category(write: Write) -> None:
     file = write("a/train/good/1.png", "a/test/x/0.png", "b/train/good/0.png", "b/gone.png")
     listed = read_split_file(file, split)
     assert [s.path for s in listed.train] == ["train/good/1.png", "test/x/0.png"]
-    assert f"noise_file={file}: rows for categories that are not read, passed over: 2 (b)" in (
+    assert f"noise_file={file}: rows for categories that are not read, ignored: 2 (b)" in (
         listed.notes
     )
 
@@ -234,7 +234,7 @@ def test_problems_and_notes_are_kept(write: Write) -> None:
     assert listed.problems == split.problems
     assert [s.path for s in listed.train] == ["a/train/good/0.png", *B]
     assert listed.notes[0] == "no masks"
-    assert "cannot be read, passed over: 1 (a/test/x/9.png)" in listed.notes[1]
+    assert "cannot be read, ignored: 1 (a/test/x/9.png)" in listed.notes[1]
 
 
 def test_left_out_images_are_known_by_their_converted_name(write: Write) -> None:

@@ -99,7 +99,7 @@ def test_what_is_given_is_taken(tmp_path: Path) -> None:
     assert _chosen(dark, setting=[100, 900]) == ((100, 900), [])
     found, (note,) = _chosen(dark, setting="full")
     assert found is None
-    assert "they come in nearly black; data.range=auto" in note
+    assert "they appear nearly black; data.range=auto" in note
 
 
 def test_without_a_check_it_is_full_and_said_where_it_may_matter(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_a_range_clips_and_takes_every_deep_kind(tmp_path: Path) -> None:
         found = np.asarray(read_image(tmp_path / name, value_range=(100, 200)))
         assert found[0, :, 2].tolist() == [0, 0, 122, 252, 255], name
     Image.fromarray(np.array([[np.nan, 1]], np.float32)).save(tmp_path / "e.tif")
-    with pytest.raises(UserError, match=r"e\.tif has pixels that are no numbers"):
+    with pytest.raises(UserError, match=r"e\.tif has pixels that are not numbers"):
         read_image(tmp_path / "e.tif", value_range=(0, 2))
 
 

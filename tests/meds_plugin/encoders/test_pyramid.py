@@ -334,7 +334,7 @@ def test_wrong_input_is_named(arguments: dict[str, Any], told: str) -> None:
 
 def test_a_model_without_features_inside_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timm, "create_model", lambda name, **_: nn.Linear(2, 2))
-    with pytest.raises(UserError, match=r"encoder\.model=odd: timm's Linear hands out no"):
+    with pytest.raises(UserError, match=r"encoder\.model=odd: timm's Linear returns no"):
         make("odd")
 
 

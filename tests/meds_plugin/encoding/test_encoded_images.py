@@ -171,7 +171,7 @@ def test_nothing_is_kept_of_images_that_change(
     first, second = (all_encoded(found) for _ in range(2))
     assert not torch.equal(first, second)
     assert caplog.messages == (
-        [] if says else ["the images change each time they are read: no encoding is cached"]
+        [] if says else ["the images change each time they are read and are not cached"]
     )
 
 
@@ -312,7 +312,7 @@ def test_images_of_another_normalisation_than_the_detectors_are_refused() -> Non
         EncodedImages(reader, DetectorView(detector, nn.Identity()), cache=cache)
     assert "\n" not in str(caught.value)
     model = wrap(detector)
-    with pytest.raises(UserError, match="but the detector wants"):
+    with pytest.raises(UserError, match="but the detector expects"):
         quiet_trainer(1).fit(model, DataLoader(data, batch_size=4))
     data.normalization = model.normalization  # type: ignore[attr-defined]
     quiet_trainer(1).fit(model, DataLoader(data, batch_size=4))

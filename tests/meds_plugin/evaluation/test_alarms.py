@@ -118,10 +118,10 @@ def test_a_category_without_scores_is_named() -> None:
 def test_another_file_is_refused(tmp_path: Path, key: str, value: object) -> None:
     file = tmp_path / "threshold.json"
     file.write_text(json.dumps({**made().as_json(), key: value}))
-    with pytest.raises(UserError, match="is no threshold file of a run"):
+    with pytest.raises(UserError, match="is not a threshold file of a run"):
         AlarmThresholds.read(file)
     file.write_text("[")
-    with pytest.raises(UserError, match="is no threshold file of a run"):
+    with pytest.raises(UserError, match="is not a threshold file of a run"):
         AlarmThresholds.read(file)
 
 

@@ -93,5 +93,5 @@ def test_wrong_clusters_are_refused() -> None:
     with pytest.raises(ValueError, match="clusters need unit='image'"):
         expected_scores(features, 0.3, clusters=CLUSTERS, unit="patch")
     settings = MemorySettings(unit="patch")
-    with pytest.raises(UserError, match="knows no images that count as one"):
+    with pytest.raises(UserError, match="cannot count several images as one"):
         ensemble_scores(features, settings, seed=0, group="a", clusters=CLUSTERS)

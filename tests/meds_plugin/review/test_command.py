@@ -23,7 +23,7 @@ def test_builds_applies_and_compares(tmp_path: Path, capsys: pytest.CaptureFixtu
     status, out, _ = called(main, capsys, str(run), "--apply", str(file))
     lines = out.splitlines()
     assert status == 0
-    assert lines[0] == f"{run / 'exclude.csv'} leaves out 1 images. To train again:"
+    assert lines[0] == f"{run / 'exclude.csv'} leaves out 1 image. To train again:"
     assert lines[1].startswith("python -m meds_plugin.run --config-path ")
     assert lines[3] == f"python -m meds_plugin.review {run} --compare {run}_reviewed"
     make_metrics(run, 0.5)
@@ -41,7 +41,7 @@ def test_out_into_other_tools_and_back(tmp_path: Path, capsys: pytest.CaptureFix
     status, out, _ = called(main, capsys, str(run), "--export", "labelstudio")
     lines = out.splitlines()
     assert status == 0
-    assert lines[0] == "left out, as they cannot be read (1): d.png"
+    assert lines[0] == "left out because they cannot be read (1): d.png"
     tasks = run / "export" / "labelstudio" / "tasks.json"
     assert lines[1].startswith(f"{tasks}, {tasks.with_name('config.xml')}: 3 images, ")
     assert f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={tmp_path}, " in lines[2]
@@ -65,9 +65,9 @@ def test_puts_aside_and_brings_back(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert (status, out.splitlines()) == (
         0,
         [
-            "not moved, as they are test images, too (1): test/bad/0.png",
+            "not moved because they are also test images (1): test/bad/0.png",
             f"moved into {aside}, and listed in its manifest.csv: 1",
-            "To bring them back:",
+            "To move them back:",
             f"python -m meds_plugin.review {run} --restore {aside}",
         ],
     )
@@ -122,19 +122,22 @@ def test_updates_the_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         (["{}/run", "--output", "x"], "output goes with apply, export, import, merge only"),
         (["{}/run", "--quarantine", "x"], "quarantine goes with apply only"),
         (["{}/run", "--apply", "x", "--move"], "move goes with quarantine only"),
-        (["{}/run", "--apply", "x", "--quarantine", "x", "--link", "--move"], "link and move do"),
+        (
+            ["{}/run", "--apply", "x", "--quarantine", "x", "--link", "--move"],
+            "link and move cannot",
+        ),
         (["{}/run", "--decisions", "x"], "decisions goes with export only"),
         (["{}/run", "--export", "svg"], "choose from labelstudio, fiftyone, cvat, coco, csv"),
         (["{}/run", "--merge", "a.csv"], "merge takes two files or more"),
         (["{}/run", "--import", "{}/none.json"], "none.json cannot be read"),
         (["{}/run", "--restore", "{}/none"], "manifest.csv cannot be read"),
-        (["{}/run", "--restore", "x", "--merge", "y"], "merge and restore do not go together"),
+        (["{}/run", "--restore", "x", "--merge", "y"], "merge and restore cannot be combined"),
         (["{}/run", "--apply", "{}/none.csv"], "none.csv cannot be read"),
         (
             ["{}/run", "--apply", "{}/none.csv", "--compare", "{}/run"],
-            "apply and compare do not go together",
+            "apply and compare cannot be combined",
         ),
-        (["{}/run", "--update", "a", "--apply", "b"], "apply and update do not go together"),
+        (["{}/run", "--update", "a", "--apply", "b"], "apply and update cannot be combined"),
         (["{}/run", "--update", "{}/none.csv"], "--update={}/none.csv cannot be read"),
         (["{}/run", "--update", "a", "at_most=2"], "at_most must be a share in [0, 1), got 2"),
         (["{}/run", "--compare", "{}/none"], "metrics.json is missing"),

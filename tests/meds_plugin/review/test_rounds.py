@@ -92,4 +92,4 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path: Path, text: str, says: st
     (tmp_path / "review_order.csv").write_text(text)
     with pytest.raises(UserError, match=says) as refused:
         read_rounds(tmp_path, ["a.png"])
-    assert "to begin the review anew" in str(refused.value)
+    assert "to start the review over" in str(refused.value)

@@ -22,12 +22,12 @@ BEFORE = ("a nut 0 1f", "b nut 1 2f", "c bolt - -")
     [
         (BEFORE, []),
         (("a nut 0 -", "b nut 1 -", "c bolt - 3f"), []),  # one of them without data.check
-        (("a nut 0 1f", "b nut 1 3f", "c bolt - -"), ["b has other content"]),
+        (("a nut 0 1f", "b nut 1 3f", "c bolt - -"), ["b has different content"]),
         (("b nut 1 2f", "c bolt - -", "d nut 0 1f"), ["a is missing", "d is new"]),
         (("a nut 1 1f", "b nut 1 2f", "c bolt - -"), ["a: injected was 0, is 1"]),
         (("a nut 0 1f", "b nut - 2f", "c bolt 0 -"), ["b: injected was 1, is unknown", UNKNOWN]),
         (("a bolt 0 1f", "b nut 1 2f", "c bolt - -"), ["a: category was nut, is bolt"]),
-        (("b nut 1 2f", "a nut 0 1f", "c bolt - -"), ["their order is another"]),
+        (("b nut 1 2f", "a nut 0 1f", "c bolt - -"), ["their order differs"]),
     ],
 )
 def test_names_what_changed(now: tuple[str, ...], found: list[str]) -> None:

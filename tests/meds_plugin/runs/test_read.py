@@ -42,7 +42,7 @@ def test_what_is_no_configuration_is_told_in_one_line(tmp_path: Path, text: str)
     with pytest.raises(UserError, match=r"config\.yaml is missing: give the folder of a run"):
         read_config(tmp_path)
     (tmp_path / "config.yaml").write_text(text)
-    with pytest.raises(UserError, match=r"config\.yaml is no configuration of a run") as error:
+    with pytest.raises(UserError, match=r"config\.yaml is not a configuration of a run") as error:
         read_config(tmp_path)
     assert "\n" not in str(error.value)
 

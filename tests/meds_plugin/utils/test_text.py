@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from meds_plugin.utils.text import expand_home, first_few, unquoted
+from meds_plugin.utils.text import counted, expand_home, first_few, unquoted
 
 
 def test_the_home_folder_replaces_a_tilde(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -16,6 +16,10 @@ def test_the_home_folder_replaces_a_tilde(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("path", ["", "set/~", "~no-such-user/set", "./~"])
 def test_other_paths_stay_as_they_are(path: str) -> None:
     assert expand_home(path) == path
+
+
+def test_a_noun_agrees_with_its_number() -> None:
+    assert [counted(n, "image") for n in (0, 1, 2)] == ["0 images", "1 image", "2 images"]
 
 
 def test_words_beyond_the_first_few_become_dots() -> None:

@@ -259,7 +259,7 @@ def test_training_images_that_are_all_defective_are_refused(root: Path) -> None:
     for label in ("1", "Klasse A", "bad"):
         text = _table("split,label", f"train,{label}", f"train,{label}", "test,0")
         assert (
-            f"category line 3: the labels of all 2 training images ({label}) are taken for defects"
+            f"category line 3: the labels of all 2 training images ({label}) are taken as defects"
             "; name the word for normal, as in data.normal=WORD, correct them, or rename a column "
         ) in _failure(root, text)
         assert _kinds(_read(root, text, normal=label))["1.png"] == "normal"
@@ -286,9 +286,7 @@ def test_the_words_for_normal_may_be_named(root: Path) -> None:
 
 def test_masks_that_contradict_the_labels(root: Path) -> None:
     text = _table("split,label,mask", "train,,", "test,0,sub/m.png", "test,1,")
-    assert "all masks belong to images labelled 0, which is taken for normal" in _failure(
-        root, text
-    )
+    assert "all masks belong to images labelled 0, which is taken as normal" in _failure(root, text)
     assert _kinds(_read(root, text, normal=1))["2.png"] == "anomaly"
 
 
@@ -427,13 +425,13 @@ def test_nothing_leads_out_of_the_root(root: Path, path: str, column: str) -> No
     row = f"{path},train,bad," if column == "path" else f"2.png,train,bad,{path}"
     given, reason = _problem(root, row)
     assert given == (path if column == "path" else "2.png")
-    what = "is not a readable file in" if path == "~" else "leads out of"
+    what = "is not a readable file in" if path == "~" else "leads outside"
     assert reason.startswith(f"{path} {what} {root}; fix it or data.root")
 
 
 def test_absolute_paths_outside(root: Path) -> None:
-    assert "leads out of" in _problem(root, f"{root.parent / 'outside.png'},train,,")[1]
-    assert "leads out of" in _problem(root, f"{root}2/1.png,train,,")[1]
+    assert "leads outside" in _problem(root, f"{root.parent / 'outside.png'},train,,")[1]
+    assert "leads outside" in _problem(root, f"{root}2/1.png,train,,")[1]
 
 
 @pytest.mark.parametrize("path", ["none.png", "sub", ".", "x" * 5000, "lost.png", "loop.png"])

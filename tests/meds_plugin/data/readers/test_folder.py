@@ -91,13 +91,11 @@ def test_other_files_are_counted(root: Path) -> None:
     (root / "none").mkdir()
     split = read_folder(root)
     assert len(split.train) == 9
-    first = "passed over 4 other files, first empty (.svg: 2, no suffix: 1, .txt: 1)"
+    first = "ignored 4 other files, first empty (.svg: 2, no suffix: 1, .txt: 1)"
     assert (split.notes[0], split.notes[-1]) == (first, NO_TEST)
-    assert (
-        read_folder(root / "monday").notes[0] == "passed over 2 other files, first x.svg (.svg: 2)"
-    )
+    assert read_folder(root / "monday").notes[0] == "ignored 2 other files, first x.svg (.svg: 2)"
     _touch(tmp := root.parent / "single", "a.png", "a\nb.txt")
-    assert read_folder(tmp).notes[0] == "passed over 1 other file, first 'a\\nb.txt' (.txt: 1)"
+    assert read_folder(tmp).notes[0] == "ignored 1 other file, first 'a\\nb.txt' (.txt: 1)"
 
 
 def test_links(root: Path, tmp_path: Path) -> None:
@@ -110,7 +108,7 @@ def test_links(root: Path, tmp_path: Path) -> None:
     names = [s.path for s in split.train]
     assert len(names) == len(set(names)) == 12
     assert {"late/b.tif", "loop.png", "lost.png"} < set(names)  # the check of all files names them
-    assert split.notes[0] == "passed over links to folders above them: 1, first monday/up"
+    assert split.notes[0] == "ignored links to folders above them: 1, first monday/up"
     (problem,) = split.problems
     assert problem.path == "self"
     assert problem.reason == f"{root / 'self'} is a link that leads back to itself: fix it"
@@ -123,7 +121,7 @@ def test_a_link_to_the_whole_disk_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "photos" / "all").symlink_to("/")
     split = read_folder(tmp_path / "photos")
     assert [sample.path for sample in split.train] == ["a.png"]
-    assert split.notes[0] == "passed over links to folders above them: 2, first all"
+    assert split.notes[0] == "ignored links to folders above them: 2, first all"
 
 
 def test_a_folder_that_may_not_be_listed_is_one_of_the_problems(
@@ -155,7 +153,7 @@ def test_nothing_found(tmp_path: Path) -> None:
     )
     _touch(tmp_path, "a.heic", "sub/b.heic", ".c.png")
     message = _failure(tmp_path)
-    assert "webp): passed over 2 other files, first a.heic (.heic: 2); name" in message
+    assert "webp): ignored 2 other files, first a.heic (.heic: 2); name" in message
 
 
 def test_wrong_roots(root: Path) -> None:
@@ -402,7 +400,7 @@ def test_folders_outside_the_root(root: Path, tmp_path: Path) -> None:
     assert {s.image for s in split.test} == {away / "good/1.png", away / "dent/2.png"}
     assert [s.mask for s in split.test if s.defect] == [away / "truth/dent/2.png"]
     assert split.categories == ["monday"]
-    assert split.notes[0].startswith("passed over 1 other file, first ../../away/dent/n.txt")
+    assert split.notes[0].startswith("ignored 1 other file, first ../../away/dent/n.txt")
 
 
 def test_categories_by_directory(tmp_path: Path) -> None:

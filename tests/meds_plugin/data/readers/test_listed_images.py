@@ -39,7 +39,7 @@ def test_a_listed_file_is_found(root: Path) -> None:
     "name", ["../out.png", "in/../../out.png", "..\\out.png", "/etc/passwd", "C:\\x.png", "C:x"]
 )
 def test_names_that_lead_out_are_refused(root: Path, name: str) -> None:
-    with pytest.raises(EntryError, match=r"leads out of .*root; fix it or data.root, or take"):
+    with pytest.raises(EntryError, match=r"leads outside .*root; fix it or data.root, or remove"):
         listed_file(root, name)
 
 
@@ -70,7 +70,7 @@ def test_a_category_is_sorted_and_without_repeats() -> None:
     add_category(split, "a", "list.csv", train, [(".", sample) for sample in named])
     assert [sample.path for sample in split.train] == ["0/1", "a/2", "a/10"]
     assert split.train[1] is twice
-    assert split.problems == [lost, Problem("a/2", "4: a/2 is listed a second time; take one out")]
+    assert split.problems == [lost, Problem("a/2", "4: a/2 is listed a second time; remove one")]
     assert [sample.path for sample in split.test] == ["z", "b"]
     assert split.notes == ["category a: no masks: pixel metrics are skipped"]
     with pytest.raises(UserError, match=r"^category b: list.csv lists no training images; leave"):

@@ -278,12 +278,12 @@ def test_entries_that_cannot_be_used_are_problems(root: Path, table: Path) -> No
             f"{start}/OK/none_C1_.jpg",
             f"train[10]: OK/none_C1_.jpg is not a readable file in {base}",
         ),
-        (f"{start}/../../secret.jpg", f"train[11]: ../../secret.jpg leads out of {base}; fix it"),
-        (f"{start}/{root}/secret.jpg", f"train[12]: {root}/secret.jpg leads out of"),
+        (f"{start}/../../secret.jpg", f"train[11]: ../../secret.jpg leads outside {base}; fix it"),
+        (f"{start}/{root}/secret.jpg", f"train[12]: {root}/secret.jpg leads outside"),
         (f"{start}/OK", "train[14]: OK is not a readable file in"),
         (f"{start}/{good['image_path']}", f"train[13]: {start}/OK/S0010/audiojack_0010_OK_C1_"),
         (f"{start}/{bad['image_path']}", "test[9]: NG/none.png is not a readable file in"),
-        (f"{start}/{bad['image_path']}", "test[10]: ../../../mask.png leads out of"),
+        (f"{start}/{bad['image_path']}", "test[10]: ../../../mask.png leads outside"),
     ]
     found = {problem.reason: problem.path for problem in split.problems}
     assert len(found) == len(expected)

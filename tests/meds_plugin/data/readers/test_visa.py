@@ -213,7 +213,7 @@ def test_the_split_is_missing(original: Path) -> None:
     (original / "split_csv" / "1cls.csv").unlink()
     message = _failure(original)
     assert message.startswith(
-        f"{original / 'split_csv' / '1cls.csv'} does not exist; take split_csv"
+        f"{original / 'split_csv' / '1cls.csv'} does not exist; get split_csv"
     )
 
 
@@ -226,9 +226,9 @@ def test_rows_that_cannot_be_used_are_problems(original: Path, tmp_path: Path) -
         ),
         "candle,train,normal,../out.JPG,": (
             "../out.JPG",
-            f"../out.JPG leads out of {original}",
+            f"../out.JPG leads outside {original}",
         ),
-        f"candle,train,normal,{tmp_path}/out.JPG,": (f"{tmp_path}/out.JPG", "leads out of"),
+        f"candle,train,normal,{tmp_path}/out.JPG,": (f"{tmp_path}/out.JPG", "leads outside"),
         "candle,train,normal,candle/Data/Images/Normal/0001.JPG,": None,  # of the test set too
         "candle,test,normal,candle//Data/Images/Normal/0001.JPG,": (
             "candle/Data/Images/Normal/0001.JPG",
@@ -314,7 +314,7 @@ def test_tables_that_cannot_be_read(original: Path) -> None:
     table = _write(original, "candle,train", header="object,split,label,image")
     assert _failure(original) == (
         f"data.root={table} has no column mask (it begins with object,split,label,image); "
-        "take it from VisA's original download"
+        "get it from VisA's original download"
     )
     table.write_bytes(b"")
     assert "has no column object, split, label, image, mask (it is empty)" in _failure(original)

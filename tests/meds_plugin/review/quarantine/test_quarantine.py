@@ -197,7 +197,7 @@ def test_a_restore_overwrites_nothing(run: Path, drop: Path, tmp_path: Path) -> 
         assert files(tmp_path) == now
         spoil.unlink() if content is None else spoil.write_bytes(content)
     (aside / "bolt/0.png").unlink()
-    with pytest.raises(UserError, match=r"bolt/0\.png is gone"):
+    with pytest.raises(UserError, match=r"bolt/0\.png is missing"):
         restore(run, aside)
     assert not (photos / "nut/0.png").exists()
 
@@ -210,7 +210,7 @@ def test_a_file_that_changed_since_the_run_is_not_taken(
         message = refused(run, drop, tmp_path / "aside", how)
         assert "nut/0.png was changed since the run" in message
     (tmp_path / "photos" / "nut/0.png").unlink()
-    assert "nut/0.png is not in the data set any more" in refused(run, drop, tmp_path / "aside")
+    assert "nut/0.png is no longer in the data set" in refused(run, drop, tmp_path / "aside")
     assert not (tmp_path / "aside").exists()
 
 
@@ -223,7 +223,7 @@ def test_a_quarantine_is_of_one_kind_and_of_one_data_set(
     quarantine(run, drop, aside)
     assert "was filled by copy, not by move" in refused(run, drop, aside, "move")
     other = photo_run(tmp_path / "other", NAMES, tests=[TEST, "test/bad/1.png"])
-    assert "was put aside from another place" in refused(other, drop, aside)
+    assert "was put there from another place" in refused(other, drop, aside)
     moved = tmp_path / "moved"
     quarantine(run, drop, moved, "move")
     with pytest.raises(UserError, match="is not in the data set of"):
@@ -233,12 +233,12 @@ def test_a_quarantine_is_of_one_kind_and_of_one_data_set(
 @pytest.mark.parametrize(
     ("column", "value", "says"),
     [
-        ("path", "../evil.png", "leads out of"),
-        ("path", "/etc/passwd", "leads out of"),
-        ("path", "link/x.png", "leads out of"),
+        ("path", "../evil.png", "leads outside"),
+        ("path", "/etc/passwd", "leads outside"),
+        ("path", "link/x.png", "leads outside"),
         ("source", "/etc/passwd", "is not in the data set"),
         ("source", "nut/0.png", "is not in the data set"),
-        ("how", "delete", "is none of copy, link, move"),
+        ("how", "delete", "is not one of copy, link, move"),
         ("digest", "", "was changed"),
     ],
 )
@@ -305,7 +305,7 @@ def test_a_link_in_the_quarantine_does_not_lead_out_of_it(
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "aside" / "bolt").symlink_to(tmp_path / "elsewhere")
     for how in HOW:
-        assert "bolt/0.png leads out of" in refused(run, drop, tmp_path / "aside", how)
+        assert "bolt/0.png leads outside" in refused(run, drop, tmp_path / "aside", how)
     assert files(tmp_path / "elsewhere") == {}
 
 
@@ -316,4 +316,4 @@ def test_a_file_in_place_of_a_folder(run: Path, drop: Path, tmp_path: Path) -> N
     (tmp_path / "aside" / "bolt").write_text("")
     message = refused(run, drop, tmp_path / "aside")
     assert "cannot be written" in message
-    assert "give the command again" in message
+    assert "run the command again" in message
