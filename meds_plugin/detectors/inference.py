@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["autocast_as", "choose_device", "evaluating", "few_at_a_time"]
 
+_evaluating: set[int] = set()  # modules that a block further out has put into evaluation mode
 _PIXELS = 256 * 256  # that a CPU's caches hold with all that a network makes of them
 _HALF = {"bf16": torch.bfloat16, "16": torch.float16}
 
@@ -23,12 +24,17 @@ _HALF = {"bf16": torch.bfloat16, "16": torch.float16}
 @contextlib.contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Put every part of a module into evaluation mode inside the block, and restore the modes."""
+    if id(module) in _evaluating:  # looking through all parts takes a millisecond
+        yield
+        return
     training = [part for part in module.modules() if part.training]
     if training:
         module.eval()
+    _evaluating.add(id(module))
     try:
         yield
     finally:
+        _evaluating.discard(id(module))
         for part in training:
             part.training = True
 

@@ -14,6 +14,8 @@ def test_modes_are_put_back_as_they_were() -> None:
     freeze_modes(net, ["backbone."])
     before = {part: part.training for part in net.modules()}
     with evaluating(net):
+        with evaluating(net):
+            pass
         assert not any(part.training for part in net.modules())
         mean = net.get_buffer("backbone.1.running_mean").clone()
         net.get_submodule("backbone")(torch.randn(2, 1, 3, 3))

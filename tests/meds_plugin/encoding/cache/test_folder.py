@@ -94,7 +94,7 @@ def test_a_damaged_file_counts_as_missing(
         assert opened(tmp_path).read("space/a") is None
     (message,) = caplog.messages
     assert str(path) in message
-    assert "encoded again" in message
+    assert "encoding the image again" in message
     assert files(tmp_path) == {"b"}  # so that it can be written anew
     assert folder.write("space/a", torch.zeros(2))
 
