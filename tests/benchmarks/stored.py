@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from scipy.stats import spearmanr
 
 from meds_plugin.config.build import build_datamodule, build_detector
 from meds_plugin.detectors.view import DetectorView
@@ -33,6 +34,8 @@ from meds_plugin.utils.rng import torch_generator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from torch import Tensor
 
 
 def encode(run: Path, file: Path, every: int) -> None:
@@ -61,24 +64,32 @@ def measure_ranking(
         features = torch.from_numpy(archive["features"]).float()
         injected = archive["injected"].tolist()
     vectors = PatchVectors.of(features)
-    rows = []
+    rows: list[dict[str, Any]] = []
+    exact: dict[float, tuple[Tensor, Tensor]] = {}  # scores of both looks
     for limit in [None, *limits]:
-        found: dict[float, list[tuple[float, float]]] = {ratio: [] for ratio in ratios}
+        found: dict[float, list[list[float]]] = {ratio: [] for ratio in ratios}
         for seed in range(seeds if limit else 1):
             curve = gap_curve(vectors, ratios, stored=limit, seed=seed)
             # The same choice once more.
             generator = torch_generator(seed, "stored")
             some = stored_images(len(vectors), limit, generator=generator)
             for ratio, maps in zip(ratios, curve, strict=True):
-                scores = refined_scores(vectors, maps, keep=0.7, ratio=0.2, stored=some)
                 first = image_score(maps[:, None], 0.01)
-                found[ratio].append((auprc(first, injected), auprc(scores, injected)))
-        for ratio, both in found.items():
-            means, spread = np.mean(both, axis=0), np.std(both, axis=0)
-            rows.append({"ratio": ratio, "stored": limit or 0, "auprc": means.tolist()})
-            looks = ", ".join(f"{m:.4f} ± {s:.4f}" for m, s in zip(means, spread, strict=True))
+                second = refined_scores(vectors, maps, keep=0.7, ratio=0.2, stored=some)
+                known = exact.setdefault(ratio, (first, second))
+                alike = [
+                    float(spearmanr(*pair).statistic)
+                    for pair in zip((first, second), known, strict=True)
+                ]
+                found[ratio].append([auprc(first, injected), auprc(second, injected), *alike])
+        for ratio, values in found.items():
+            means, spread = np.mean(values, axis=0), np.std(values, axis=0)
+            rows.append({"ratio": ratio, "stored": limit or 0, "means": means.tolist()})
+            looks = [f"{m:.4f} ± {s:.4f}" for m, s in zip(means, spread, strict=True)]
             print(
-                f"stored {limit or 'all'}, ratio {ratio}: AUPRC of both looks {looks}", flush=True
+                f"stored {limit or 'all'}, ratio {ratio}: AUPRC of both looks {looks[0]}, "
+                f"{looks[1]}; rank correlation with all stored {looks[2]}, {looks[3]}",
+                flush=True,
             )
     return rows
 
