@@ -62,7 +62,7 @@ class MemorySettings:
         products: Type of the matrix products, whose sums are float32 in any case. Half-precision
             types are faster where the device supports them and rank images almost the same.
         search: What finds the nearest patches for ``unit="patch"``: ``faiss``, ``torch``, or
-            ``auto``, which takes faiss on a CPU.
+            ``auto``, which takes faiss where it can (see `neighbors`).
     """
 
     ensemble: Literal["expected", "bootstrap", "interval"] = "expected"
