@@ -23,9 +23,7 @@ pytestmark = pytest.mark.gpu
 CPU = torch.device("cpu")
 
 
-def predicted(
-    detector: nn.Module, device: torch.device, precision: str = "32-true"
-) -> Prediction:
+def predicted(detector: nn.Module, device: torch.device, precision: str = "32-true") -> Prediction:
     scorer = Scorer(
         copy.deepcopy(detector), (SIZE, SIZE), EvaluationProtocol(resize=64), precision=precision
     )
