@@ -43,7 +43,7 @@ def loader(device: torch.device = CPU) -> DataLoader[tuple[Tensor, ...]]:
 
 
 def wrapped(name: str = "dinomaly", **settings: Any) -> MeDSWrapper:
-    detector = DETECTORS[name]()
+    detector: Any = DETECTORS[name]()
     rival = settings.get("method") in RIVALS
     return MeDSWrapper(
         detector.encoder if rival else detector,

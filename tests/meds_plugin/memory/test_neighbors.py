@@ -142,7 +142,7 @@ def test_auto_takes_faiss_on_a_gpu_where_it_was_built_for_one(
     left, bank = queries.mirrored(0), stored.data[0]
     for backend in ("auto", "faiss"):
         fake = fake_faiss(1)
-        search = neighbors._search_by(backend, on_a_gpu(), 7)  # type: ignore[arg-type]
+        search = neighbors._search_by(backend, on_a_gpu(), 7)
         assert search is not neighbors._torch_search
         found = torch.cat([search(part, bank, 7) for part in left.split(16)])
         torch.testing.assert_close(found, neighbors._torch_search(left, bank, 7))
