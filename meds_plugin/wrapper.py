@@ -270,7 +270,7 @@ class MeDSWrapper(EvaluationSteps):
                 loss = self.view.loss(encoded, **clock, category=batch["category"])
         size = len(batch["index"])
         self.log(f"loss/{stage.name}", loss.detach(), batch_size=size)
-        self._mean_loss(loss.detach(), size)
+        self._mean_loss(loss.detach())
         self.log("train_loss", self._mean_loss, on_step=True, on_epoch=True, batch_size=size)
         return loss * batch["weight"] if "weight" in batch else loss
 

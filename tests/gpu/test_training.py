@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import lightning as L
 import pytest
 import torch
 from scipy.stats import spearmanr
@@ -158,6 +159,46 @@ def test_a_model_has_the_metrics_that_it_has_on_a_cpu(device: torch.device) -> N
         trainer.fit(model, data)
         found.append(evaluate(model, data, protocol=protocol)["mean"])
     assert found[0] == pytest.approx(found[1], abs=0.02)
+
+
+class NoWaiting(L.Callback):
+    """Let everything fail that waits for the GPU from the end of one step to that of another."""
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
+        if trainer.global_step in (2, 5):
+            mode = "error" if trainer.global_step == 2 else "default"
+            torch.cuda.set_sync_debug_mode(mode)
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("method", ["distilled", "plain"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_steps_do_not_wait_for_a_gpu(
+    device: torch.device, name: str, method: str, precision: Any
+) -> None:
+    if device.type != "cuda":
+        pytest.skip("only CUDA tells")
+    model = wrapped(name, method=method)
+    trainer = quiet_trainer(
+        model.total_steps, precision=precision, callbacks=[NoWaiting()], **on(device)
+    )
+    try:
+        trainer.fit(model, loader(device))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_cached_outputs_come_in_pinned_memory(device: torch.device) -> None:
+    if device.type != "cuda":
+        pytest.skip("a CPU has no pinned memory")
+    model = fitted(device)
+    assert model.stream is not None
+    plain, pinned = (
+        next(iter(model.stream.images.batches([[5, 2]], pinned=each)))["encoded"]
+        for each in (False, True)
+    )
+    assert pinned.is_pinned()
+    assert torch.equal(pinned, plain)
 
 
 @pytest.fixture
