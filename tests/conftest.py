@@ -11,8 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from meds_plugin.run import main
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -50,6 +48,8 @@ def refuse(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Refuse:
     """Return a function that runs the command line here, expects status 2, and gives the line."""
+    from meds_plugin.run import main  # other tests need no Hydra
+
     for name in ("MEDS_STARTED", "HYDRA_FULL_ERROR"):
         monkeypatch.setenv(name, "1")  # put back afterwards
 

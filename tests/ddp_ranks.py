@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from meds_plugin import AnomalyDataModule, evaluate
 from meds_plugin.callbacks import progressive_selection
 from meds_plugin.callbacks.run_checkpoint import RunCheckpoint
-from meds_plugin.data import Split, synthetic_split
+from meds_plugin.data import DataSettings, Split, synthetic_split
 from meds_plugin.distributed.ranks import (
     from_all,
     from_first,
@@ -68,14 +68,15 @@ class Mirror(nn.Module):
         return 1 - nn.functional.cosine_similarity(other, encoded).mean()
 
 
-def make_data() -> AnomalyDataModule:
+def make_data(settings: DataSettings | None = None) -> AnomalyDataModule:
     """Return two categories of different size."""
     split = synthetic_split(
         categories=["weave", "wood"], size=32, train_normal=13, test_normal=4, test_defective=3
     )
     few = [s for s in split.train if s.category == "wood"][:4]
     train = [s for s in split.train if s.category == "weave"] + few
-    return AnomalyDataModule(source=Split(train, split.test), image_size=32, batch_size=BATCH)
+    source = Split(train, split.test)
+    return AnomalyDataModule(source=source, image_size=32, batch_size=BATCH, settings=settings)
 
 
 def fit(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
+import torch
 
 if TYPE_CHECKING:
     from meds_plugin.callbacks.progressive_selection import ProgressiveSelectionCallback
@@ -44,8 +45,10 @@ class RunLog(L.Callback):
         """Log the rate and the stage of the step that begins."""
         del batch, batch_idx
         stage = self.plan.stages.index(self.plan.at(trainer.global_step))
-        pl_module.log("lr", float(trainer.optimizers[0].param_groups[0]["lr"]))
-        pl_module.log("stage", float(stage))
+        rate = float(trainer.optimizers[0].param_groups[0]["lr"])
+        # A number would be copied to the device, which waits for all that it has to do.
+        pl_module.log("lr", torch.tensor(rate))
+        pl_module.log("stage", torch.tensor(float(stage)))
 
     def on_train_batch_end(
         self,

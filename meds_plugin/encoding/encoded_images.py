@@ -131,8 +131,14 @@ class EncodedImages:
         self.seconds += time.perf_counter() - start
         return store.complete()
 
-    def batches(self, plan: Sequence[Sequence[int]]) -> Iterator[dict[str, Tensor]]:
+    def batches(
+        self, plan: Sequence[Sequence[int]], *, pinned: bool = False
+    ) -> Iterator[dict[str, Tensor]]:
         """Yield a batch for each index list.
+
+        Args:
+            plan: Image indices of every batch.
+            pinned: See `OutputStore.get`; images are pinned where the user's loader does so.
 
         Yields:
             ``{"index": [B], "category": [B], "encoded": [B, ...]}``, or ``images`` instead of
@@ -142,7 +148,7 @@ class EncodedImages:
         store = self._outputs.stores["encoded"]
         if store.complete():
             for indices in plan:
-                encoded = store.get(indices)
+                encoded = store.get(indices, pinned=pinned)
                 encoded = self._encode_again(indices) if encoded is None else encoded
                 yield {**self._labels(indices), "encoded": encoded}
             return

@@ -50,14 +50,23 @@ def anomaly_maps(
     """
     plan = my_chunks(indices, _batch_size(images, device))
     results: list[Tensor] = []
+    waiting: Tensor | None = None  # fetched only when the next batch has been read meanwhile
+
+    def fetch(maps: Tensor) -> None:
+        check_finite(maps, name=images.view.name_of("anomaly_map"))
+        results.append((maps if reduce is None else reduce(maps)).cpu())
+
+    batches = images.batches(plan, pinned=device.type == "cuda")
     with evaluating(images.view.detector):
-        for batch in track(images.batches(plan), description=progress, total=len(plan)):
-            on_device = {key: value.to(device) for key, value in batch.items()}
+        for batch in track(batches, description=progress, total=len(plan)):
+            if waiting is not None:
+                fetch(waiting)
+            on_device = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
             with images.precision():
                 encoded = images.encoded(on_device)
-                got = images.view.anomaly_map(encoded, category=on_device["category"]).float()
-            check_finite(got, name=images.view.name_of("anomaly_map"))
-            results.append((got if reduce is None else reduce(got)).cpu())
+                waiting = images.view.anomaly_map(encoded, category=on_device["category"]).float()
+        if waiting is not None:
+            fetch(waiting)
     return gather_in_order(torch.cat(results) if results else None)
 
 

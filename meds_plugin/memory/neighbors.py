@@ -19,6 +19,7 @@ __all__ = ["Backend", "nearest_distances"]
 
 Backend = Literal["auto", "faiss", "torch"]
 
+_FAISS_GPU_MOST = 2048  # neighbours that faiss finds on a GPU
 # Rows and elements of the torch search's distance table.
 _QUERIES = 1024
 _TABLE_ELEMENTS = 1 << 23
@@ -40,8 +41,8 @@ def nearest_distances(
         queries: Q images of P' patches; ``None`` searches for the stored images themselves.
         k: Neighbours, 1 <= k <= the number of patches searched.
         leave_self_out: Skip all patches of the query image; needs ``queries=None``.
-        backend: ``faiss`` (float32; on a GPU only if faiss was built for it) or ``torch`` (any
-            device and type); ``auto`` takes faiss for float32 on a CPU, else torch.
+        backend: ``faiss`` (float32; on a GPU at most 2048 neighbours, and only if faiss was built
+            for it), ``torch`` (any device and type), or ``auto``: faiss where it can, else torch.
 
     Yields:
         ``[P', k]`` float32 cosine distances in [0, 2] for every image in turn, ascending.
@@ -49,7 +50,7 @@ def nearest_distances(
     Raises:
         UserError: If the backend cannot search these vectors.
     """
-    search = _search_by(backend, stored)
+    search = _search_by(backend, stored, k)
     asked = stored if queries is None else queries
     for tile in stored.pieces(range(len(asked)), queries=True):
         lefts = [asked.mirrored(image) for image in tile]
@@ -65,23 +66,28 @@ def nearest_distances(
             yield values.float().clamp_(min=0)
 
 
-def _search_by(backend: Backend, stored: PatchVectors) -> Callable[[Tensor, Tensor, int], Tensor]:
-    """Return the function that finds the nearest vectors.
+def _search_by(
+    backend: Backend, stored: PatchVectors, k: int
+) -> Callable[[Tensor, Tensor, int], Tensor]:
+    """Return the function that finds the k nearest vectors.
 
     Raises:
         UserError: If the backend cannot search these.
     """
     device, dtype = stored.device.type, stored.data.dtype
-    on_cpu = device == "cpu" and dtype == torch.float32
-    if backend == "torch" or (backend == "auto" and not on_cpu):
+    if backend == "torch":
         return _torch_search
-    if backend in ("auto", "faiss") and on_cpu:
-        return _faiss_search
-    if backend == "faiss" and device == "cuda" and dtype == torch.float32 and _faiss_has_gpus():
-        return _faiss_gpu_search
+    if backend in ("auto", "faiss") and dtype == torch.float32:
+        if device == "cpu":
+            return _faiss_search
+        if device == "cuda" and k <= _FAISS_GPU_MOST and _faiss_has_gpus():
+            return _faiss_gpu_search()
+    if backend == "auto":
+        return _torch_search
     msg = (
-        f"backend {backend!r} cannot search {dtype} vectors on {device}: faiss takes float32, on a "
-        "GPU only where it was built for one; memory.search=torch takes all"
+        f"backend {backend!r} cannot search {dtype} vectors on {device} for {k} neighbours: faiss "
+        f"takes float32, on a GPU at most {_FAISS_GPU_MOST} and only where it was built for one; "
+        "memory.search=torch takes all"
     )
     raise UserError(msg)
 
@@ -105,22 +111,33 @@ def _smallest(found: Tensor, more: Tensor, k: int) -> Tensor:
 
 
 def _faiss_has_gpus() -> bool:
-    import faiss  # slow to import
-
+    try:
+        import faiss  # slow to import
+    except ImportError:
+        return False
     return bool(getattr(faiss, "get_num_gpus", lambda: 0)() > 0)
 
 
-def _faiss_gpu_search(left: Tensor, bank: Tensor, k: int) -> Tensor:
-    """Return ``[q, k]`` distances from faiss on the tensors' GPU, where it limits k to 2048."""
+def _faiss_gpu_search() -> Callable[[Tensor, Tensor, int], Tensor]:
+    """Return a search by faiss on the tensors' GPU; its scratch memory lives as long."""
     import faiss
     import faiss.contrib.torch_utils  # lets faiss take tensors
 
     resources = faiss.StandardGpuResources()
-    values, _ = faiss.knn_gpu(
-        resources, left.neg(), bank, k, metric=faiss.METRIC_INNER_PRODUCT, device=left.device.index
-    )
-    torch.cuda.synchronize(left.device)
-    return values.neg_()
+
+    def search(left: Tensor, bank: Tensor, k: int) -> Tensor:
+        values, _ = faiss.knn_gpu(
+            resources,
+            left.neg(),
+            bank,
+            k,
+            metric=faiss.METRIC_INNER_PRODUCT,
+            device=left.device.index,
+        )
+        torch.cuda.synchronize(left.device)
+        return values.neg_()
+
+    return search
 
 
 def _faiss_search(left: Tensor, bank: Tensor, k: int) -> Tensor:

@@ -63,7 +63,7 @@ class MemorySettings:
         products: Type of the matrix products, which are always summed in float32. Half-precision
             types are faster if the device supports them and rank images almost the same.
         search: Nearest-neighbour search for ``unit="patch"``: ``faiss``, ``torch``, or ``auto``,
-            which uses faiss on a CPU.
+            which takes faiss where it can (see `neighbors`).
     """
 
     ensemble: Literal["expected", "bootstrap", "interval"] = "expected"

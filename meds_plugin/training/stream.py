@@ -92,7 +92,9 @@ class TrainingStream:
             return
         held = set(self.held.tolist())
         shares = [_share(each, rank, world, last=held) for each in left]
-        for whole, share, batch in zip(left, shares, self.images.batches(shares), strict=True):
+        pinned = trainer.strategy.root_device.type == "cuda"
+        batches = self.images.batches(shares, pinned=pinned)
+        for whole, share, batch in zip(left, shares, batches, strict=True):
             weight = len(whole[rank::world]) * world / len(whole)
             extra: dict[str, Any] = {} if weight == 1 else {"weight": torch.tensor(weight)}
             if held:

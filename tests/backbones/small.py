@@ -37,9 +37,7 @@ def small(
     return kind(encoder, **arguments)
 
 
-def on_stages(
-    kind: Callable[..., ReconstructionDetector], *, image_size: Any = 64, **arguments: Any
-) -> Any:
+def on_stages(kind: Callable[..., nn.Module], *, image_size: Any = 64, **arguments: Any) -> Any:
     """Return a detector on three stages of a CNN, of 64 + 64 + 128 channels at a stride of 8."""
     encoder = build_encoder(
         model="resnet10t", image_size=image_size, layers=[0, 1, 2], weights="random"

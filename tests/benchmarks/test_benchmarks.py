@@ -20,7 +20,6 @@ from tests.backbones.small import noisy_images, small, widen
 from tests.benchmarks import (
     end_to_end,
     evaluation,
-    gpu,
     reviewing,
     rivals,
     steps,
@@ -117,35 +116,6 @@ def test_a_whole_run_is_set_against_all_parts_of_the_references(
     total += passes * parts["selection passes"]
     assert found["reference_total"] == pytest.approx(total)
     assert found["ratio"] == pytest.approx(total / found["ours"])
-
-
-def test_the_gpu_benchmark_runs_through_at_toy_size(
-    report: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]
-) -> None:
-    found = report(gpu, "--device", "cpu", "--tiny")
-    assert set(found["ours"]) == set(found["reference"])
-    passes = 1 + 10_000 / (gpu.KEPT * 20 / 4)
-    for kind in ("ours", "reference"):
-        part = found[kind]
-        total = part["encoding"] + part["memory scores"] + passes * part["selection pass"]
-        total += 10_000 * (part["distillation step"] + part["fine-tuning step"])
-        assert found[f"{kind}_total"] == pytest.approx(total)
-    shares = found["share_of_product_rate"]
-    assert set(shares) == set(found["ours"]) - {"selection pass"}
-    assert all(0 < share < 1.5 for share in shares.values())
-    assert "images/s of encoding" in capsys.readouterr().out
-
-
-def test_the_gpu_benchmark_says_where_it_was_not_run(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(sys, "argv", ["gpu"])
-    gpu.main()
-    assert "not run" in capsys.readouterr().out
-    monkeypatch.setattr(sys, "argv", ["gpu", "--device", "cpu"])
-    with pytest.raises(SystemExit, match="--tiny"):
-        gpu.main()
 
 
 def test_what_is_won_back_is_a_share_of_what_plain_training_lost(tmp_path: Path) -> None:

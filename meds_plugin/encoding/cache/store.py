@@ -173,13 +173,22 @@ class OutputStore:
                 self._keys[index] = key
                 self._rows[key] = index
 
-    def get(self, indices: Sequence[int]) -> Tensor | None:
-        """Return outputs ``[B, ...]``, not restored; None if one of them has been lost."""
+    def get(self, indices: Sequence[int], *, pinned: bool = False) -> Tensor | None:
+        """Return outputs ``[B, ...]``, not restored; None if one of them has been lost.
+
+        Args:
+            indices: Of which images.
+            pinned: Put them into page-locked memory, from where they go to a GPU while it works.
+        """
         if self._memory is not None:
-            return self._memory[list(indices)]
+            rows = self._memory
+            out = _out(rows[0], len(indices)) if pinned else None
+            return torch.index_select(rows, 0, torch.tensor(indices), out=out)
         found = [self.find(self._keys[index]) for index in indices]
         there = [value for value in found if value is not None]
-        return torch.stack(there) if len(there) == len(found) else None
+        if len(there) < len(found):
+            return None
+        return torch.stack(there, out=_out(there[0], len(there)) if pinned else None)
 
     def find(self, key: str) -> Tensor | None:
         """Return the output, not restored, of an image with that content key, or None."""
@@ -191,6 +200,10 @@ class OutputStore:
 
     def _rounded(self, values: Tensor) -> Tensor:
         return values.to(self._dtype) if self._original_dtype == torch.float32 else values
+
+
+def _out(like: Tensor, count: int) -> Tensor:
+    return torch.empty(count, *like.shape, dtype=like.dtype, pin_memory=True)
 
 
 def content_key(image: Tensor) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
+import sys
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +15,7 @@ from meds_plugin.memory.patch_vectors import PatchVectors
 from meds_plugin.utils.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -88,15 +90,87 @@ def test_a_search_may_fetch_its_vectors_in_pieces(
     torch.testing.assert_close(list(found), whole, atol=1e-6, rtol=0)
 
 
-def test_faiss_searches_on_a_gpu_only_where_it_was_built_for_one(
+class FakeFaiss(ModuleType):
+    """faiss as it would be on a GPU, searching with torch."""
+
+    METRIC_INNER_PRODUCT = 0
+
+    def __init__(self, gpus: int) -> None:
+        super().__init__("faiss")
+        self.gpus = gpus
+        self.made = 0
+
+    def get_num_gpus(self) -> int:
+        return self.gpus
+
+    def StandardGpuResources(self) -> object:  # noqa: N802
+        self.made += 1
+        return object()
+
+    def knn_gpu(
+        self, resources: object, left: Tensor, bank: Tensor, k: int, *, metric: int, device: Any
+    ) -> tuple[Tensor, Tensor]:
+        assert metric == self.METRIC_INNER_PRODUCT
+        values, places = (left @ bank.t()).topk(k, dim=1)
+        return values, places
+
+
+@pytest.fixture
+def fake_faiss(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], FakeFaiss]:
+    """Return a function that puts a fake in the place of faiss."""
+
+    def put(gpus: int) -> FakeFaiss:
+        fake = FakeFaiss(gpus)
+        names = ("faiss.contrib", "faiss.contrib.torch_utils")
+        for name, module in {"faiss": fake, **{each: ModuleType(each) for each in names}}.items():
+            monkeypatch.setitem(sys.modules, name, module)
+        monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+        return fake
+
+    return put
+
+
+def on_a_gpu(dtype: torch.dtype = torch.float32) -> Any:
+    return SimpleNamespace(device=torch.device("cuda"), data=torch.zeros(1, dtype=dtype))
+
+
+def test_auto_takes_faiss_on_a_gpu_where_it_was_built_for_one(
+    fake_faiss: Callable[[int], FakeFaiss],
+) -> None:
+    stored = PatchVectors.of(torch.randn(1, 300, 8))
+    queries = PatchVectors.of(torch.randn(1, 41, 8))
+    left, bank = queries.mirrored(0), stored.data[0]
+    for backend in ("auto", "faiss"):
+        fake = fake_faiss(1)
+        search = neighbors._search_by(backend, on_a_gpu(), 7)
+        assert search is not neighbors._torch_search
+        found = torch.cat([search(part, bank, 7) for part in left.split(16)])
+        torch.testing.assert_close(found, neighbors._torch_search(left, bank, 7))
+        assert fake.made == 1  # its scratch memory is allocated once a search
+
+
+@pytest.mark.parametrize(
+    ("gpus", "k", "dtype"), [(0, 7, "float32"), (1, 2049, "float32"), (1, 7, "bfloat16")]
+)
+def test_auto_takes_torch_for_what_faiss_cannot_search_on_a_gpu(
+    fake_faiss: Callable[[int], FakeFaiss], gpus: int, k: int, dtype: str
+) -> None:
+    fake_faiss(gpus)
+    stored = on_a_gpu(getattr(torch, dtype))
+    assert neighbors._search_by("auto", stored, k) is neighbors._torch_search
+    assert neighbors._search_by("torch", stored, k) is neighbors._torch_search
+    with pytest.raises(UserError, match="only where it was built for one"):
+        neighbors._search_by("faiss", stored, k)
+
+
+def test_auto_takes_torch_on_a_gpu_without_faiss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)  # importing it fails
+    assert neighbors._search_by("auto", on_a_gpu(), 7) is neighbors._torch_search
+
+
+def test_auto_does_not_ask_faiss_about_what_only_torch_can_search(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stored: Any = SimpleNamespace(device=torch.device("cuda"), data=torch.zeros(1))
-    for gpus in (True, False):
-        monkeypatch.setattr(neighbors, "_faiss_has_gpus", lambda gpus=gpus: gpus)
-        assert neighbors._search_by("auto", stored) is neighbors._torch_search
-        if gpus:
-            assert neighbors._search_by("faiss", stored) is neighbors._faiss_gpu_search
-        else:
-            with pytest.raises(UserError, match="on a GPU only where it was built for one"):
-                neighbors._search_by("faiss", stored)
+    monkeypatch.setattr(neighbors, "_faiss_has_gpus", lambda: pytest.fail("faiss was imported"))
+    for stored, k in ((on_a_gpu(torch.bfloat16), 7), (on_a_gpu(), 2049)):
+        assert neighbors._search_by("auto", stored, k) is neighbors._torch_search

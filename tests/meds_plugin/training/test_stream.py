@@ -30,6 +30,7 @@ def make_stream(
         "global_rank": 0,
         "world_size": 1,
         "accumulate_grad_batches": 1,
+        "strategy": SimpleNamespace(root_device=torch.device("cpu")),
         "fit_loop": SimpleNamespace(_data_source=SimpleNamespace(instance=None, name="x")),
         **trainer,
     }
@@ -231,3 +232,20 @@ def test_finds_the_images_of_common_batches() -> None:
         images_of({"pixels": images})
     with pytest.raises(TypeError, match=r"floating-point and normalised, got torch\.uint8"):
         images_of(images.byte())
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_batches_for_a_gpu_are_asked_for_in_pinned_memory(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    stream, fake = make_stream(8, 4)
+    fake.strategy.root_device = torch.device(kind)
+    asked: list[bool] = []
+
+    def batches(plan: list[list[int]], *, pinned: bool) -> list[dict[str, Any]]:
+        asked.append(pinned)
+        return [{"index": torch.tensor(each)} for each in plan]
+
+    monkeypatch.setattr(stream.images, "batches", batches)
+    assert len(list(stream)) == 2
+    assert asked == [kind == "cuda"]
