@@ -271,7 +271,7 @@ class MeDSWrapper(EvaluationSteps):
                 loss = self.view.loss(encoded, **clock, category=batch["category"])
         value, size = loss.detach(), len(batch["index"])
         self.log(f"loss/{stage.name}", value, batch_size=size)
-        self._mean_loss(value, torch.full_like(value, size))  # a number would wait for a GPU
+        self._mean_loss(value, value.new_full((), size))  # a number would wait for a GPU
         self.log("train_loss", self._mean_loss, on_step=True, on_epoch=True, batch_size=size)
         return loss * batch["weight"] if "weight" in batch else loss
 
