@@ -286,7 +286,8 @@ def _report(job: _Job, results: _Results) -> None:
         )
     metrics["seconds"]["report"] = round(time.perf_counter() - start, 3)
     folder.write_metrics(metrics)
-    print_report(metrics, folder.path, contamination)
+    selected = results.training.selected.tolist() if job.model.selection else None
+    print_report(metrics, folder.path, contamination, selected)
     if metrics["cut_short"]:
         given = [key for key in _LIMITS if job.config.trainer.get(key) is not None]
         lifted = " ".join(f"trainer.{key}=null" for key in given)

@@ -238,6 +238,7 @@ def test_every_key_of_conf_is_in_the_reference() -> None:
 # Python examples: what runs them. Others stand inside lists, as parts of a recipe.
 EXAMPLES = {
     "README.md": "tests/test_readme.py",
+    "docs/data.md": "test_a_folder_can_be_read_in_python",
     "docs/predict.md": "test_new_images_can_be_judged",
     "docs/detectors/anomalib.md": "test_an_anomalib_model_can_be_wrapped",
     "docs/detectors/your_own.md": "test_your_own_detector_can_be_wrapped",
@@ -267,6 +268,14 @@ def test_new_images_can_be_judged(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     for name in ("a.png", "b.png"):
         Image.new("RGB", (20, 10)).save(name)
     assert execute("docs/predict.md")["found"].scores.shape == (2,)
+
+
+def test_a_folder_can_be_read_in_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "PHOTOS/monday").mkdir(parents=True)
+    for name in ("b.png", "monday/a.png"):
+        Image.new("RGB", (20, 10)).save(tmp_path / "PHOTOS" / name)
+    assert execute("docs/data.md")["names"] == ["b.png", "monday/a.png"]
 
 
 def test_your_own_detector_can_be_wrapped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

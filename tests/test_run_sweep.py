@@ -268,7 +268,7 @@ def test_a_sweep_that_is_stopped_takes_its_job_with_it(
     assert process.returncode == status
     assert "Traceback" not in err
     if sent != signal.SIGKILL:
-        assert "1 of 2 jobs are finished" in out
+        assert "1 of 2 jobs started are finished" in out
         stopped, again = err.splitlines()
         assert "job noise-5 was stopped" in stopped
         assert again.endswith(f": continue with resume={tmp_path}")

@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING, Any
 from meds_plugin.utils.text import first_few
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 __all__ = ["print_report", "table"]
 
 
 def print_report(
-    metrics: dict[str, Any], folder: Path, contamination: dict[str, Any] | None = None
+    metrics: dict[str, Any],
+    folder: Path,
+    contamination: dict[str, Any] | None = None,
+    selected: Sequence[bool] | None = None,
 ) -> None:
     """Print the metrics of every category, the ranking's quality, and where the files are.
 
@@ -21,6 +25,8 @@ def print_report(
         metrics: Content of ``metrics.json``.
         folder: The run's folder.
         contamination: Content of ``contamination.json``.
+        selected: For each training image, whether the final selection holds it; ``None``: the
+            method selects none.
     """
     protocol, noise, ranking = metrics["protocol"], metrics["noise"], metrics["ranking"]
     asked = "as found" if noise["asked"] is None else f"{noise['asked']:g}"
@@ -32,7 +38,11 @@ def print_report(
         value is not None for values in metrics["categories"].values() for value in values.values()
     ):
         print(table({**metrics["categories"], "mean": metrics["mean"]}))
-    reasons = {reason for reasons in metrics["skipped"].values() for reason in reasons.values()}
+    reasons = {
+        f"quality of the ranking: {reason}" if name == "ranking" else reason
+        for name, reasons in metrics["skipped"].items()
+        for reason in reasons.values()
+    }
     for reason in sorted(reasons):
         print(f"not computed: {reason}")
     if ranking["auprc"] is not None:
@@ -40,6 +50,9 @@ def print_report(
             f"ranking of the training images: AUPRC {ranking['auprc']:.3f}; all defective images "
             f"are among the first {ranking['inspection_depth']:.0%}"
         )
+    if selected is not None:
+        left_out = len(selected) - sum(selected)
+        print(f"left out by the selection: {left_out} of {len(selected)} training images")
     if contamination is not None:
         print(_contamination(contamination))
     print(f"results are in {folder}: metrics.json, ranking.csv (most suspicious first), ...")

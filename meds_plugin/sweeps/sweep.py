@@ -158,7 +158,9 @@ class Sweep(Callback):
         failed = [(folder, job) for folder, job in jobs if job.status != 0]
         cut = [folder for folder, job in jobs if job.status == 0 and not is_finished(folder)]
         finished = len(jobs) - len(failed) - len(cut)
-        print(f"{finished} of {len(jobs)} jobs are finished: {self.folder}")
+        # Those that an interruption kept from starting have no folder yet.
+        begun = " started" if any(job.status is None for _, job in failed) else ""
+        print(f"{finished} of {len(jobs)} jobs{begun} are finished: {self.folder}")
         for folder, job in failed:
             end = "was stopped" if job.status is None else f"failed: {job.reason}"
             print_error(f"job {folder.name} {end}")

@@ -103,7 +103,9 @@ class MaskFolder:
             return []
         count = f"{len(left)} of {sum(map(len, self._masks.values()))}"
         first = shown(str(left[0]))
-        return [f"{self._text}: masks that belong to no test image: {count}, first {first}"]
+        place = "the path of its image relative to data.test or to data.root"
+        text = f"masks that belong to no test image: {count}, first {first}; a mask has {place}"
+        return [f"{self._text}: {text}"]
 
 
 def _key(parts: Parts) -> Parts:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
@@ -94,7 +96,7 @@ def test_other_mistakes() -> None:
     assert line("größe=1").startswith("größe is not a key")
     assert line("noise=0,1").startswith("noise=0,1: give -m to run each")
     assert line("noise=choice(0,1)").startswith("noise=choice(0,1): give -m to run each")
-    assert "choose from anomalib, dinomaly" in line("backbone=resnet")
+    assert re.search("choose from anomalib, .*dinomaly", line("backbone=resnet"))
     assert "not a valid bool" in line("hydra.job.chdir=abc")
     assert "nois" in line("~nois")
 

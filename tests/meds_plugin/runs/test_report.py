@@ -33,13 +33,18 @@ def test_report_gives_reasons_and_the_place(capsys: pytest.CaptureFixture[str]) 
     metrics = {
         "categories": {"nut": values},
         "mean": values,
-        "skipped": {"nut": {"P-AP": "there are no masks"}},
+        "skipped": {
+            "nut": {"P-AP": "there are no masks"},
+            "ranking": {"auprc": "nothing is known"},
+        },
         "protocol": {"method": "meds", "backbone": "dinomaly"},
         "noise": {"asked": None, "file": None},
         "ranking": {"auprc": None, "inspection_depth": None},
     }
-    print_report(metrics, Path("runs/x"))
+    print_report(metrics, Path("runs/x"), selected=[True, False, True])
     out = capsys.readouterr().out
+    assert "left out by the selection: 1 of 3 training images" in out
+    assert "not computed: quality of the ranking: nothing is known" in out
     assert "noise=as found" in out
     assert "not computed: there are no masks" in out
     assert "runs/x" in out

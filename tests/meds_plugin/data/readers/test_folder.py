@@ -358,7 +358,8 @@ def test_masks_below_the_root_path_inside_test_and_outside(root: Path, tmp_path:
         "held/scratch/2.png": tmp_path / "truth/held/scratch/2.tif",
         "held/truth/scratch/1.png": None,
     }
-    assert any("no test image: 1 of 3, first " in note for note in split.notes)
+    (note,) = (note for note in split.notes if "no test image: 1 of 3, first " in note)
+    assert note.endswith("relative to data.test or to data.root")
     split = read_folder(root, test="held", masks="held/truth")
     assert "held/truth/scratch/1.png" not in _roles(split)
     assert {s.path for s in split.test if s.mask} == {"held/scratch/1.png"}
