@@ -128,7 +128,6 @@ class MeDSWrapper(EvaluationSteps):
         self.cache_settings = cache or CacheSettings()
         self.scoring_batch = scoring_batch
         self._backend = check_backend(compile)
-        self._cache = FrozenCache()
         self._mean_loss = MeanMetric(nan_strategy="disable")  # a check would wait for the device
         self.stream: TrainingStream | None = None
         self._initial: dict[str, Tensor] | None = None
@@ -201,13 +200,13 @@ class MeDSWrapper(EvaluationSteps):
         """Make the stream of training batches; called once per fit, before any stage."""
         self.close_cache()
         self.categories = sorted(set(reader.categories))
-        self._cache = FrozenCache.open(
+        cache = FrozenCache.open(
             self.cache_settings, self._cached_kinds(), self._frozen.output_fingerprint
         )
         images = EncodedImages(
             reader,
             self.view,
-            cache=self._cache,
+            cache=cache,
             scoring_batch=self.scoring_batch,
             precision=self.trainer.precision_plugin.forward_context,
         )
@@ -359,13 +358,13 @@ class MeDSWrapper(EvaluationSteps):
         )
 
     def close_cache(self, *, remove: bool = False) -> None:
-        """Close the cache's files, after the last scores of a fit.
+        """Free what is cached, in memory and in files, after the last scores of a fit.
 
         Args:
             remove: Remove a folder that is not shared; for one process of a job.
         """
-        if self._cache.folder is not None:
-            self._cache.folder.close(remove=remove and not self.cache_settings.shared)
+        if self.stream is not None:
+            self.stream.images.close(remove=remove and not self.cache_settings.shared)
 
     def _cached_kinds(self) -> tuple[Kind, ...]:
         """Return what is cached: a method without training needs the memory's features again."""

@@ -222,6 +222,16 @@ class EncodedImages:
         (batch,) = self.reader.batches([indices])
         return self.reader.images(batch)
 
+    def close(self, *, remove: bool = False) -> None:
+        """Free what is cached; from then on, images are encoded each time.
+
+        Args:
+            remove: Remove the folder of the files, too.
+        """
+        self._outputs.disable()
+        if self.cache.folder is not None:
+            self.cache.folder.close(remove=remove)
+
     def _check_repeatable(self) -> None:
         """Cache nothing if images change each time they are read."""
         if not self._outputs.any_active:

@@ -316,3 +316,16 @@ def test_images_of_another_normalisation_than_the_detectors_are_refused() -> Non
         quiet_trainer(1).fit(model, DataLoader(data, batch_size=4))
     data.normalization = model.normalization  # type: ignore[attr-defined]
     quiet_trainer(1).fit(model, DataLoader(data, batch_size=4))
+
+
+def test_a_closed_cache_holds_no_memory_and_images_are_encoded_again() -> None:
+    torch.manual_seed(5)
+    detector = JointDetector()
+    model = fitted(detector, CacheSettings())
+    before, passes = model.training_scores().score, detector.passes
+    model.close_cache()
+    assert model.stream is not None
+    images = model.stream.images
+    assert not any(store.active for store in images._outputs.stores.values())
+    assert torch.equal(model.training_scores().score, before)
+    assert detector.passes > passes
