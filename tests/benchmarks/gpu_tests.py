@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 from tests.benchmarks.gpu_part import Part
 
@@ -16,6 +17,7 @@ _MARGIN = 5.0  # seconds for the report of a run that takes too long
 def main() -> None:
     """Run them, report how many passed and which did not; exit with 1 unless all passed."""
     part = Part(__doc__)
+    project = Path(__file__).parents[2]
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests/gpu", "--color=no"]
     command += ["--tb=short", "-p", "no:cacheprovider"]
     if part.tiny:
@@ -28,6 +30,7 @@ def main() -> None:
             command,
             capture_output=True,
             text=True,
+            cwd=project,
             env=env,
             timeout=part.left - _MARGIN,
             check=False,

@@ -44,7 +44,7 @@ def test_queries_are_scored_by_the_training_features() -> None:
 
 def test_single_patches_are_not_sampled_from_several_views() -> None:
     features, settings = torch.randn(2, 4, 8), MemorySettings(unit="patch")
-    with pytest.raises(UserError, match=r"take memory\.unit=image"):
+    with pytest.raises(UserError, match=r"give memory\.unit=image"):
         ensemble_scores(features, settings, seed=0, group="a", views=["top", "side"])
 
 
