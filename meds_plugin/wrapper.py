@@ -128,7 +128,7 @@ class MeDSWrapper(EvaluationSteps):
         self.cache_settings = cache or CacheSettings()
         self.scoring_batch = scoring_batch
         self._backend = check_backend(compile)
-        self._mean_loss = MeanMetric(nan_strategy="disable")  # a check would wait for the device
+        self._mean_loss = MeanMetric(nan_strategy="disable")  # of batches; a check would wait
         self.stream: TrainingStream | None = None
         self._initial: dict[str, Tensor] | None = None
         self._frozen = FrozenPart(detector, self.view.trainable_parameters(), features)
@@ -270,7 +270,7 @@ class MeDSWrapper(EvaluationSteps):
                 loss = self.view.loss(encoded, **clock, category=batch["category"])
         value, size = loss.detach(), len(batch["index"])
         self.log(f"loss/{stage.name}", value, batch_size=size)
-        self._mean_loss(value, value.new_full((), size))  # a number would wait for a GPU
+        self._mean_loss(value)
         self.log("train_loss", self._mean_loss, on_step=True, on_epoch=True, batch_size=size)
         return loss * batch["weight"] if "weight" in batch else loss
 
