@@ -19,7 +19,7 @@ from meds_plugin.encoding.memory_features import memory_vectors
 from meds_plugin.encoding.reader import ImageReader, views_of
 from meds_plugin.encoding.scoring import anomaly_maps
 from meds_plugin.evaluation.categories import category_metrics, mean_metrics, metric_names
-from meds_plugin.evaluation.evaluated_maps import evaluate_in_parts
+from meds_plugin.evaluation.evaluated_maps import ScoringModel, evaluate_in_parts
 from meds_plugin.evaluation.protocol import (
     EvaluationProtocol,
     evaluation_masks,
@@ -32,34 +32,24 @@ from meds_plugin.utils.progress import track
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from meds_plugin.callbacks.memory_ensemble import MemoryEnsembleCallback
-    from meds_plugin.callbacks.rival import RivalCallback
-    from meds_plugin.detectors.view import DetectorView
-    from meds_plugin.training.stages import StagePlan
     from meds_plugin.training.stream import TrainingStream
 
 __all__ = ["detector_scores_images", "evaluate"]
 
 
-class FittedModel(Protocol):
+class FittedModel(ScoringModel, Protocol):
     """What an evaluation needs of a `MeDSWrapper` after a fit."""
 
-    view: DetectorView
-    detector: nn.Module
-    plan: StagePlan
     stream: TrainingStream | None
     memory: MemoryEnsembleCallback | None
-    rival: RivalCallback | None
     scoring_batch: int | None
     seed: int
 
     @property
     def trainer(self) -> Any: ...
-
-    @property
-    def device(self) -> torch.device: ...
 
     def to(self, device: Any) -> Any:
         """Move it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from meds_plugin.tiles import TileLayout
     from meds_plugin.training.stages import StagePlan
 
-__all__ = ["EvaluatedMaps", "evaluate_in_parts"]
+__all__ = ["EvaluatedMaps", "ScoringModel", "evaluate_in_parts"]
 
 _CHUNK = 8  # maps evaluated at a time: those of 256 x 256 fit into a CPU's caches
 _KEPT = 1 << 27  # pixels of a category's maps that are kept: 0.5 GB
 
 
-class _Model(Protocol):
-    """What is needed of a `MeDSWrapper`."""
+class ScoringModel(Protocol):
+    """What evaluating maps needs of a `MeDSWrapper`."""
 
     view: DetectorView
     detector: nn.Module
@@ -40,7 +40,8 @@ class _Model(Protocol):
     rival: RivalCallback | None
 
     @property
-    def device(self) -> Any: ...
+    def device(self) -> torch.device:
+        """Where it is."""
 
 
 class EvaluatedMaps(NamedTuple):
@@ -60,7 +61,7 @@ class EvaluatedMaps(NamedTuple):
 
 
 def evaluate_in_parts(
-    model: _Model,
+    model: ScoringModel,
     maps: Tensor,
     indices: Sequence[int],
     *,
@@ -86,12 +87,8 @@ def evaluate_in_parts(
     step = max(1, -(-len(indices) * pixels // _KEPT))
 
     def parts() -> Iterator[tuple[Tensor, Tensor]]:
-        done = 0
-        for wanted in chunks:
-            count = len(wanted) if layout is None else len(layout.tiles(wanted))
-            some = maps[done : done + count]
+        for wanted, some in _with_maps(maps, chunks, layout):
             yield _evaluated(model, some, wanted, layout=layout, size=size, protocol=protocol)
-            done += count
 
     few = ((part if step == 1 else part[::step].clone(), score) for part, score in parts())
     kept, scores = zip(*few, strict=True)
@@ -107,7 +104,7 @@ def evaluate_in_parts(
 
 @torch.no_grad()
 def _evaluated(
-    model: _Model,
+    model: ScoringModel,
     maps: Tensor,
     indices: Sequence[int],
     *,
@@ -121,19 +118,28 @@ def _evaluated(
         protocol = replace(protocol, blur_kernel=1)  # it smooths as its authors do
     evaluated = torch.empty(len(indices), protocol.resize, protocol.resize)
     scores = torch.empty(len(indices))
-    done = 0
+    start = 0
     with evaluating(model.detector):
-        for start in range(0, len(indices), _CHUNK):
-            wanted = indices[start : start + _CHUNK]
-            count = len(wanted) if layout is None else len(layout.tiles(wanted))
-            some = maps[done : done + count].to(model.device)
-            done += count
+        for wanted, own in _with_maps(maps, chunked(indices, _CHUNK), layout):
+            some = own.to(model.device)
             if model.rival is not None:
                 some = model.rival.pixel_maps(some, size)
             if layout is None:
                 part, score = evaluate_maps(view, some, size, protocol)
             else:
                 part, score = evaluate_tiles(view, some, layout, wanted, protocol)
-            evaluated[start : start + _CHUNK] = part.cpu()
-            scores[start : start + _CHUNK] = score.cpu()
+            evaluated[start : start + len(wanted)] = part.cpu()
+            scores[start : start + len(wanted)] = score.cpu()
+            start += len(wanted)
     return evaluated, scores
+
+
+def _with_maps(
+    maps: Tensor, chunks: Sequence[Sequence[int]], layout: TileLayout | None
+) -> Iterator[tuple[Sequence[int], Tensor]]:
+    """Yield each chunk of images with its maps, of which an image in tiles has several."""
+    done = 0
+    for wanted in chunks:
+        count = len(wanted) if layout is None else len(layout.tiles(wanted))
+        yield wanted, maps[done : done + count]
+        done += count

@@ -63,7 +63,6 @@ def main() -> None:
     fitted = clock(part.device)
     scores = model.training_scores().score
     whole = clock(part.device) - start
-    assert model.memory is not None
     truth = [index in defective for index in range(count)]
     part.add(
         {
@@ -73,7 +72,6 @@ def main() -> None:
             "steps": steps,
             "weights": weights or "ImageNet",
             "seconds": {
-                "memory": model.memory.seconds,
                 **model.seconds,
                 "ranking": whole - (fitted - start),
                 "whole": whole,
